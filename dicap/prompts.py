@@ -1,0 +1,201 @@
+"""Prompts with learned context, and the CLIP that reads them.
+
+    StaticContext       "<ctx> NAME."  one context for all images                 CoOp (arXiv 2109.01134)
+    ConditionalContext  "<ctx + h(f)> NAME."  the context depends on the image    CoCoOp (arXiv 2203.05557)
+    FixedPrompt         "a photo of a NAME."  a hand template, nothing is learned
+
+Saved names are the family's: ctx, meta_net.linear{1,2}.{weight,bias}. Nothing else is saved, so that a prompt trained on
+n classes loads into m others. The learned parameters are always fp32.
+"""
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dicap.backbones import tokenize
+from dicap.options import ConfigError
+from dicap.text_tower import Prompts, TextTower
+
+log = logging.getLogger(__name__)
+
+POSITIONS = ("end", "middle", "front")
+
+
+def readable(name: str) -> str:
+    """A class name as it stands in a prompt: `_` is a space."""
+    return name.replace("_", " ")
+
+
+class FixedPrompt(nn.Module):
+    """A hand template around each class name.
+
+    Args:
+        clip: a `clip.model.CLIP`.
+        names: C class names.
+        template: text with one {}, such as "a photo of a {}.".
+    """
+
+    def __init__(self, clip: nn.Module, names: list[str], template: str):
+        super().__init__()
+        if template.count("{}") != 1:
+            raise ConfigError(f"template {template!r} needs exactly one {{}} where the class name goes")
+        embedding, eot = _embed(clip, [template.format(readable(name)) for name in names])
+        self.register_buffer("prefix", embedding[:1, :1], persistent=False)
+        self.register_buffer("suffix", embedding[:, 1:], persistent=False)
+        self.register_buffer("eot", eot - 1, persistent=False)
+
+    def forward(self, f: Tensor | None = None) -> Prompts:
+        """The prompts; f is not looked at."""
+        return Prompts(self.prefix, self.suffix, self.eot)
+
+
+class StaticContext(nn.Module):
+    """n context tokens, learned, before, around or behind each class name (CoOp, eq. 2-3).
+
+    Args:
+        clip: a `clip.model.CLIP`.
+        names: C class names.
+        n_ctx: number of context tokens; ctx_init decides where it is given.
+        ctx_init: words to start from, "" = normal with std 0.02.
+        csc: a context for each class (C, n, d) in place of one (n, d).
+        position: where the class name stands: "end", "middle" or "front".
+    """
+
+    def __init__(self, clip: nn.Module, names: list[str], n_ctx: int = 16, ctx_init: str = "", csc: bool = False,
+                 position: str = "end"):
+        super().__init__()
+        if position not in POSITIONS:
+            raise ConfigError(f"CLASS_TOKEN_POSITION is {position!r}; allowed: {', '.join(POSITIONS)}")
+        ctx, words = _start(clip, n_ctx, ctx_init)  # (n, d)
+        self.n_ctx, self.position = len(ctx), position
+        if csc:
+            shape = (len(names), *ctx.shape)
+            ctx = ctx.expand(shape).clone() if ctx_init else torch.empty(shape).normal_(std=0.02)
+        self.ctx = nn.Parameter(ctx)
+        _register_names(self, clip, names, words, self.n_ctx)
+
+    def forward(self, f: Tensor | None = None) -> Prompts:
+        """The prompts; f is not looked at."""
+        sot, ctx, name = self.sot, self.ctx, self.name  # (1, d), (n, d) or (C, n, d), (C, Ls, d)
+        if self.position == "end" and ctx.dim() == 2:
+            return Prompts(torch.cat([sot, ctx])[None], name, self.eot)
+        ctx = ctx.expand(len(name), self.n_ctx, -1)
+        half = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.position]
+        rows = [torch.cat([c[:half], x[:n], c[half:], x[n:]]) for c, x, n in zip(ctx, name, self.name_lens)]
+        return Prompts(sot[None], torch.stack(rows), self.eot + self.n_ctx)
+
+
+class ConditionalContext(nn.Module):
+    """Context tokens plus an offset that a small network makes of the image feature (CoCoOp, eq. 2).
+
+    Args: as StaticContext.
+    """
+
+    def __init__(self, clip: nn.Module, names: list[str], n_ctx: int = 16, ctx_init: str = ""):
+        super().__init__()
+        ctx, words = _start(clip, n_ctx, ctx_init)
+        self.n_ctx = len(ctx)
+        self.ctx = nn.Parameter(ctx)
+        e, d = clip.text_projection.shape[1], clip.text_projection.shape[0]
+        self.meta_net = nn.Sequential()
+        self.meta_net.add_module("linear1", nn.Linear(e, max(1, e // 16)))
+        self.meta_net.add_module("relu", nn.ReLU())
+        self.meta_net.add_module("linear2", nn.Linear(max(1, e // 16), d))
+        _register_names(self, clip, names, words, self.n_ctx)
+
+    def forward(self, f: Tensor) -> Prompts:
+        """The prompts of images f (B, e), L2-normalised: prefixes (B, 1 + n, d)."""
+        ctx = self.ctx + self.meta_net(f)[:, None]  # (B, n, d)
+        return Prompts(torch.cat([self.sot.expand(len(f), 1, -1), ctx], dim=1), self.name, self.eot)
+
+
+class PromptedCLIP(nn.Module):
+    """A frozen CLIP whose class prompts come from a prompt module. Features are L2-normalised and fp32.
+
+    Args:
+        clip: a `clip.model.CLIP`, frozen.
+        prompt: one of the modules above.
+    """
+
+    def __init__(self, clip: nn.Module, prompt: nn.Module):
+        super().__init__()
+        self.clip, self.prompt_learner, self.text_tower = clip, prompt, TextTower(clip)
+        self.conditional = isinstance(prompt, ConditionalContext)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Features (B, e) of images (B, 3, H, W); an input of rank 2 holds features already (a cached view)."""
+        if image.dim() == 2:
+            return image
+        with torch.no_grad():
+            return F.normalize(self.clip.encode_image(image).float(), dim=-1)
+
+    def encode_text(self, f: Tensor | None = None) -> Tensor:
+        """Class features (C, e), or (B, C, e) where the context depends on the image features f (B, e)."""
+        text = F.normalize(self.text_tower(self.prompt_learner(f)).float(), dim=-1)
+        return text if self.conditional else text[0]
+
+    def logits(self, f: Tensor, text: Tensor) -> Tensor:
+        """logit_scale.exp() <f, text>: (..., C) for f (..., e) and text (C, e), or f (B, ..., e) and text (B, C, e)."""
+        scale = self.clip.logit_scale.exp().float()
+        if text.dim() == 2:
+            return scale * f @ text.t()
+        return scale * torch.einsum("b...e,bce->b...c", f, text)
+
+    def parts(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image features (B, e), class features (C, e) or (B, C, e), logits (B, C)."""
+        f = self.encode_image(image)
+        text = self.encode_text(f)
+        return f, text, self.logits(f, text)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.parts(image)[2]
+
+
+def load_prompt(prompt: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load learned parameters, ours or published ones; fixed token vectors of other classes are dropped.
+
+    Raises:
+        ConfigError: parameters are missing, unknown or of another size; the message names source, parameter and sizes.
+    """
+    state = {key: value for key, value in state.items() if key not in ("token_prefix", "token_suffix")}
+    wanted = {key: tuple(value.shape) for key, value in prompt.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    if wanted != given:
+        wrong = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
+        told = "; ".join(f"{key}: this prompt has {wanted.get(key, 'none')}, the file {given.get(key, 'none')}" for key in wrong)
+        raise ConfigError(f"{source} does not fit ({told}). Method, N_CTX, CTX_INIT and backbone must be those of the training"
+                          " (and with CSC the classes too)")
+    prompt.load_state_dict({key: value.float() for key, value in state.items()})
+
+
+def _embed(clip: nn.Module, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Token embeddings (C, L, d), fp32, cut behind the longest text, and end-of-text positions (C,)."""
+    tokens = tokenize(texts).to(clip.token_embedding.weight.device)
+    eot = tokens.argmax(dim=-1)
+    return clip.token_embedding(tokens[:, : int(eot.max()) + 1]).detach().float(), eot
+
+
+def _start(clip: nn.Module, n_ctx: int, ctx_init: str) -> tuple[Tensor, str]:
+    """The context to start from, (n, d) in fp32, and its words as a text."""
+    if not ctx_init:
+        if n_ctx < 1:
+            raise ConfigError(f"N_CTX is {n_ctx}; a learned context has at least one token")
+        ctx = torch.empty(n_ctx, clip.positional_embedding.shape[1]).normal_(std=0.02)
+        words = " ".join(["X"] * n_ctx)
+    else:
+        words = readable(ctx_init)
+        embedding, eot = _embed(clip, [words])
+        ctx = embedding[0, 1 : int(eot)].clone().cpu()
+    log.info('initial context: "%s", %d tokens', words, len(ctx))
+    return ctx, words
+
+
+def _register_names(prompt: nn.Module, clip: nn.Module, names: list[str], words: str, n_ctx: int) -> None:
+    """Buffers of what is fixed: start-of-text (1, d), what follows the context (C, Ls, d), its end (C,); not saved."""
+    embedding, eot = _embed(clip, [f"{words} {readable(name)}." for name in names])
+    prompt.register_buffer("sot", embedding[0, :1], persistent=False)
+    prompt.register_buffer("name", embedding[:, 1 + n_ctx :], persistent=False)
+    prompt.register_buffer("eot", eot - 1 - n_ctx, persistent=False)
+    prompt.name_lens = (tokenize([readable(name) for name in names]).argmax(dim=-1) - 1).tolist()
