@@ -1,0 +1,105 @@
+"""The eight scenes as large periodic textures, computed once a process from fixed seeds; a picture shows a 64 px window.
+
+`tiles()` is the only public name. The scene's phase (latents: scene_phase) is the window's corner, so two pictures of one
+scene differ as two photographs of one lawn do.
+"""
+import functools
+
+import numpy as np
+
+from dicap.world.causal import SCENES
+
+TILE = 256  # px, the period of a texture
+
+
+@functools.lru_cache(maxsize=1)
+def tiles(window: int = 64) -> np.ndarray:
+    """(8, 3, TILE + window, TILE + window) float32 in [0, 1]: every scene, wrapped so that any window can be cut out."""
+    makers = {"grass": _grass, "sand": _sand, "water": _water, "snow": _snow, "brick": _brick, "wood": _wood,
+              "gravel": _gravel, "lava": _lava}  # fmt: skip
+    stack = np.stack([np.clip(makers[name](), 0, 1) for name in SCENES])  # (8, TILE, TILE, 3)
+    wrapped = np.pad(stack, ((0, 0), (0, window), (0, window), (0, 0)), mode="wrap")
+    return np.ascontiguousarray(wrapped.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _noise(seed: int, across: float, down: float) -> np.ndarray:
+    """(TILE, TILE) periodic Gaussian noise of unit variance, smooth over `across` and `down` pixels."""
+    white = np.random.Generator(np.random.Philox(key=seed)).standard_normal((TILE, TILE))
+    f = np.fft.fftfreq(TILE)
+    low_pass = np.exp(-2 * np.pi**2 * ((f[:, None] * down) ** 2 + (f[None, :] * across) ** 2))
+    smooth = np.fft.ifft2(np.fft.fft2(white) * low_pass).real
+    return (smooth - smooth.mean()) / smooth.std()
+
+
+def _ramp(value: np.ndarray, low: tuple, high: tuple) -> np.ndarray:
+    """(TILE, TILE) -> (TILE, TILE, 3): colours between `low` at -1.5 and `high` at +1.5."""
+    share = np.clip(value / 3 + 0.5, 0, 1)[..., None]
+    return np.asarray(low) * (1 - share) + np.asarray(high) * share
+
+
+def _grid() -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[0:TILE, 0:TILE]
+    return y, x
+
+
+def _grass() -> np.ndarray:
+    blades = 0.8 * _noise(1, 0.8, 3.5) + 0.5 * _noise(2, 1.3, 7) + 0.35 * _noise(3, 16, 16)
+    return _ramp(blades, (0.05, 0.22, 0.03), (0.42, 0.68, 0.20))
+
+
+def _sand() -> np.ndarray:
+    y, x = _grid()
+    ripples = np.sin(2 * np.pi * (20 * y + 4 * x) / TILE + 1.6 * _noise(4, 22, 22))
+    return _ramp(0.9 * ripples + 0.5 * _noise(5, 0.6, 0.6), (0.66, 0.52, 0.30), (0.93, 0.83, 0.60))
+
+
+def _water() -> np.ndarray:
+    y, _ = _grid()
+    waves = np.sin(2 * np.pi * 14 * y / TILE + 1.8 * _noise(6, 14, 7)) + 0.6 * _noise(7, 7, 1.5)
+    return _ramp(waves - 0.2, (0.02, 0.20, 0.42), (0.20, 0.55, 0.75)) + 0.5 * np.clip(waves - 1.5, 0, 1)[..., None]
+
+
+def _snow() -> np.ndarray:
+    drifts = _noise(8, 14, 7)
+    sparkle = 0.5 * np.clip(_noise(9, 0.5, 0.5) - 1.9, 0, 1)[..., None]
+    return _ramp(drifts, (0.70, 0.78, 0.90), (0.96, 0.98, 1.0)) + sparkle
+
+
+def _brick() -> np.ndarray:
+    y, x = _grid()
+    row = y // 16
+    across = (x + 16 * (row % 2)) % TILE
+    shade = np.random.Generator(np.random.Philox(key=10)).uniform(-1.2, 1.2, (TILE // 16, TILE // 32))[row, across // 32]
+    wall = _ramp(shade + 0.35 * _noise(11, 0.8, 0.8), (0.38, 0.12, 0.08), (0.72, 0.33, 0.22))
+    mortar = ((y % 16 < 2) | (across % 32 < 2))[..., None]
+    return np.where(mortar, _ramp(0.4 * _noise(12, 1, 1), (0.66, 0.63, 0.58), (0.80, 0.77, 0.72)), wall)
+
+
+def _wood() -> np.ndarray:
+    y, x = _grid()
+    plank = y // 32
+    grain = 0.9 * _noise(13, 30, 1.1) + 0.5 * _noise(14, 60, 3)
+    shade = np.array([0.2, -0.7, 0.5, -0.2, 0.8, -0.5, 0.0, 0.6])[plank]
+    boards = _ramp(grain + shade, (0.26, 0.14, 0.06), (0.66, 0.44, 0.24))
+    seam = ((y % 32 < 2) | ((x + 90 * plank) % TILE < 2))[..., None]
+    return np.where(seam, np.array([0.12, 0.06, 0.03]), boards)
+
+
+def _gravel() -> np.ndarray:
+    from scipy.spatial import cKDTree
+
+    draw = np.random.Generator(np.random.Philox(key=15))
+    points = draw.uniform(0, TILE, (900, 2))
+    y, x = _grid()
+    distance, nearest = cKDTree(points, boxsize=TILE).query(np.stack([y.ravel(), x.ravel()], 1), k=2)
+    gap = (distance[:, 1] - distance[:, 0]).reshape(TILE, TILE)
+    shade = draw.uniform(0.30, 0.72, 900)[nearest[:, 0]].reshape(TILE, TILE)
+    stone = shade * (0.35 + 0.65 * np.clip(gap / 2.5, 0, 1)) + 0.03 * _noise(16, 0.6, 0.6)
+    return stone[..., None] * np.array([1.0, 0.98, 0.95])
+
+
+def _lava() -> np.ndarray:
+    crack = np.abs(_noise(17, 7, 7))
+    rock = _ramp(_noise(18, 1, 1), (0.05, 0.03, 0.04), (0.20, 0.15, 0.15))
+    glow = np.exp(-((crack / 0.22) ** 2))[..., None] * np.array([1.0, 0.45, 0.08])
+    return rock + glow * (0.85 + 0.1 * _noise(19, 9, 9)[..., None])
