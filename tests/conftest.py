@@ -1,0 +1,25 @@
+"""Shared fixtures. Environment that must be set before torch is imported stands at the top."""
+import functools
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from dicap.backbones.package import clip_package  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def random_clip():
+    """Makes small random CLIPs of the true architecture, frozen, fp32: random_clip("vit") or random_clip("resnet")."""
+
+    @functools.cache
+    def make(tower: str):
+        vision = (2, 64, 16) if tower == "vit" else ((1, 1, 1, 1), 8, None)
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            clip = clip_package().model.CLIP(32, 32, *vision, 77, 49408, 128, 2, 3)
+        return clip.float().requires_grad_(False).eval()
+
+    return make

@@ -1,0 +1,61 @@
+"""Losses of DiCap: closed-form gradients, masks."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dicap import losses
+
+
+def unit(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def test_text_contrast_gradient_is_parallel_to_the_causal_difference():
+    t = unit(3, 8).requires_grad_()
+    f, cf = unit(3, 8, seed=1), unit(3, 1, 8, seed=2)
+    losses.text_contrast(t, f, cf, torch.ones(3, 1, dtype=torch.bool), 24.0).backward()
+    p = torch.sigmoid(24.0 * (t * (cf[:, 0] - f)).sum(-1, keepdim=True)).detach()  # probability of the counterfactual
+    assert torch.allclose(t.grad, 24.0 / 3 * p * (cf[:, 0] - f), atol=1e-12)
+
+
+def test_an_unmoved_counterfactual_gives_no_gradient():
+    t, f = unit(3, 8).requires_grad_(), unit(3, 8, seed=1)
+    losses.text_contrast(t, f, f[:, None].clone(), torch.ones(3, 1, dtype=torch.bool), 24.0).backward()
+    assert t.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("loss", [losses.text_contrast, losses.image_contrast])
+def test_invalid_counterfactuals_have_no_say(loss):
+    f, cf, t = unit(2, 8, seed=1), unit(2, 3, 8, seed=2), unit(2, 8)
+    valid = torch.tensor([[True, False, True], [False, False, False]])
+    args = (f, t) if loss is losses.image_contrast else (t, f)
+    moved = torch.where(valid[..., None], cf, unit(2, 3, 8, seed=9))
+    assert loss(*args, cf, valid, 24.0) == loss(*args, moved, valid, 24.0)
+    alone = loss(*(x[:1] for x in args), cf[:1, [0, 2]], valid[:1, [0, 2]], 24.0)
+    assert torch.allclose(loss(*args, cf, valid, 24.0), alone.float() / 2)  # the second image has none: it adds 0
+
+
+def test_counterfactual_loss_is_cross_entropy_over_valid_ones():
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.tensor([[0, 1, 2], [3, 3, 0]])
+    valid = torch.tensor([[True, False, True], [False, True, False]])
+    got = losses.counterfactual_loss(logits, target, valid)
+    by_hand = sum(-logits[b, m].log_softmax(-1)[target[b, m]] for b, m in valid.nonzero().tolist()) / 6
+    assert torch.allclose(got, by_hand)
+    got.backward()
+    assert (logits.grad[~valid] == 0).all() and (logits.grad[valid] != 0).any()
+
+
+def test_a_batch_without_a_valid_one_gives_zero_and_no_gradient():
+    logits = torch.full((2, 1, 3), float("inf")).requires_grad_()  # even where the numbers are useless
+    loss = losses.counterfactual_loss(torch.nan_to_num(logits, posinf=1.0), torch.zeros(2, 1, dtype=torch.long),
+                                      torch.zeros(2, 1, dtype=torch.bool))
+    loss.backward()
+    assert loss == 0 and (logits.grad == 0).all()
+
+
+def test_knowledge_loss():
+    t = unit(4, 8)
+    assert losses.knowledge_loss(t, t).abs() < 1e-12
+    assert torch.allclose(losses.knowledge_loss(-t, t), torch.tensor(2.0, dtype=torch.float64))
+    assert torch.allclose(losses.knowledge_loss(torch.stack([t, -t]), t), torch.tensor(1.0, dtype=torch.float64))

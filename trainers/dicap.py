@@ -1,0 +1,206 @@
+"""DiCap: a prompt trained against diffusion counterfactuals (Li et al. 2025, arXiv 2507.19882; docs/method.md).
+
+Stage 1, before training, on the frozen features of the few shots: fit the counterfactual generator, choose target classes,
+answer for every view f of every image "what would it be, were its class y' and all else the same?" -> f_cf, valid.
+Stage 2 trains the prompt (CoOp's, or with PROMPT cocoop CoCoOp's) to follow what the class changes and nothing else:
+
+    L = CE(logits(f), y) + l_cf CE(logits(f_cf), y') + l_con L_con(t_y; f, f_cf) + l_kg mean_k (1 - cos(t_k, frozen t_k))
+
+At inference DiCap costs what its baseline costs. Only the abstract of the paper could be read: docs/method.md says what is
+the paper's and what our reconstruction.
+
+python train.py --trainer DiCap --dataset-config-file configs/datasets/causal_shapes.yaml \\
+    --config-file configs/trainers/DiCap/tiny.yaml --seed 1 --output-dir output/dicap DATASET.NUM_SHOTS 16
+"""
+import dataclasses
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from dassl.engine import TRAINER_REGISTRY
+
+from dicap import losses
+from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
+from dicap.counterfactual.config import CHOICES
+from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
+from dicap.features import cache_folder
+from dicap.options import ConfigError, Option
+from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
+from dicap.trainer import CONTEXT, PromptTrainer
+
+log = logging.getLogger(__name__)
+
+
+@TRAINER_REGISTRY.register()
+class DiCap(PromptTrainer):
+    """Causality-aligned prompt learning with diffusion counterfactuals."""
+
+    OPTIONS = {
+        **CONTEXT,
+        "PROMPT": Option("coop", "coop: one context; cocoop: a context that depends on the factual image", ("coop", "cocoop")),
+        "GENERATOR": Option("gskip", "gskip: Gaussian closed form plus what a network adds; gauss, shift: mandatory baselines;"
+                            " v, eps: the network alone", CHOICES["generator"]),
+        "ABDUCT": Option("cond", "abduct with the factual class's score; marg leaves the class in the noise (ablation)",
+                         CHOICES["abduct"]),
+        "MEANS": Option("text", "class effect as the text explains it; class means carry the scene along (ablations)",
+                        CHOICES["means"]),
+        "TRAIN_DATA": Option("do", "train the network under do(Y), on recombined features; observed pairs teach it the scene",
+                             CHOICES["train_data"]),
+        "PCA_K": Option(128, "most directions that are diffused; the rest of a feature passes through", least=1),
+        "STEPS": Option(25, "DDIM steps", least=2),
+        "FIXED_POINT": Option(2, "refinements of each abduction step towards the exact inverse", least=0),
+        "TRAIN_STEPS": Option(1500, "optimiser steps of the generator's network", least=0),
+        "W": Option(1.0, "classifier-free guidance; 1 is the exact counterfactual, more overshoots", least=0),
+        "GAMMA": Option(0.0, "classifier guidance by the judge", least=0),
+        "SEARCH": Option("t0", "how the minimal sufficient counterfactual is sought: start time, along the line, not at all",
+                         CHOICES["search"]),
+        "JUDGE": Option("gauss", "who says that a counterfactual is of its target class: the Gaussian of the few shots, or"
+                        " the frozen text head", CHOICES["judge"]),
+        "DELTA": Option(0.0, "margin of the judge that is sufficient, in nats"),
+        "TRAIN_ON": Option("full", "full: the counterfactual of the causal model; minimal: the smallest sufficient"
+                           " intervention, for L_CON alone", ("full", "minimal")),
+        "TARGET": Option("top3", "target classes among the nearest base classes by frozen text", ("top1", "top3", "random")),
+        "M": Option(3, "counterfactuals an image", least=1),
+        "L_CF": Option(1.0, "weight of the cross-entropy of counterfactuals to their target class", least=0),
+        "L_CON": Option(0.0, "weight of the contrast of an image with its counterfactuals", least=0),
+        "L_KG": Option(0.0, "weight of the pull towards the frozen text (KgCoOp)", least=0),
+        "TAU": Option(0.0, "temperature of L_CON; 0 = the model's own, 1/logit_scale.exp()", least=0),
+        "CON_MODE": Option("text", "anchor of L_CON; image is near-degenerate and kept as an ablation",
+                           ("text", "image", "both")),
+        "BANK": Option(True, "answer from counterfactuals generated once; False generates them in every step: equal, slower"),
+        "CONTROL": Option("none", "what stands in for counterfactuals, to see whether it is them that help; no-cf is CoOp",
+                          ("none", "no-cf", *CONTROLS)),
+    }
+
+    def check_cfg(self, cfg):
+        super().check_cfg(cfg)
+        o = self.read_options(cfg)
+        if cfg.INPUT.VIEWS < 1:
+            raise ConfigError("INPUT.VIEWS is 0; a counterfactual belongs to a cached view: DiCap needs at least 1")
+        if o.train_on == "minimal" and o.l_cf > 0:
+            raise ConfigError(f"TRAIN_ON minimal contradicts L_CF {o.l_cf}: a minimal counterfactual is still partly of its old"
+                              " class and must not be labelled with the new one; set L_CF 0 and L_CON above 0")
+        if o.train_on == "minimal" and o.search == "none":
+            raise ConfigError("TRAIN_ON minimal contradicts SEARCH none: nothing minimal is sought")
+        generator_config(o, cfg.SEED)
+
+    def build_prompt(self, clip, names):
+        o = self.options
+        if o.prompt == "cocoop":
+            return ConditionalContext(clip, names, o.n_ctx, o.ctx_init)
+        return StaticContext(clip, names, o.n_ctx, o.ctx_init)
+
+    # -- stage 1: counterfactuals of the few shots ---------------------------------------------------------------------
+
+    def before_train(self):
+        super().before_train()
+        self.diagnostics: dict[str, float] = {}
+        if self.options.control == "no-cf":
+            return
+        start, o = time.perf_counter(), self.options
+        self.label = torch.tensor([item.label for item in self.dm.dataset.train_x])  # (N,)
+        self.condition = self.frozen_text().cpu()  # (C, e): a text, never a class index
+        random = torch.Generator().manual_seed(max(self.cfg.SEED, 0))
+        self.target = choose_targets(self.condition, self.label, min(o.m, len(self.condition) - 1), o.target, random)  # (N, M)
+        self.generator = self.load_or_fit()
+        self.diagnostics = diagnose(self.generator, self.views, self.label, self.target)
+        self.bank = self.fill_bank() if o.bank else None
+        self.diagnostics["stage1_seconds"] = time.perf_counter() - start
+        for name, value in self.diagnostics.items():
+            log.info("counterfactual %s: %.4g", name, value)
+            self.write_scalar(f"counterfactual/{name}", value, 0)
+
+    @torch.no_grad()
+    def frozen_text(self) -> Tensor:
+        """(C, e) text features of the dataset's hand prompts, L2-normalised."""
+        template = getattr(self.dm.dataset, "template", "") or "a photo of a {}."
+        fixed = FixedPrompt(self.model.clip, self.dm.dataset.classnames, template).to(self.device)
+        return PromptedCLIP(self.model.clip, fixed).encode_text()
+
+    def load_or_fit(self) -> CounterfactualGenerator:
+        """The generator of these features and settings: from the cache where it is there. Saved beside the prompt."""
+        config = generator_config(self.options, self.cfg.SEED)
+        scale = self.model.clip.logit_scale.exp().item()
+        digest = hashlib.sha256(config.to_json().encode() + str(scale).encode())
+        for tensor in (self.views, self.label, self.condition):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        folder = cache_folder("generators")
+        cached = folder and folder / f"{digest.hexdigest()}.safetensors"
+        if cached is not None and cached.is_file():
+            generator = CounterfactualGenerator.load(cached)
+        else:
+            generator = CounterfactualGenerator(config).fit(self.views, self.label, self.condition, logit_scale=scale)
+            if cached is not None:
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                generator.save(cached)
+        if self.output_dir:
+            generator.save(Path(self.output_dir) / "counterfactual" / "generator.safetensors")
+        return generator
+
+    def answer(self, f: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Counterfactuals (B, M, e) and which are valid (B, M), of views f (B, e) of the training images index (B,)."""
+        label, target, o = self.label[index], self.target[index], self.options
+        if o.control != "none":
+            return control_counterfactuals(o.control, self.generator, f, label, target, seed=max(self.cfg.SEED, 0))
+        found = self.generator.counterfactual(f, label, target, train_on=o.train_on)
+        return found.features, found.valid
+
+    def fill_bank(self) -> tuple[Tensor, Tensor]:
+        """Counterfactuals (N, V, M, e) of every view, and which are valid (N, V, M), on the device."""
+        n, v, _ = self.views.shape
+        cf, valid = self.answer(self.views.flatten(0, 1), torch.arange(n).repeat_interleave(v))
+        return cf.unflatten(0, (n, v)).to(self.device), valid.unflatten(0, (n, v)).to(self.device)
+
+    # -- stage 2: the prompt -------------------------------------------------------------------------------------------
+
+    def counterfactuals(self, batch):
+        """Counterfactuals (B, M, e), valid (B, M) and targets (B, M) of a batch: from the bank, or generated now."""
+        index, view = batch["index"].cpu(), batch["view"].cpu()
+        if self.bank is not None:
+            cf, valid = self.bank[0][index, view], self.bank[1][index, view]
+        else:
+            cf, valid = (x.to(self.device) for x in self.answer(self.views[index, view], index))
+        return cf, valid, self.target[index].to(self.device)
+
+    def loss(self, batch):
+        o, label = self.options, batch["label"]
+        f, text, logits = self.model.parts(batch["img"])  # (B, e), (C, e) or (B, C, e), (B, C)
+        parts = {"ce": cross_entropy(logits, label)}
+        if o.control == "no-cf":
+            return logits, parts
+        cf, valid, target = self.counterfactuals(batch)
+        if o.l_cf:
+            parts["cf"] = o.l_cf * losses.counterfactual_loss(self.model.logits(cf, text), target, valid)
+        if o.l_con:
+            parts["con"] = o.l_con * self.contrast(f, text, label, cf, valid)
+        if o.l_kg:
+            parts["kg"] = o.l_kg * losses.knowledge_loss(text, self.condition.to(text))
+        return logits, parts
+
+    def contrast(self, f, text, label, cf, valid):
+        """L_con with the text, the image or both as the anchor."""
+        o = self.options
+        text_y = text[label] if text.dim() == 2 else text[torch.arange(len(label)), label]  # (B, e)
+        scale = 1 / o.tau if o.tau else self.model.clip.logit_scale.exp().float()
+        wanted = {"text": (True, False), "image": (False, True), "both": (True, True)}[o.con_mode]
+        of_text = losses.text_contrast(text_y, f, cf, valid, scale) if wanted[0] else 0
+        of_image = losses.image_contrast(f, text_y, cf, valid, scale) if wanted[1] else 0
+        return of_text + of_image
+
+    def extra_result(self):
+        return {**super().extra_result(), "counterfactual": getattr(self, "diagnostics", {})}
+
+
+def generator_config(o, seed: int) -> GeneratorConfig:
+    """The generator's part of the options. Raises ConfigError for settings that contradict each other."""
+    names = {field.name for field in dataclasses.fields(GeneratorConfig)}
+    settings = {key: value for key, value in vars(o).items() if key in names}
+    try:
+        return GeneratorConfig(**settings, seed=max(seed, 0))
+    except ValueError as error:
+        raise ConfigError(f"TRAINER.DICAP: {error}") from None
