@@ -1,0 +1,7 @@
+"""Counterfactual features by diffusion: a library for anyone with features, labels and class texts."""
+from .config import GeneratorConfig
+from .generator import CounterfactualGenerator, Latents
+from .interventions import Counterfactuals
+from .targets import choose_targets
+
+__all__ = ["CounterfactualGenerator", "Counterfactuals", "GeneratorConfig", "Latents", "choose_targets"]
