@@ -1,0 +1,40 @@
+"""CausalShapes: 50 classes of an image world whose causal graph is known (docs/world.md), written once.
+
+Training and validation pictures show the scene that is tied to their class, test pictures any scene: "aligned" and
+"conflicting" test pictures are reported apart. DATASET.CAUSALSHAPES.* are the knobs; each setting has its own folder.
+"""
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from dicap.datasets.base import FewShotDataset, Item, Items
+from dicap.options import Option, default_section, read_options
+from dicap.world import CLASSES, Knobs, data_root, read_manifest, write_causal_shapes
+
+
+@DATASET_REGISTRY.register()
+class CausalShapes(FewShotDataset):
+    split_file = "split.json"
+    template = "a photo of a {}."
+    OPTIONS = {
+        "RHO": Option(1.0, "how often a training picture shows the scene tied to its class; 0 = never on purpose", least=0),
+        "CONTRAST": Option(0.7, "domain gap: contrast, 1 in the tiny CLIP's pretraining", least=0),
+        "NOISE": Option(0.15, "domain gap: standard deviation of the sensor noise, 0.03 in the tiny CLIP's pretraining", least=0),
+        "PER_CLASS_TRAIN": Option(32, "pool that the few shots are drawn from", least=1),
+        "PER_CLASS_VAL": Option(8, "pool of the validation shots", least=1),
+        "PER_CLASS_TEST": Option(200, "test pictures a class: 1 point of accuracy over 25 classes is then 50 pictures", least=1),
+        "WORLD_SEED": Option(0, "another seed: other pictures of the same kind", least=0),
+    }
+
+    def locate(self, cfg: Any) -> Path:
+        section = getattr(cfg.DATASET, "CAUSALSHAPES", None) or default_section(self.OPTIONS)
+        o = read_options(section, self.OPTIONS, "DATASET.CAUSALSHAPES")
+        sizes = o.per_class_train, o.per_class_val, o.per_class_test
+        self.counts = (len(CLASSES), *(len(CLASSES) * size for size in sizes))
+        knobs = Knobs(o.rho, o.contrast, o.noise, *sizes, o.world_seed)
+        return write_causal_shapes(Path(cfg.DATASET.ROOT or data_root()).expanduser().absolute(), knobs)
+
+    def group(self, test: Items) -> dict[Item, str]:
+        aligned = {record["path"]: record["aligned"] for record in read_manifest(self.dataset_dir)}
+        return {item: "aligned" if aligned[item[0]] else "conflicting" for item in test}
