@@ -1,0 +1,91 @@
+"""Image transforms by name, in a fixed order whatever the order of the names; torchvision does the work.
+
+Training: resize (only where no random crop brings the size), crops, flip, policies, colour, blur, to tensor, normalise.
+Test: shorter edge to max(SIZE), centre crop to SIZE, to tensor, normalise.
+"""
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torchvision import transforms as T
+from torchvision.transforms.functional import InterpolationMode
+
+__all__ = ["AVAI_CHOICES", "INTERPOLATION_MODES", "build_transform"]
+
+_log = logging.getLogger(__name__)
+
+INTERPOLATION_MODES = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST,
+}
+_Policy = T.AutoAugmentPolicy
+# name -> transform, in the order of application in training, before the tensor
+_TRAIN: dict[str, Callable[[Any], Any]] = {
+    "random_crop": lambda i: T.RandomCrop(i.SIZE, padding=i.CROP_PADDING),
+    "random_resized_crop": lambda i: T.RandomResizedCrop(i.SIZE, scale=i.RRCROP_SCALE, interpolation=_mode(i)),
+    "random_flip": lambda i: T.RandomHorizontalFlip(),
+    "imagenet_policy": lambda i: T.AutoAugment(_Policy.IMAGENET),
+    "cifar10_policy": lambda i: T.AutoAugment(_Policy.CIFAR10),
+    "svhn_policy": lambda i: T.AutoAugment(_Policy.SVHN),
+    "randaugment": lambda i: T.RandAugment(i.RANDAUGMENT_N, i.RANDAUGMENT_M),
+    "colorjitter": lambda i: T.ColorJitter(i.COLORJITTER_B, i.COLORJITTER_C, i.COLORJITTER_S, i.COLORJITTER_H),
+    "randomgrayscale": lambda i: T.RandomGrayscale(i.RGS_P),
+    "gaussian_blur": lambda i: T.RandomApply([T.GaussianBlur(i.GB_K)], p=i.GB_P),
+}
+AVAI_CHOICES = [*_TRAIN, "center_crop", "normalize"]  # a centre crop is always part of the test transform
+_DASSL_ONLY = ["cutout", "gaussian_noise", "instance_norm", "random_translation", "randaugment2", "randaugment_fixmatch"]
+
+
+def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
+    """The transform from a PIL image to a tensor (3, H, W); None where cfg.INPUT.NO_TRANSFORM.
+
+    Args:
+        cfg: configuration; cfg.INPUT is read.
+        is_train: for training, or for test.
+        choices: names of transforms in place of cfg.INPUT.TRANSFORMS.
+
+    Raises:
+        ValueError: a choice or an interpolation that does not exist or is not supported.
+    """
+    if cfg.INPUT.NO_TRANSFORM:
+        _log.info("No transform is applied (INPUT.NO_TRANSFORM)")
+        return None
+    choices = cfg.INPUT.TRANSFORMS if choices is None else choices
+    check_choices(choices)
+    steps = _train_steps(cfg.INPUT, choices) if is_train else _test_steps(cfg.INPUT)
+    steps.append(T.ToTensor())
+    if "normalize" in choices:
+        steps.append(T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
+    _log.info("Transform for %s: %s", "training" if is_train else "test", ", ".join(map(str, steps)))
+    return T.Compose(steps)
+
+
+def check_choices(choices: Sequence[str]) -> None:
+    """Checks INPUT.TRANSFORMS.
+
+    Raises:
+        ValueError: a name that does not exist or that this engine does not carry.
+    """
+    for choice in choices:
+        if choice in _DASSL_ONLY:
+            raise ValueError(f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine carries only "
+                             f"{AVAI_CHOICES}; give DataManager a custom_tfm_train, or run on Dassl itself")
+        if choice not in AVAI_CHOICES:
+            raise ValueError(f"INPUT.TRANSFORMS {choice}: there are {AVAI_CHOICES}")
+
+
+def _train_steps(options: Any, choices: Sequence[str]) -> list[Any]:
+    cropped = "random_crop" in choices or "random_resized_crop" in choices
+    steps = [] if cropped else [T.Resize(options.SIZE, interpolation=_mode(options))]
+    return steps + [build(options) for name, build in _TRAIN.items() if name in choices]
+
+
+def _test_steps(options: Any) -> list[Any]:
+    return [T.Resize(max(options.SIZE), interpolation=_mode(options)), T.CenterCrop(options.SIZE)]
+
+
+def _mode(options: Any) -> InterpolationMode:
+    if options.INTERPOLATION not in INTERPOLATION_MODES:
+        raise ValueError(f"INPUT.INTERPOLATION {options.INTERPOLATION}: there are {list(INTERPOLATION_MODES)}")
+    return INTERPOLATION_MODES[options.INTERPOLATION]

@@ -1,0 +1,81 @@
+"""Resume files: everything that a run needs to go on after an epoch as if it had never stopped.
+
+OUTPUT_DIR/resume/epoch-<n>.pt is written after each epoch, atomically; the newest two are kept, so that there is always a
+whole one. They are apart from the checkpoints model.pth.tar-<n>, which other programs read. Tensors, numbers and strings only:
+they load with weights_only=True.
+"""
+import logging
+import os
+import pickle
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dicap.engine.utils.torchtools import write_tensors
+
+__all__ = ["epochs_done", "load_resume", "random_state", "save_resume", "set_random_state"]
+
+_log = logging.getLogger(__name__)
+
+def random_state() -> dict[str, Any]:
+    """States of the generators of random, numpy, torch and each GPU, as tensors and numbers."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "numpy": {"name": name, "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "position": int(position),
+                  "has_gauss": int(has_gauss), "cached": float(cached)},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts the generators where random_state() found them. GPUs only where there are as many as then."""
+    python, numpy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_resume(folder: str | os.PathLike[str], state: dict[str, Any], epochs: int) -> None:
+    """Writes the state after that many epochs. Keeps it and the one before; the rest, and half-written files, are removed."""
+    folder = Path(folder)
+    write_tensors(state, folder / f"epoch-{epochs}.pt")
+    before = [path for path in _files(folder) if _epoch(path) < epochs][:1]
+    for path in [*_files(folder), *folder.glob(".epoch-*.tmp")]:
+        if path not in before and path.name != f"epoch-{epochs}.pt":
+            path.unlink(missing_ok=True)
+
+
+def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] | None:
+    """The newest whole resume file of a folder and its path; None where there is none. A damaged one is passed over, with a warning."""
+    for path in _files(Path(folder)):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), path
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+            _log.warning("the resume file %s is damaged (%s): going back to the one before", path, str(error).splitlines()[0])
+    return None
+
+
+def epochs_done(folder: str | os.PathLike[str]) -> int:
+    """Epochs done according to the newest resume file's name; 0 where there is none."""
+    files = _files(Path(folder))
+    return _epoch(files[0]) if files else 0
+
+
+def _files(folder: Path) -> list[Path]:
+    """Resume files, newest first."""
+    found = [path for path in folder.glob("epoch-*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name)]
+    return sorted(found, key=_epoch, reverse=True)
+
+
+def _epoch(path: Path) -> int:
+    return int(path.stem.removeprefix("epoch-"))

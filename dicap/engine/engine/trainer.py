@@ -1,0 +1,563 @@
+"""The training loop that plugins fill in: build_model, forward_backward(batch), model_inference.
+
+    train: before_train (resume, TensorBoard) -> each epoch: before_epoch, run_epoch, after_epoch -> after_train (test)
+
+After each epoch everything that the rest depends on goes into a resume file (dicap.engine.engine.resume): a run that is
+killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. What a method needs
+beyond its registered models, it adds by resume_state and load_resume_state. Random numbers that before_train draws do not
+shift those of the epochs, so that a stage that is computed once and read from a cache later gives the same training.
+"""
+import datetime
+import logging
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from dicap.engine.data import DataManager
+from dicap.engine.engine.resume import epochs_done, load_resume, random_state, save_resume, set_random_state
+from dicap.engine.evaluation import build_evaluator
+from dicap.engine.modeling import build_backbone, build_head
+from dicap.engine.optim import build_lr_scheduler, build_optimizer
+from dicap.engine.utils import (
+    AverageMeter,
+    MetricMeter,
+    count_num_param,
+    load_checkpoint,
+    load_pretrained_weights,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tolist_if_not,
+)
+from dicap.engine.utils.torchtools import load_state
+
+__all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
+
+_log = logging.getLogger(__name__)
+_BEST = "model-best.pth.tar"
+
+
+class SimpleNet(nn.Module):
+    """Backbone, optional head, and a linear classifier where num_classes > 0.
+
+    Args:
+        cfg: configuration.
+        model_cfg: cfg.MODEL, or a section like it.
+        num_classes: C; 0 for features only.
+        kwargs: for the backbone and the head.
+    """
+
+    def __init__(self, cfg: Any, model_cfg: Any, num_classes: int, **kwargs: Any) -> None:
+        super().__init__()
+        backbone, head = model_cfg.BACKBONE, model_cfg.HEAD
+        self.backbone = build_backbone(backbone.NAME, verbose=cfg.VERBOSE, pretrained=backbone.PRETRAINED, **kwargs)
+        self._fdim = self.backbone.out_features
+        self.head = None
+        if head.NAME and head.HIDDEN_LAYERS:
+            self.head = build_head(
+                head.NAME, verbose=cfg.VERBOSE, in_features=self._fdim, hidden_layers=head.HIDDEN_LAYERS,
+                activation=head.ACTIVATION, bn=head.BN, dropout=head.DROPOUT, **kwargs)
+            self._fdim = self.head.out_features
+        self.classifier = nn.Linear(self._fdim, num_classes) if num_classes > 0 else None
+
+    @property
+    def fdim(self) -> int:
+        """Width of the features."""
+        return self._fdim
+
+    def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
+        """Images (B, 3, H, W) to scores (B, C), on request with the features (B, fdim); without classifier, the features."""
+        feature = self.backbone(x)
+        if self.head is not None:
+            feature = self.head(feature)
+        if self.classifier is None:
+            return feature
+        scores = self.classifier(feature)
+        return (scores, feature) if return_feature else scores
+
+
+class TrainerBase:
+    """Named models with their optimisers and schedules, and the loop over epochs."""
+
+    output_dir = ""
+    best_result = float("-inf")
+    cfg: Any = None
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        self._writer: Any = None
+        self._resumed_random_state: dict[str, Any] | None = None
+
+    # -- registered models
+
+    def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
+        """Makes a model known to saving, loading, modes and updates.
+
+        Raises:
+            AttributeError: before TrainerBase.__init__ ran.
+            ValueError: the name is taken.
+        """
+        if "_models" not in self.__dict__:
+            raise AttributeError("register_model was called before super().__init__()")
+        if name in self._models:
+            raise ValueError(f"a model named {name} is registered already")
+        self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
+
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """All registered names, or the given ones once they are checked.
+
+        Raises:
+            ValueError: not registered.
+        """
+        if names is None:
+            return list(self._models)
+        for name in tolist_if_not(names):
+            if name not in self._models:
+                raise ValueError(f"no model named {name} is registered; there are {list(self._models)}")
+        return tolist_if_not(names)
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Puts registered models, and only those, into mode train, test or eval.
+
+        Raises:
+            KeyError: another mode.
+        """
+        if mode not in ("train", "test", "eval"):
+            raise KeyError(f"mode {mode}: there are train, test, eval")
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Steps the schedules: once an epoch, in its last batch."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def get_current_lr(self, names: str | list[str] | None = None) -> float:
+        """Learning rate of the first parameter group of the first model."""
+        return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
+
+    def detect_anomaly(self, loss: torch.Tensor) -> None:
+        """Stops at a loss that is not finite.
+
+        Raises:
+            FloatingPointError: infinite or NaN.
+        """
+        if not torch.isfinite(loss).all():
+            raise FloatingPointError(f"the loss is {loss.detach().cpu().tolist()} in epoch {self.epoch + 1}: lower OPTIM.LR, or "
+                                     "use PREC fp32")
+
+    def model_zero_grad(self, names: str | list[str] | None = None) -> None:
+        """Clears gradients."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss: torch.Tensor) -> None:
+        """Checks the loss and propagates it back."""
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names: str | list[str] | None = None) -> None:
+        """Steps the optimisers."""
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
+        """Clears gradients, propagates the loss back, steps the optimisers."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
+
+    # -- checkpoints
+
+    def save_model(
+        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
+    ) -> None:
+        """Writes directory/<model>/model.pth.tar-<epoch + 1> (or model_name) for each model."""
+        for name in self.get_model_names():
+            state = {**self._state(name), "epoch": epoch + 1, "val_result": val_result}
+            save_checkpoint(state, str(Path(directory, name)), is_best=is_best, model_name=model_name)
+
+    def _state(self, name: str) -> dict[str, Any]:
+        optim, sched = self._optims[name], self._scheds[name]
+        return {"state_dict": self._models[name].state_dict(),
+                "optimizer": None if optim is None else optim.state_dict(),
+                "scheduler": None if sched is None else sched.state_dict()}
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Loads each model from directory/<model>.
+
+        Args:
+            directory: OUTPUT_DIR of the run; empty loads nothing.
+            epoch: which checkpoint. None: the best one; where training kept none (TEST.FINAL_MODEL last_step), the last one.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: it is damaged or does not fit the model.
+        """
+        if not directory:
+            _log.info("load_model() is skipped: no directory of a trained model was given")
+            return
+        for name in self.get_model_names():
+            path = self._checkpoint_path(Path(directory, name), epoch)
+            checkpoint = load_checkpoint(path)
+            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+            load_state(self._models[name], checkpoint["state_dict"], path)
+
+    def _checkpoint_path(self, folder: Path, epoch: int | None) -> Path:
+        """The file of an epoch; for None the best one, or else the one that the text file `checkpoint` names as last."""
+        path = folder / (_BEST if epoch is None else f"model.pth.tar-{epoch}")
+        last_will_do = epoch is None and (self.cfg is None or self.cfg.TEST.FINAL_MODEL == "last_step")
+        if not path.exists() and last_will_do and (folder / "checkpoint").exists():
+            path = folder / (folder / "checkpoint").read_text(encoding="utf-8").splitlines()[0]
+        if not path.exists():
+            there = sorted(p.name for p in folder.glob("model*.pth.tar*"))
+            raise FileNotFoundError(f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check --model-dir and "
+                                    "--load-epoch, or train first")
+        return path
+
+    # -- resume
+
+    def resume_state(self) -> dict[str, Any]:
+        """What a method needs beyond its registered models to go on exactly; tensors and plain values. Default: the GradScaler."""
+        scaler = getattr(self, "scaler", None)
+        return {"scaler": scaler.state_dict()} if scaler is not None else {}
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        """Takes back what resume_state gave."""
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
+
+    def save_resume(self) -> None:
+        """Writes the resume file of the epoch that has just ended."""
+        if not self.output_dir or not self._models:
+            return
+        state = {
+            "epoch": self.epoch + 1, "run": self._run_facts(), "best_result": float(self.best_result),
+            "models": {name: self._state(name) for name in self._models},
+            "extra": self.resume_state(), "random": random_state(),
+        }
+        save_resume(Path(self.output_dir, "resume"), state, self.epoch + 1)
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Takes the newest whole resume file in a run's folder, or else the family's checkpoints there.
+
+        Returns:
+            Epochs done; 0 where there is nothing to resume.
+
+        Raises:
+            ValueError: it is of another run or does not fit the models.
+        """
+        found = load_resume(Path(directory, "resume"))
+        if found is not None:
+            return self._restore(*found)
+        folders = [Path(directory, name) for name in self.get_model_names()]
+        if not folders or not all((folder / "checkpoint").exists() for folder in folders):
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        return [resume_from_checkpoint(str(folder), self._models[folder.name], self._optims[folder.name],
+                                       self._scheds[folder.name]) for folder in folders][-1]
+
+    def _restore(self, state: dict[str, Any], path: Path) -> int:
+        differing = {key: (value, self._run_facts()[key]) for key, value in state["run"].items()
+                     if self._run_facts().get(key) != value}
+        if differing:
+            raise ValueError(f"{path} is of another run: " + ", ".join(f"{k} was {a} and is {b}" for k, (a, b) in differing.items())
+                             + ". Choose another OUTPUT_DIR, or delete that folder")
+        for name, saved in state["models"].items():
+            load_state(self._models[name], saved["state_dict"], path)
+            if saved["optimizer"] is not None:
+                self._optims[name].load_state_dict(saved["optimizer"])
+            if saved["scheduler"] is not None:
+                self._scheds[name].load_state_dict(saved["scheduler"])
+        self.best_result = state["best_result"]
+        self.load_resume_state(state["extra"])
+        self._resumed_random_state = state["random"]
+        self.epoch = state["epoch"] - 1
+        print(f"Resuming after epoch {state['epoch']} from {path}")
+        return int(state["epoch"])
+
+    def _run_facts(self) -> dict[str, Any]:
+        """What must agree between a resume file and the run that takes it."""
+        cfg = self.cfg
+        if cfg is None:
+            return {}
+        return {"TRAINER.NAME": cfg.TRAINER.NAME, "DATASET.NAME": cfg.DATASET.NAME, "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS,
+                "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"), "SEED": cfg.SEED,
+                "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME}
+
+    # -- TensorBoard
+
+    def init_writer(self, log_dir: str) -> None:
+        """Opens TensorBoard's event file, if TensorBoard is installed."""
+        if self.__dict__.get("_writer") is not None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            _log.info("no TensorBoard log (%s)", error)
+            return
+        _log.info("Initialize tensorboard (log_dir=%s)", log_dir)
+        self._writer = SummaryWriter(log_dir=log_dir)
+
+    def close_writer(self) -> None:
+        """Closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write_scalar(self, tag: str, scalar_value: Any, global_step: int | None = None) -> None:
+        """Adds a point to a curve, while an event file is open."""
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+    # -- the loop
+
+    def train(self, start_epoch: int, max_epoch: int) -> None:
+        """All epochs from start_epoch, or from where a resume file says, to max_epoch."""
+        self.start_epoch, self.max_epoch = start_epoch, max_epoch
+        at_start = random_state()
+        try:
+            self.before_train()
+            set_random_state(self._resumed_random_state or at_start)
+            for self.epoch in range(self.start_epoch, self.max_epoch):
+                self.before_epoch()
+                self.run_epoch()
+                self.after_epoch()
+                self.save_resume()
+            self.after_train()
+        finally:
+            self.close_writer()
+
+    def before_train(self) -> None:
+        """Called once, first."""
+
+    def after_train(self) -> None:
+        """Called once, last."""
+
+    def before_epoch(self) -> None:
+        """Called before each epoch."""
+
+    def after_epoch(self) -> None:
+        """Called after each epoch."""
+
+    def run_epoch(self) -> None:
+        """Trains for one epoch."""
+        raise NotImplementedError
+
+    def test(self) -> Any:
+        """Evaluates."""
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch: Any) -> Any:
+        """Takes from a training batch what the method needs, on the device."""
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch: Any) -> Any:
+        """Takes from a test batch what the method needs, on the device."""
+        raise NotImplementedError
+
+    def forward_backward(self, batch: Any) -> Any:
+        """One training step; returns a dict of numbers to report."""
+        raise NotImplementedError
+
+    def model_inference(self, input: Any) -> Any:
+        """Scores for a test input."""
+        raise NotImplementedError
+
+
+class SimpleTrainer(TrainerBase):
+    """Builds loaders, model and evaluator from a configuration; trains, keeps checkpoints, tests."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.check_cfg(cfg)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.cfg = cfg
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.best_result = float("-inf")
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Checks the configuration before any work; a method raises here."""
+
+    def build_data_loader(self) -> None:
+        """Sets train_loader_x, train_loader_u, val_loader, test_loader, num_classes, num_source_domains, lab2cname, dm."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u
+        self.val_loader = dm.val_loader
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self) -> None:
+        """Builds and registers the model; the default is a SimpleNet with cfg.OPTIM's optimiser and schedule."""
+        cfg = self.cfg
+        self.model: nn.Module = SimpleNet(cfg, cfg.MODEL, self.num_classes)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
+        self.model.to(self.device)
+        _log.info("# params: %s", f"{count_num_param(self.model):,}")
+        self.optim = build_optimizer(self.model, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, self.sched)
+        if self.device.type == "cuda" and torch.cuda.device_count() > 1:
+            self.model = nn.DataParallel(self.model)
+
+    def train(self) -> None:  # type: ignore[override]
+        """Trains from the resumed epoch, or the first, to OPTIM.MAX_EPOCH."""
+        super().train(self.start_epoch, self.max_epoch)
+
+    def before_train(self) -> None:
+        """Resumes, opens the TensorBoard log, starts the clock.
+
+        A run continues from its own OUTPUT_DIR; cfg.RESUME names the folder of another run to begin from.
+
+        Raises:
+            FileNotFoundError: cfg.RESUME is no folder.
+        """
+        directory = self.output_dir
+        if self.cfg.RESUME and not epochs_done(Path(self.output_dir, "resume")):
+            directory = self.cfg.RESUME
+            if not Path(directory).is_dir():
+                raise FileNotFoundError(f"RESUME {directory} is no folder: give the OUTPUT_DIR of the run to continue")
+        self.start_epoch = self.resume_model_if_exist(directory)
+        self.init_writer(str(Path(self.output_dir, "tensorboard")))
+        self.time_start = time.time()
+
+    def after_train(self) -> None:
+        """Tests the final model: the last one, or with TEST.FINAL_MODEL best_val the best."""
+        print("Finish training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            else:
+                print("Deploy the last-epoch model")
+            self.test()
+        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        self.close_writer()
+
+    def after_epoch(self) -> None:
+        """Keeps the best model on val (TEST.FINAL_MODEL best_val), and one every TRAIN.CHECKPOINT_FREQ epochs and at the end."""
+        done, every = self.epoch + 1, self.cfg.TRAIN.CHECKPOINT_FREQ
+        if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=_BEST)
+        if done == self.max_epoch or (every > 0 and done % every == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> Any:
+        """Evaluates on a split (default cfg.TEST.SPLIT; val falls back to test where there is none).
+
+        Returns:
+            The evaluator's first value: the accuracy in percent.
+        """
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
+        loader = self.val_loader if split == "val" else self.test_loader
+        print(f"Evaluate on the *{split}* set")
+        for batch in tqdm(loader, disable=not sys.stdout.isatty(), leave=False):
+            input, label = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(input), label)
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def model_inference(self, input: torch.Tensor) -> Any:
+        """Scores (B, C) for images (B, 3, H, W)."""
+        return self.model(input)
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def _run_batches(self, batches: Iterable[tuple[Any, ...]]) -> None:
+        """forward_backward on each; averages are printed every TRAIN.PRINT_FREQ batches (each one in an epoch shorter than that)."""
+        self.set_model_mode("train")
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        every = self.cfg.TRAIN.PRINT_FREQ
+        end = time.time()
+        for self.batch_idx, batch in enumerate(batches):
+            data_time.update(time.time() - end)
+            losses.update(self.forward_backward(*batch))
+            batch_time.update(time.time() - end)
+            if (self.batch_idx + 1) % every == 0 or self.num_batches < every:
+                self._print_progress(losses, batch_time, data_time)
+            step = self.epoch * self.num_batches + self.batch_idx
+            for name, meter in losses.meters.items():
+                self.write_scalar(f"train/{name}", meter.avg, step)
+            self.write_scalar("train/lr", self.get_current_lr(), step)
+            end = time.time()
+
+    def _print_progress(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> None:
+        left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
+        print(f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
+              f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
+              f"lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}")
+
+
+class TrainerX(SimpleTrainer):
+    """Trains on labelled data; a method implements forward_backward(batch)."""
+
+    def run_epoch(self) -> None:
+        """One pass over train_loader_x."""
+        self.num_batches = len(self.train_loader_x)
+        self._run_batches((batch,) for batch in self.train_loader_x)
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> Any:
+        """Images, labels, domains."""
+        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+
+class TrainerXU(SimpleTrainer):
+    """Trains on labelled and unlabelled data; a method implements forward_backward(batch_x, batch_u)."""
+
+    def run_epoch(self) -> None:
+        """As many steps as cfg.TRAIN.COUNT_ITER says; a loader that ends sooner begins again."""
+        if self.train_loader_u is None:
+            raise ValueError(f"{type(self).__name__} needs unlabelled data, but {self.cfg.DATASET.NAME} has no train_u")
+        len_x, len_u = len(self.train_loader_x), len(self.train_loader_u)
+        counts = {"train_x": len_x, "train_u": len_u, "smaller_one": min(len_x, len_u)}
+        if self.cfg.TRAIN.COUNT_ITER not in counts:
+            raise ValueError(f"TRAIN.COUNT_ITER {self.cfg.TRAIN.COUNT_ITER}: there are {', '.join(counts)}")
+        self.num_batches = counts[self.cfg.TRAIN.COUNT_ITER]
+        batches = zip(range(self.num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u))
+        self._run_batches((batch_x, batch_u) for _, batch_x, batch_u in batches)
+
+    def forward_backward(self, batch_x: Any, batch_u: Any) -> Any:  # type: ignore[override]
+        """One training step; returns a dict of numbers to report."""
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:  # type: ignore[override]
+        """Labelled images, their labels, unlabelled images."""
+        return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
+
+
+def _endless(loader: "DataLoader[Any]") -> Iterator[Any]:
+    while True:
+        yield from loader

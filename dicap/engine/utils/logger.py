@@ -1,0 +1,129 @@
+"""The log: what the terminal shows also stands in OUTPUT_DIR/log.txt, where other repositories' parsers look for it.
+
+Library messages go through `logging` (logger "dicap"); setup_logger shows them on standard output as plain lines, so that
+they reach the log too. Progress bars go to the terminal alone.
+"""
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from dicap.engine.utils.tools import mkdir_if_missing
+
+__all__ = ["Logger", "logged_to", "setup_logger"]
+
+_library = logging.getLogger("dicap")
+
+
+class Logger:
+    """Standard output and a file at once; stands in for sys.stdout. A file that exists is continued: a resumed run has one log.
+
+    Args:
+        fpath: the log file; None writes to the console alone.
+    """
+
+    def __init__(self, fpath: str | os.PathLike[str] | None = None) -> None:
+        self.console: TextIO = sys.stdout
+        self.file: TextIO | None = None
+        if fpath is not None:
+            mkdir_if_missing(Path(fpath).parent)
+            self.file = open(fpath, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  closed by close()
+
+    def write(self, msg: str) -> int:
+        """Writes to both; returns the number of characters."""
+        self.console.write(msg)
+        if self.file is not None:
+            self.file.write(msg)
+        return len(msg)
+
+    def flush(self) -> None:
+        """Flushes both."""
+        self.console.flush()
+        if self.file is not None:
+            self.file.flush()
+
+    def close(self) -> None:
+        """Closes the file; gives sys.stdout back to the console if this log stood in for it. May be called twice."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+        if sys.stdout is self:
+            sys.stdout = self.console
+
+    def __enter__(self) -> "Logger":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:  # isatty, encoding, fileno ... are the console's
+        if name == "console":  # not yet set: no endless recursion while unpickling or in a failed __init__
+            raise AttributeError(name)
+        return getattr(self.console, name)
+
+
+class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Plain lines on whatever sys.stdout is at that moment."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+_handler = _StdoutHandler()
+_active: Logger | None = None
+
+
+def setup_logger(output: str | os.PathLike[str] | None = None) -> Logger | None:
+    """Begins the log of a run; the log of the run before, if any, ends.
+
+    Args:
+        output: a folder (the file is log.txt in it) or a file that ends in .txt or .log; None does nothing.
+
+    Returns:
+        The log; its close() ends it. None without output.
+    """
+    global _active
+    if output is None:
+        return None
+    path = Path(output)
+    if path.suffix not in (".txt", ".log"):
+        path = path / "log.txt"
+    if _active is not None:
+        _active.close()
+    _active = Logger(path)
+    sys.stdout = _active  # type: ignore[assignment]
+    if _handler not in _library.handlers:
+        _library.addHandler(_handler)
+    if _library.level == logging.NOTSET:
+        _library.setLevel(logging.INFO)
+    return _active
+
+
+@contextlib.contextmanager
+def logged_to(output: str | os.PathLike[str]) -> Iterator[Logger]:
+    """The log of one run as a context: afterwards sys.stdout and the library's messages are as they were.
+
+    Args:
+        output: as in setup_logger.
+    """
+    global _active
+    before, had_handler, level = _active, _handler in _library.handlers, _library.level
+    _active = None  # an outer log goes on: this one is written into it too
+    log = setup_logger(output)
+    assert log is not None
+    try:
+        yield log
+    finally:
+        log.close()
+        _active = before
+        _library.setLevel(level)
+        if not had_handler:
+            _library.removeHandler(_handler)

@@ -1,0 +1,147 @@
+"""Files, seeds, names: the small functions that datasets and trainers share."""
+import contextlib
+import difflib
+import json
+import os
+import platform
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+__all__ = [
+    "atomic_open", "check_availability", "check_isfile", "collect_env_info", "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden", "mkdir_if_missing", "read_image", "read_json", "set_random_seed", "tolist_if_not", "write_json",
+]
+
+
+def mkdir_if_missing(dirname: str | os.PathLike[str]) -> None:
+    """Creates the folder and those above it; an existing one is fine."""
+    if dirname:
+        os.makedirs(dirname, exist_ok=True)
+
+
+def check_isfile(fpath: str) -> bool:
+    """Whether fpath is a file; warns if it is not."""
+    found = os.path.isfile(fpath)
+    if not found:
+        warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
+    return found
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file to write that appears under its name only when it is complete and on the disk.
+
+    Written beside it under a temporary name; a process that dies meanwhile leaves an older file of that name as it was.
+    """
+    path = Path(path)
+    mkdir_if_missing(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(fpath: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: not JSON; names the file.
+    """
+    with open(fpath, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{fpath} is not a JSON file ({error}): delete it or restore it") from error
+
+
+def write_json(obj: Any, fpath: str | os.PathLike[str]) -> None:
+    """Writes obj as indented JSON, atomically; creates the folder."""
+    with atomic_open(fpath, "w") as file:
+        json.dump(obj, file, indent=4, separators=(",", ": "))
+
+
+def set_random_seed(seed: int) -> None:
+    """Seeds the generators of random, numpy, torch and every GPU.
+
+    Raises:
+        ValueError: not in 0 .. 2^32 - 1, the range that numpy takes.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed {seed}: a seed is a number from 0 to 4294967295; a negative SEED in a configuration means unseeded")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
+def read_image(path: str) -> Image.Image:
+    """The image file as RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: not an image, or a damaged one; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image at {path}: is DATASET.ROOT the folder that the split was made for?") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"the image {path} cannot be read ({error}): fetch that file again") from error
+
+
+def collect_env_info() -> str:
+    """Versions and hardware of this run, one a line. Quick: asks no other program."""
+    import torchvision
+
+    lines = [f"Python: {platform.python_version()} ({sys.executable})", f"Platform: {platform.platform()}",
+             f"PyTorch: {torch.__version__}", f"torchvision: {torchvision.__version__}", f"numpy: {np.__version__}",
+             f"Pillow: {PIL.__version__}", f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used by PyTorch"]
+    if torch.cuda.is_available():
+        lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+        lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    else:
+        lines.append("CUDA: not available")
+    return "\n".join(lines)
+
+
+def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
+    """Names in a folder that do not begin with a dot, on request sorted."""
+    names = [name for name in os.listdir(path) if not name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Sequence[str]) -> str | None:
+    """The string of b that is most like a (None where b is empty)."""
+    return max(b, key=lambda candidate: difflib.SequenceMatcher(None, a, candidate).ratio(), default=None)
+
+
+def check_availability(requested: str, available: Sequence[str]) -> None:
+    """Checks that a requested name exists.
+
+    Raises:
+        ValueError: it does not; names the nearest one.
+    """
+    if requested not in available:
+        nearest = get_most_similar_str_to_a_from_b(requested, available)
+        hint = f" (do you mean [{nearest}]?)" if nearest is not None else ""
+        raise ValueError(f"[{requested}] is none of {sorted(available)}{hint}")
+
+
+def tolist_if_not(x: Any) -> list[Any]:
+    """x itself if it is a list, else a list of x."""
+    return x if isinstance(x, list) else [x]

@@ -1,0 +1,230 @@
+"""Checkpoints in the family's format, without code in them, and small functions over models.
+
+A checkpoint is OUTPUT_DIR/<model>/model.pth.tar-<epoch> with the keys state_dict, epoch (counted from 1), optimizer, scheduler
+and val_result; the text file `checkpoint` beside it names the last one. Ours load with weights_only=True; older ones that hold
+pickled objects are read by dicap.engine.utils.inert, which runs nothing.
+"""
+import logging
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dicap.engine.utils.inert import Placeholder, read_checkpoint
+from dicap.engine.utils.tools import atomic_open
+
+__all__ = [
+    "count_num_param", "init_network_weights", "load_checkpoint", "load_pretrained_weights", "open_all_layers",
+    "open_specified_layers", "resume_from_checkpoint", "save_checkpoint",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(
+    state: dict[str, Any], save_dir: str, is_best: bool = False, remove_module_from_keys: bool = True, model_name: str = ""
+) -> None:
+    """Writes a checkpoint, atomically, and notes its name in the text file `checkpoint`.
+
+    Args:
+        state: state_dict, epoch (counted from 1), optimizer, scheduler, val_result: tensors and plain values only.
+        save_dir: folder of the model.
+        is_best: also write it as model-best.pth.tar.
+        remove_module_from_keys: drop the prefix that DataParallel puts before each name.
+        model_name: file name; empty: model.pth.tar-<epoch>.
+    """
+    if remove_module_from_keys:
+        state = {**state, "state_dict": {k.removeprefix("module."): v for k, v in state["state_dict"].items()}}
+    path = Path(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
+    write_tensors(state, path)
+    print(f"Checkpoint saved to {path}")
+    with atomic_open(path.with_name("checkpoint"), "w") as file:
+        file.write(f"{path.name}\n")
+    if is_best:
+        with atomic_open(path.with_name("model-best.pth.tar")) as best, open(path, "rb") as file:
+            shutil.copyfileobj(file, best)
+        print(f'Best checkpoint saved to "{path.with_name("model-best.pth.tar")}"')
+
+
+def write_tensors(state: Any, path: str | os.PathLike[str]) -> None:
+    """torch.save of what is plain in state, atomically: the file loads with weights_only=True."""
+    with atomic_open(path) as file:
+        torch.save(_plain(state, str(path)), file)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """value with only tensors, numbers, strings and containers of them; another object is left out, with a warning."""
+    if isinstance(value, (torch.Tensor, str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.Size)):
+        return value.detach() if isinstance(value, torch.Tensor) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(value)
+    if isinstance(value, Mapping):
+        kept = {key: _plain(item, f"{where}: {key}") for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item is not _LEFT_OUT}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value)(item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT)
+    _log.warning("%s holds a %s, which is not saved: what depends on it starts anew after a resume", where, type(value).__name__)
+    return _LEFT_OUT
+
+
+_LEFT_OUT = object()
+
+
+def load_checkpoint(fpath: str | os.PathLike[str]) -> Any:
+    """The content of a checkpoint, on the CPU. Never runs anything that is in the file.
+
+    Objects that are neither tensors nor plain values (optimisers and schedulers in published CoOp files) come as inert
+    placeholders.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, or no checkpoint; names the file.
+    """
+    if fpath is None:
+        raise ValueError("no path of a checkpoint was given")
+    if not os.path.isfile(fpath):
+        raise FileNotFoundError(f"no checkpoint at {fpath}: check --model-dir and --load-epoch, or train first")
+    try:
+        return torch.load(fpath, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        _log.info("%s holds pickled objects: reading its tensors and leaving the objects alone", fpath)
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        _log.debug("torch cannot read %s: %s", fpath, error)
+    return read_checkpoint(fpath)
+
+
+def resume_from_checkpoint(
+    fdir: str, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, scheduler: Any = None
+) -> int:
+    """Loads the checkpoint that the text file `checkpoint` names into model, optimizer and scheduler.
+
+    Returns:
+        Epochs done.
+
+    Raises:
+        FileNotFoundError: the text file or the checkpoint is missing.
+        ValueError: the file is damaged or does not fit the model; names it.
+    """
+    path = Path(fdir, Path(fdir, "checkpoint").read_text(encoding="utf-8").splitlines()[0])
+    print(f'Loading checkpoint from "{path}"')
+    checkpoint = load_checkpoint(path)
+    load_state(model, checkpoint["state_dict"], path)
+    print("Loaded model weights")
+    if optimizer is not None and checkpoint.get("optimizer"):
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        print("Loaded optimizer")
+    if scheduler is not None and checkpoint.get("scheduler"):
+        scheduler.load_state_dict(_unwrapped(checkpoint["scheduler"]))
+        print("Loaded scheduler")
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return int(checkpoint["epoch"])
+
+
+def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state in which the pickled inner scheduler is replaced by that one's own state."""
+    return {
+        key: {k: v for k, v in value.state.items() if not isinstance(v, Placeholder)} if isinstance(value, Placeholder) else value
+        for key, value in state.items()
+    }
+
+
+def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """model.load_state_dict whose error names the file and the way out.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the model ({error}): it was written with another configuration (backbone, number "
+                         "of context tokens, classes); use that one, or another folder") from error
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Loads what fits, by name and shape, of a checkpoint or state dict; the rest is left as it is and listed."""
+    checkpoint = load_checkpoint(weight_path)
+    found = {k.removeprefix("module."): v for k, v in checkpoint.get("state_dict", checkpoint).items()}
+    own = model.state_dict()
+    fit = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    if not fit:
+        warnings.warn(f"nothing in {weight_path} fits the model: it has {sorted(found)[:5]} ..., the model {sorted(own)[:5]} ...",
+                      stacklevel=2)
+        return
+    model.load_state_dict(fit, strict=False)
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    if left := sorted(found.keys() - fit.keys()):
+        print(f"Layers discarded due to unmatched keys or size: {left}")
+
+
+def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
+    """Number of values in a model's parameters, or in the given ones (tensors, or groups as optimisers take them).
+
+    Raises:
+        ValueError: neither is given.
+    """
+    if model is not None:
+        return sum(p.numel() for p in model.parameters())
+    if params is None:
+        raise ValueError("count_num_param needs a model or parameters")
+    flat = [p["params"] if isinstance(p, dict) else p for p in params]
+    return sum(p.numel() if isinstance(p, torch.Tensor) else count_num_param(params=p) for p in flat)
+
+
+def open_all_layers(model: nn.Module) -> None:
+    """Puts the whole model in training mode with gradients."""
+    model.train().requires_grad_(True)
+
+
+def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
+    """Trains the named children of a model; the others are frozen, in evaluation mode.
+
+    Raises:
+        ValueError: the model has no such child.
+    """
+    model = model.module if isinstance(model, nn.DataParallel) else model
+    names = [open_layers] if isinstance(open_layers, str) else open_layers
+    children = dict(model.named_children())
+    if unknown := sorted(set(names) - children.keys()):
+        raise ValueError(f"{type(model).__name__} has no {unknown}; it has {list(children)}")
+    for name, child in children.items():
+        child.train(name in names).requires_grad_(name in names)
+
+
+_INITS = {
+    "normal": lambda weight, gain: nn.init.normal_(weight, 0.0, gain),
+    "xavier": lambda weight, gain: nn.init.xavier_normal_(weight, gain=gain),
+    "kaiming": lambda weight, gain: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
+    "orthogonal": lambda weight, gain: nn.init.orthogonal_(weight, gain=gain),
+}
+
+
+def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Initialises convolutions and linear layers by init_type, their biases with 0; normalisations with 1 and 0.
+
+    Raises:
+        ValueError: init_type is none of normal, xavier, kaiming, orthogonal.
+    """
+    if init_type not in _INITS:
+        raise ValueError(f"init_type {init_type}: there are {', '.join(_INITS)}")
+    for module in model.modules():
+        kind = type(module).__name__
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if ("Conv" in kind or "Linear" in kind) and weight is not None:
+            _INITS[init_type](weight.data, gain)
+        elif "BatchNorm" in kind or "InstanceNorm" in kind:
+            if weight is not None:
+                nn.init.ones_(weight)
+        else:
+            continue
+        if bias is not None:
+            nn.init.zeros_(bias)
