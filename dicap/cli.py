@@ -1,0 +1,250 @@
+"""The command `dicap`, and train.py's.
+
+    dicap train ...       one run: train.py's flags, exactly as CoOp has them
+    dicap base2new ...    a whole comparison: plan, run, table (what scripts/*/base2new.sh call)
+    dicap report OUTPUT   tables from the result files below a folder
+    dicap options METHOD  every setting of a method, with its default and reason
+    dicap world ...       the generated image world: pictures, pretraining of the tiny CLIP
+
+Only what a command needs is imported, so that --help answers at once.
+"""
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None, default: str = "") -> int:
+    """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be).
+
+    Args:
+        argv: the arguments, None = the process's.
+        default: the command where the first argument names none ("train" for train.py).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if default and not (argv and argv[0] in COMMANDS):
+        argv.insert(0, default)
+    if argv[:1] == ["world"]:
+        return _guarded(_world, argparse.Namespace(args=argv[1:], debug="--debug" in argv))
+    args = _parser(default).parse_args(argv)
+    return _guarded(COMMANDS[args.command], args)
+
+
+def _guarded(command: Any, args: argparse.Namespace) -> int:
+    """Errors of this package are messages for the user; any other is a bug and shows its traceback."""
+    try:
+        return command(args) or 0
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `dicap options | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except Exception as error:
+        if args.debug or not _is_message(error):
+            traceback.print_exc()
+        sys.stdout.flush()
+        print(f"dicap: {type(error).__name__}: {error}", file=sys.stderr)
+        return USAGE_ERROR if type(error).__name__ in ("ConfigError", "EngineError") else FAILURE
+
+
+def _is_message(error: Exception) -> bool:
+    return type(error).__module__.startswith("dicap") or isinstance(error, OSError)
+
+
+def _parser(default: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dicap",
+        description="Causality-aligned prompt learning with diffusion counterfactuals, beside CoOp and CoCoOp.",
+        epilog="`dicap COMMAND --help` explains a command. The whole comparison on embedded data: dicap base2new")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    prog = "train.py" if default == "train" else None
+    _add_train(commands.add_parser(
+        "train", prog=prog, help="train and test one method on one dataset (train.py's flags)",
+        description="Train and test one method on one dataset; the flags are CoOp's.",
+        epilog="Merge order: dataset file, config file, flags, KEY VALUE pairs; keys: `dicap options METHOD`."))
+    _add_base2new(commands.add_parser(
+        "base2new", help="compare methods: train on base classes, test on base and new ones",
+        description="Base-to-new comparison: for each dataset, method and seed, train on the first half of the "
+                    "classes, test on it and on the other half, and print a table. Finished runs are skipped, "
+                    "interrupted ones go on.",
+        epilog="Without --data: the embedded datasets, tiny CLIP, recipe `tiny`. With --data: the real benchmark, "
+               "ViT-B/16 and the published recipes."))
+    report = commands.add_parser(
+        "report", help="tables from the result files below a folder",
+        description="Gather the result.json files below a folder into the base-to-new table: in the terminal, and as "
+                    "base2new.md, .csv and .json in that folder.")
+    report.add_argument("output", help="output folder of one or more runs")
+    options = commands.add_parser("options", help="every setting of a method or dataset: default, choices, reason",
+                                  description="Print the settings of a method or dataset.")
+    options.add_argument("name", nargs="?", default="", help="method or dataset; without it, the names there are")
+    options.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="also those of this file")
+    commands.add_parser("world", add_help=False, help="the generated image world and its tiny CLIP")
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show the traceback of any error")
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=("auto", "dassl", "builtin"), default="auto",
+                        help="auto: an installed Dassl.pytorch that can run here, else the built-in engine (default)")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
+                        help="a trainer or dataset file outside of the package; may be repeated")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    text = {
+        "root": "folder that holds the datasets' folders; embedded datasets need none",
+        "output-dir": "folder of this run",
+        "resume": "folder of a run to go on from (default: the output folder, if it holds one)",
+        "config-file": "configs/trainers/METHOD/RECIPE.yaml", "dataset-config-file": "configs/datasets/NAME.yaml",
+        "trainer": "method", "backbone": "CLIP: tiny, RN50, ViT-B/16, a file ...",
+        "head": "head, for Dassl's own trainers",
+        "model-dir": "folder of the run whose prompt --eval-only tests",
+    }
+    for flag, help_text in text.items():
+        parser.add_argument(f"--{flag}", default="", metavar=flag.rsplit("-", 1)[-1].upper(), help=help_text)
+    parser.add_argument("--seed", type=int, default=-1, help="0 or more fixes it; -1 does not (default)")
+    for flag, help_text in (("source-domains", "source domains of a DA/DG dataset"),
+                            ("target-domains", "target domains of a DA/DG dataset"),
+                            ("transforms", "augmentations of the training images")):
+        parser.add_argument(f"--{flag}", nargs="+", metavar="NAME", help=help_text)
+    parser.add_argument("--eval-only", action="store_true", help="load from --model-dir and test")
+    parser.add_argument("--load-epoch", type=int, metavar="N", help="epoch to load (default: best, else last)")
+    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    _add_engine(parser)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+                        help="settings, such as DATASET.NUM_SHOTS 16")
+
+
+def _add_base2new(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: ZeroshotCLIP CoOp CoCoOp DiCap")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME",
+                        help="files in configs/datasets, or `all`; default: the embedded ones, all with --data")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 1 2 3")
+    parser.add_argument("--shots", type=int, metavar="N", help="training images a class (default: 16)")
+    parser.add_argument("--config", dest="recipe", default="", metavar="NAME",
+                        help="recipe for every method, a file in configs/trainers/METHOD (default: see below)")
+    parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP instead of the recipe's")
+    parser.add_argument("--data", default="", metavar="PATH", help="folder that holds the datasets' folders")
+    parser.add_argument("--out", default="output", metavar="PATH", help="output folder (default: output)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is finished; run nothing")
+    parser.add_argument("--verbose", action="store_true", help="show the runs' logs too (they are in their log.txt)")
+    _add_engine(parser)
+    parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE",
+                        help="settings for every run, such as OPTIM.MAX_EPOCH 20")
+
+
+def _start(args: argparse.Namespace) -> None:
+    """Choose the engine, say which, load plugins."""
+    from dicap.choose_engine import choose_engine
+
+    name, reason = choose_engine(args.engine)
+    from dicap.discover import load_plugin
+    from dicap.run import show_log
+
+    show_log()
+    for path in args.plugin:
+        load_plugin(path)
+    if args.command != "train":  # a single run says so itself, as the first line of its log
+        print(f"Engine: {name} ({reason})", flush=True)
+
+
+def _train(args: argparse.Namespace) -> int:
+    _start(args)
+    from pathlib import Path
+
+    from dicap.config import build_cfg
+    from dicap.run import run
+
+    cfg = build_cfg(args.dataset_config_file, args.config_file, args.trainer, args.opts, root=args.root,
+                    output_dir=args.output_dir, resume=args.resume, seed=args.seed, source_domains=args.source_domains,
+                    target_domains=args.target_domains, transforms=args.transforms, backbone=args.backbone,
+                    head=args.head)
+    run(cfg, eval_only=args.eval_only, model_dir=args.model_dir, load_epoch=args.load_epoch, no_train=args.no_train,
+        protocol=_protocol_of(cfg.OUTPUT_DIR), dataset=Path(args.dataset_config_file).stem,
+        recipe=Path(args.config_file).stem)
+    return 0
+
+
+def _protocol_of(folder: str) -> str:
+    """The protocol whose paths an output folder follows (.../base2new/train_base/...), "" for any other."""
+    parts = folder.replace(os.sep, "/").split("/")
+    return "base2new" if any(pair in (("base2new", "train_base"), ("base2new", "test_new"))
+                             for pair in zip(parts, parts[1:])) else ""
+
+
+def _base2new(args: argparse.Namespace) -> int:
+    _start(args)
+    from dicap.protocols import BASE2NEW, request_of, run_protocol
+
+    request = request_of(methods=args.methods, datasets=args.datasets, seeds=args.seeds, shots=args.shots,
+                         recipe=args.recipe, backbone=args.backbone, data=args.data, out=args.out,
+                         settings=args.settings)
+    run_protocol(BASE2NEW, request, dry_run=args.dry_run, verbose=args.verbose)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from dicap.report.render import print_table, write_table
+    from dicap.report.table import base2new_table
+
+    table = base2new_table(args.output)
+    print_table(table)
+    print("Written:", ", ".join(map(str, write_table(table, args.output))))
+    return 0
+
+
+def _options(args: argparse.Namespace) -> int:
+    from dicap.choose_engine import choose_engine
+
+    choose_engine()
+    from dicap import discover
+    from dicap.options import ConfigError
+
+    for path in args.plugin:
+        discover.load_plugin(path)
+    discover.load_all()
+    found = discover.classes_with_options()
+    by_name = {cls.__name__.lower(): section for section, cls in found.items()}
+    if not args.name:
+        print("\n".join(f"{cls.__name__:16} {section}" for section, cls in sorted(found.items())))
+        return 0
+    if args.name.lower() not in by_name:
+        names = ", ".join(cls.__name__ for _, cls in sorted(found.items()))
+        raise ConfigError(f"no method or dataset {args.name!r} with settings; there are: {names}")
+    section = by_name[args.name.lower()]
+    _print_options(section, found[section].OPTIONS)  # type: ignore[attr-defined]
+    return 0
+
+
+def _print_options(section: str, options: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    table.add_column("Key", no_wrap=True)
+    for name in ("Default", "Allowed", "Why"):
+        table.add_column(name, overflow="fold")
+    for key, option in options.items():
+        allowed = " ".join(map(str, option.choices)) or (f">= {option.least}" if option.least is not None else "")
+        table.add_row(key, *map(Text, (repr(option.default), allowed, option.why)))
+    Console(width=None if os.isatty(1) else 140, highlight=False).print(table)
+
+
+def _world(args: argparse.Namespace) -> int:
+    from dicap.world.__main__ import main as world
+
+    return world([arg for arg in args.args if arg != "--debug"]) or 0
+
+
+COMMANDS = {"train": _train, "base2new": _base2new, "report": _report, "options": _options, "world": _world}
+
+if __name__ == "__main__":
+    sys.exit(main())

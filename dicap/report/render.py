@@ -1,0 +1,162 @@
+"""The base-to-new table for eyes and for programs: terminal (rich), Markdown, CSV and JSON.
+
+    write_table(table, "output")          # output/base2new.{md,csv,json}, each written atomically
+    print_table(table)
+"""
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dicap.report import store
+from dicap.report.table import PROTOCOL, Row, Stat, Table, as_json
+
+NOTHING = "–"
+LEFT = ("Dataset", "Method", "Recipe", "Backbone")  # columns of words
+RECORD_LIMIT = 8  # columns of the second table in the terminal; all of them are in the JSON file
+
+Grid = tuple[list[str], list[list[str]]]  # header, rows
+
+
+def write_table(table: Table, folder: str | Path) -> list[Path]:
+    """Write the table as Markdown, CSV and JSON into a folder; returns the paths."""
+    paths = [Path(folder) / f"{PROTOCOL}.{kind}" for kind in ("md", "csv", "json")]
+    store.write_text(paths[0], markdown(table))
+    store.write_text(paths[1], to_csv(table))
+    store.write_json(paths[2], as_json(table))
+    return paths
+
+
+def title(table: Table) -> str:
+    """What all rows share: shots, backbone, seeds."""
+    parts = ["Base-to-new generalisation"]
+    shared = {
+        "shots": {f"{row.shots} shots" for row in table.rows},
+        "backbone": {f"backbone {row.backbone}" for row in table.rows},
+        "seeds": {"seeds " + " ".join(map(str, row.seeds)) for row in table.rows},
+    }
+    return ", ".join(parts + [values.pop() for values in shared.values() if len(values) == 1])
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader must know, one sentence each: statistics, recipes, and all that is incomplete."""
+    lines = []
+    if any(len(row.seeds) > 1 for row in table.rows):
+        lines.append("Accuracy in per cent: mean ± standard deviation over seeds (ddof = 1).")
+    lines.append("H is the harmonic mean of the mean base and the mean new accuracy.")
+    if any(row.worst_group for row in table.rows):
+        lines.append("Worst group: the lower of the accuracies on base-class test images whose scene is the one tied "
+                     "to their class in training (aligned) and is not (conflicting), by seed.")
+    if any(row.recipe == "tiny" for row in table.rows):
+        lines.append("The recipe `tiny` is this project's own for the embedded backbone (larger batches, fewer "
+                     "epochs), not the papers': these figures compare methods with each other, not with published ones.")
+    lines += [f"Incomplete: {row.name}: {problem}." for row in table.rows for problem in row.problems]
+    lines += [f"Unreadable: {problem}." for problem in table.unreadable]
+    return lines
+
+
+def main_grid(table: Table) -> Grid:
+    """The table as text cells; columns that say the same in every row are in the title instead."""
+    rows = table.rows
+    several_backbones, several_shots = (len({getattr(row, key) for row in rows}) > 1 for key in ("backbone", "shots"))
+    columns: list[tuple[str, bool, Callable[[Row], str]]] = [
+        ("Dataset", True, lambda row: row.dataset), ("Method", True, lambda row: row.method),
+        ("Recipe", True, lambda row: row.recipe), ("Backbone", several_backbones, lambda row: row.backbone),
+        ("Shots", several_shots, lambda row: str(row.shots)),
+        ("Base", True, lambda row: _cell(row.base, row)), ("New", True, lambda row: _cell(row.new, row)),
+        ("H", True, lambda row: "incomplete" if row.h is None else f"{row.h:.1f}"),
+        ("Worst group", any(row.worst_group for row in rows), lambda row: _stat(row.worst_group)),
+        ("Train s", True, lambda row: _stat(row.train_seconds, spread=False)),
+    ]
+    return ([name for name, shown, _ in columns if shown],
+            [[cell(row) for _, shown, cell in columns if shown] for row in rows])
+
+
+def record_grid(table: Table, limit: int | None = None) -> Grid | None:
+    """Numbers that methods recorded about themselves, for methods that did; None where there are none."""
+    rows = [row for row in table.rows if row.record]
+    keys = list(dict.fromkeys(key for row in rows for key in row.record))[:limit]
+    if not keys:
+        return None
+    return (["Dataset", "Method", *keys],
+            [[row.dataset, row.method, *(_number(row.record.get(key)) for key in keys)] for row in rows])
+
+
+def _cell(stat: Stat | None, row: Row) -> str:
+    return "incomplete" if stat is None and row.problems else _stat(stat)
+
+
+def _stat(stat: Stat | None, spread: bool = True) -> str:
+    if stat is None:
+        return NOTHING
+    return f"{stat.mean:.1f} ± {stat.std:.1f}" if spread and stat.std is not None else f"{stat.mean:.1f}"
+
+
+def _number(stat: Stat | None) -> str:
+    return NOTHING if stat is None else f"{stat.mean:.3g}" if abs(stat.mean) < 1000 else f"{stat.mean:.0f}"
+
+
+def markdown(table: Table) -> str:
+    """The page base2new.md."""
+    parts = [f"# {title(table)}", _markdown_grid(main_grid(table)), "\n".join(f"- {note}" for note in notes(table))]
+    record = record_grid(table)
+    if record:
+        parts += ["## What the methods recorded (mean over seeds)", _markdown_grid(record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_grid(grid: Grid) -> str:
+    header, rows = grid
+    lines = [header, ["---" if name in LEFT else "---:" for name in header], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def to_csv(table: Table) -> str:
+    """The table with full precision, one row a method and dataset, empty cells where there is no figure."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    stats = ("base", "new", "worst_group", "train_seconds")
+    writer.writerow(["dataset", "method", "recipe", "backbone", "shots", "seeds", "base_mean", "base_std", "new_mean",
+                     "new_std", "h", "worst_group_mean", "worst_group_std", "train_seconds_mean", "train_seconds_std",
+                     "complete", "problems"])
+    for row in table.rows:
+        cells = [cell for key in stats for cell in _pair(getattr(row, key))]
+        cells.insert(4, row.h)
+        writer.writerow([row.dataset, row.method, row.recipe, row.backbone, row.shots, " ".join(map(str, row.seeds)),
+                         *("" if cell is None else f"{cell:.6g}" for cell in cells),
+                         "no" if row.problems else "yes", "; ".join(row.problems)])
+    return out.getvalue()
+
+
+def _pair(stat: Stat | None) -> tuple[float | None, float | None]:
+    return (stat.mean, stat.std) if stat else (None, None)
+
+
+def print_table(table: Table, console: Any = None) -> None:
+    """The table in the terminal, with its notes."""
+    from rich.console import Console
+
+    console = console or Console(width=None if os.isatty(1) else 120, highlight=False)
+    console.print(_rich_grid(main_grid(table), title(table)))
+    for note in notes(table):
+        console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
+    record = record_grid(table, RECORD_LIMIT)
+    if record:
+        console.print(_rich_grid(record, "What the methods recorded (mean over seeds)"))
+
+
+def _rich_grid(grid: Grid, heading: str) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    header, rows = grid
+    rich_table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for name in header:
+        rich_table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name in ("Dataset", "Method"))
+    for i, row in enumerate(rows):
+        last = i + 1 == len(rows) or rows[i + 1][0] != row[0]
+        rich_table.add_row(*map(Text, row), end_section=last)
+    return rich_table

@@ -1,0 +1,218 @@
+"""The results store: one result.json a run, its schema, and the digests that say whether two runs are the same run.
+
+    write_result(folder, result)          # atomic: a reader never sees half a file
+    read_result("output/.../seed1")       # validated; ResultError names the file and the field
+    config_digest(cfg), data_digest(dataset)
+
+Tables are made from these files only, never from logs.
+"""
+import hashlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+FILE = "result.json"
+SPLITS = ("base", "new", "all")
+
+# keys of a configuration that say where and how loudly a run works, not what it computes
+PLACES = (
+    "OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ",
+    "TRAIN.CHECKPOINT_FREQ",
+)
+
+_NUMBER = (int, float)
+FIELDS: dict[str, Any] = {
+    "schema": int, "protocol": str, "method": str, "backbone": str, "recipe": str, "dataset": str, "shots": int,
+    "seed": int, "split": str, "n": int, "accuracy": _NUMBER, "macro_f1": _NUMBER, "groups": dict, "seconds": dict,
+    "peak_memory_mib": _NUMBER, "config": dict, "digests": dict, "versions": dict, "method_record": dict, "status": str,
+}
+
+
+class ResultError(ValueError):
+    """A result file that cannot be used; the message names the file and the field."""
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write JSON through a temporary name in the same folder, so that the file is whole or not there at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file. Raises OSError and ValueError as they come."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write text (UTF-8) through a temporary name in the same folder; folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_result(folder: str | os.PathLike, result: dict) -> Path:
+    """Check a result and write it as result.json in its run's folder. Raises ResultError where a field does not fit."""
+    path = Path(folder) / FILE
+    check_result(result, str(path))
+    write_json(path, result)
+    return path
+
+
+def read_result(path: str | os.PathLike) -> dict:
+    """Read a result file, or the one in a run's folder.
+
+    Raises:
+        ResultError: no such file, not JSON (cut short), another schema, or a field that is missing or does not fit.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    try:
+        result = read_json(path)
+    except FileNotFoundError:
+        raise ResultError(f"{path}: no such result file") from None
+    except ValueError as error:
+        raise ResultError(f"{path}: not complete JSON ({error}); delete it and run again") from None
+    check_result(result, str(path))
+    return result
+
+
+def check_result(result: Any, path: str) -> None:
+    """Raises ResultError with file and field unless this is a complete result of this schema."""
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        found = result.get("schema") if isinstance(result, dict) else type(result).__name__
+        raise ResultError(f"{path}: schema is {found!r}; this version reads schema {SCHEMA}")
+    for field, kind in FIELDS.items():
+        if field not in result:
+            raise ResultError(f"{path}: field {field!r} is missing")
+        value = result[field]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ResultError(f"{path}: field {field!r} is {value!r}; expected {_kind_name(kind)}")
+    _check_values(result, path)
+
+
+def _check_values(result: dict, path: str) -> None:
+    if result["status"] != "complete":
+        raise ResultError(f"{path}: field 'status' is {result['status']!r}; expected 'complete'")
+    if result["split"] not in SPLITS:
+        raise ResultError(f"{path}: field 'split' is {result['split']!r}; allowed: {', '.join(SPLITS)}")
+    if result["n"] < 1:
+        raise ResultError(f"{path}: field 'n' is {result['n']}; a result needs at least one test image")
+    rates = {"accuracy": result["accuracy"], "macro_f1": result["macro_f1"]}
+    for name, group in result["groups"].items():
+        if not isinstance(group, dict) or not {"n", "accuracy"} <= group.keys():
+            raise ResultError(f"{path}: field 'groups.{name}' is {group!r}; expected n and accuracy")
+        rates[f"groups.{name}.accuracy"] = group["accuracy"]
+    for field, value in rates.items():
+        if not isinstance(value, _NUMBER) or not math.isfinite(value) or not 0 <= value <= 100:
+            raise ResultError(f"{path}: field {field!r} is {value!r}; expected per cent, 0 to 100")
+    for section, keys in {"digests": ("config", "data", "weights", "model"), "seconds": ("train", "test")}.items():
+        for key in keys:
+            if key not in result[section]:
+                raise ResultError(f"{path}: field '{section}.{key}' is missing")
+
+
+def _kind_name(kind: Any) -> str:
+    return "number" if kind is _NUMBER else kind.__name__
+
+
+def find_results(root: str | os.PathLike) -> list[Path]:
+    """All result files below a folder, sorted; hidden folders (runs put aside) are passed over.
+
+    Raises:
+        ResultError: the folder does not exist.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ResultError(f"{root}: no such folder; give the output folder of a protocol, such as `output`")
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if FILE in files:
+            found.append(Path(folder) / FILE)
+    return sorted(found)
+
+
+def plain(cfg: Any) -> Any:
+    """A config node as plain dicts, lists, strings and numbers: what JSON holds."""
+    if isinstance(cfg, dict):
+        return {str(key): plain(value) for key, value in cfg.items()}
+    if isinstance(cfg, (list, tuple)):
+        return [plain(value) for value in cfg]
+    return cfg if cfg is None or isinstance(cfg, (bool, int, float, str)) else str(cfg)
+
+
+def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
+    """SHA-256 of what a configuration computes (64 hex digits).
+
+    Left out: PLACES, `leave_out` (dotted keys), and keys of *other* methods' and datasets' sections that stand at their
+    default, so that a new file in trainers/ does not make finished runs look unfinished.
+    """
+    leaves = flatten(plain(cfg))
+    own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
+    defaults = _section_defaults()
+    kept = {
+        key: value for key, value in leaves.items()
+        if key not in PLACES and key not in leave_out
+        and (key.rpartition(".")[0] in own or key not in defaults or value != defaults[key])
+    }
+    return digest_of(kept)
+
+
+def _section_defaults() -> dict[str, Any]:
+    from dicap.discover import classes_with_options
+
+    return {
+        f"{section}.{key}": plain(option.default)
+        for section, cls in classes_with_options().items() for key, option in cls.OPTIONS.items()  # type: ignore[attr-defined]
+    }
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a JSON value, keys sorted; 1 and 1.0 are the same number."""
+    return hashlib.sha256(json.dumps(_numbers(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def data_digest(dataset: Any) -> str:
+    """SHA-256 over every train, val and test item of a Dassl dataset: relative path, label, class name, size in bytes.
+
+    The bytes themselves are not read: a path and a size tell apart every case but an image edited in place.
+    """
+    splits = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
+    folder = getattr(dataset, "dataset_dir", None) or os.path.commonpath(
+        [os.path.dirname(os.path.abspath(item.impath)) for items in splits.values() for item in items] or ["/"])
+    total = hashlib.sha256()
+    for name, items in splits.items():
+        for item in items:
+            size = os.path.getsize(item.impath)
+            row = (name, Path(os.path.relpath(item.impath, folder)).as_posix(), item.label, item.classname, size)
+            total.update((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    return total.hexdigest()

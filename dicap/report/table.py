@@ -1,0 +1,197 @@
+"""Base-to-new tables from result files: `dicap report OUTPUT`, and the end of every base-to-new job.
+
+A row is one method with one recipe on one dataset. Base and new are means over seeds, with the sample standard
+deviation (ddof = 1); H = 2 base new / (base + new) of those means, as published tables have it. The worst group is,
+for each seed, the lower of the groups' accuracies (aligned and conflicting scenes on CausalShapes) on the base classes.
+A set with a seed missing, or made with unequal settings, is named as such and not averaged.
+"""
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dicap.report import store
+
+PROTOCOL = "base2new"
+ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap")  # of methods in a table; others follow by name
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and standard deviation (ddof = 1, None for a single value) over n seeds."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Stat":
+        """Of at least one value."""
+        values = list(values)
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one dataset. Accuracies in per cent; None where there is none, or where the set is incomplete."""
+
+    dataset: str
+    method: str
+    recipe: str
+    backbone: str
+    shots: int
+    seeds: tuple[int, ...]
+    base: Stat | None
+    new: Stat | None
+    h: float | None
+    worst_group: Stat | None
+    train_seconds: Stat | None
+    problems: tuple[str, ...] = ()
+    record: dict[str, Stat] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        return f"{self.method} ({self.recipe}) on {self.dataset}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in reading order, the single results behind them, and files that could not be read."""
+
+    rows: tuple[Row, ...]
+    results: tuple[dict, ...]
+    unreadable: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has every seed, and every file could be read."""
+        return not self.unreadable and not any(row.problems for row in self.rows)
+
+
+def base2new_table(root: str | Path, seeds: Iterable[int] = ()) -> Table:
+    """Gather all base-to-new results below a folder.
+
+    Args:
+        root: an output folder.
+        seeds: seeds that each row should have; empty = every seed that any method has on that dataset.
+    Raises:
+        ResultError: no folder, or no base-to-new result in it.
+    """
+    results, unreadable = gather(root)
+    results = [r for r in results if r["protocol"] == PROTOCOL and r["split"] != "all" and r.get("test_set") != "val"]
+    if not results and not unreadable:
+        raise store.ResultError(f"{root}: no {store.FILE} of the protocol {PROTOCOL} below this folder; "
+                                "run scripts/dicap/base2new.sh first, or give the folder that was its output")
+    return Table(tuple(_rows(results, tuple(seeds))), tuple(results), tuple(unreadable))
+
+
+def gather(root: str | Path) -> tuple[list[dict], list[str]]:
+    """Every result below a folder, and one line for each file that cannot be read. Raises ResultError: no folder."""
+    results, unreadable = [], []
+    for path in store.find_results(root):
+        try:
+            results.append(store.read_result(path))
+        except store.ResultError as error:
+            unreadable.append(str(error))
+    return results, unreadable
+
+
+def _rows(results: list[dict], seeds: tuple[int, ...]) -> list[Row]:
+    cells: dict[tuple, list[dict]] = {}
+    for r in results:
+        cells.setdefault((r["dataset"], r["shots"], r["backbone"], r["method"], r["recipe"]), []).append(r)
+    wanted: dict[tuple, set[int]] = {}
+    for (dataset, shots, *_), found in cells.items():
+        wanted.setdefault((dataset, shots), set(seeds)).update(r["seed"] for r in found if not seeds)
+    rows = [_row(cell, found, sorted(wanted[cell[:2]])) for cell, found in cells.items()]
+    return sorted(rows, key=lambda row: (row.dataset, row.shots, row.backbone, *_rank(row.method), row.recipe))
+
+
+def _rank(method: str) -> tuple[int, str]:
+    return ORDER.index(method) if method in ORDER else len(ORDER), method
+
+
+def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
+    dataset, shots, backbone, method, recipe = cell
+    halves = {split: {r["seed"]: r for r in found if r["split"] == split and r["seed"] in seeds}
+              for split in ("base", "new")}
+    problems, usable = _problems(halves, seeds)
+    accuracy = {split: Stat.of(r["accuracy"] for r in half.values()) if usable[split] else None
+                for split, half in halves.items()}
+    base = list(halves["base"].values()) if usable["base"] else []
+    return Row(
+        dataset, method, recipe, backbone, shots, tuple(seeds), accuracy["base"], accuracy["new"],
+        harmonic_mean(accuracy["base"], accuracy["new"]) if not problems else None,
+        Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
+        Stat.of(r["seconds"]["train"] for r in base) if base and not any(map(_was_resumed, base)) else None,
+        tuple(problems), _record(base),
+    )
+
+
+def harmonic_mean(base: Stat | None, new: Stat | None) -> float | None:
+    """H of the two mean accuracies; 0 where both are 0, None where one is missing."""
+    if base is None or new is None:
+        return None
+    total = base.mean + new.mean
+    return 2 * base.mean * new.mean / total if total else 0.0
+
+
+def worst_group(result: dict) -> float:
+    """The lowest accuracy among the groups of one result, per cent."""
+    return min(group["accuracy"] for group in result["groups"].values())
+
+
+def _was_resumed(result: dict) -> bool:
+    return bool(result.get("resumed_from_epoch"))  # its clock saw only the last part of the training
+
+
+def _problems(halves: dict[str, dict[int, dict]], seeds: list[int]) -> tuple[list[str], dict[str, bool]]:
+    """What keeps this set from being averaged, and which half is whole all the same."""
+    problems, usable = [], {}
+    for split, half in halves.items():
+        missing = [str(seed) for seed in seeds if seed not in half]
+        unequal = _unequal(list(half.values()))
+        if missing:
+            problems.append(f"{split} lacks seed {', '.join(missing)}")
+        if unequal:
+            problems.append(f"{split}: seeds were run with unequal settings: {', '.join(unequal)}")
+        usable[split] = not missing and not unequal
+    stale = [str(seed) for seed, r in halves["new"].items()
+             if seed in halves["base"] and r["digests"]["model"] != halves["base"][seed]["digests"]["model"]]
+    if stale:
+        problems.append(f"new was tested with another prompt than the present one of seed {', '.join(stale)}")
+        usable["new"] = False
+    return problems, usable
+
+
+def _unequal(results: list[dict]) -> list[str]:
+    """Settings, or the backbone's weights, that differ between the seeds of a set."""
+    flat = [store.flatten(r["config"]) | {"backbone weights": r["digests"]["weights"]} for r in results]
+    common = set.intersection(*map(set, flat)) - {"SEED", *store.PLACES} if flat else set()
+    return sorted(key for key in common if any(one[key] != flat[0][key] for one in flat))
+
+
+def _record(results: list[dict]) -> dict[str, Stat]:
+    """Numbers that every seed of a method recorded (DiCap's valid fraction and the like), over the seeds."""
+    flat = [{key: value for key, value in store.flatten(r["method_record"]).items()
+             if isinstance(value, (int, float)) and not isinstance(value, bool)} for r in results]
+    common = [key for key in flat[0] if all(key in one for one in flat)] if flat else []
+    return {key: Stat.of(one[key] for one in flat) for key in common}
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """The table and the results behind it (without their configurations) as JSON values."""
+    stat = {"mean": None, "std": None, "n": 0}
+    rows = []
+    for row in table.rows:
+        cells = {key: vars(getattr(row, key)) if getattr(row, key) else stat
+                 for key in ("base", "new", "worst_group", "train_seconds")}
+        rows.append({"dataset": row.dataset, "method": row.method, "recipe": row.recipe, "backbone": row.backbone,
+                     "shots": row.shots, "seeds": list(row.seeds), **cells, "h": row.h,
+                     "complete": not row.problems, "problems": list(row.problems),
+                     "record": {key: vars(value) for key, value in row.record.items()}})
+    single = [{key: value for key, value in r.items() if key != "config"} for r in table.results]
+    return {"schema": store.SCHEMA, "protocol": PROTOCOL, "std": "over seeds, ddof = 1", "complete": table.complete,
+            "rows": rows, "unreadable": list(table.unreadable), "results": single}

@@ -1,0 +1,310 @@
+"""One run: seed, log file, trainer, training or a test of a trained prompt, and result.json in the output folder.
+
+    result = run(cfg)                                             # train, then test
+    result = run(cfg, eval_only=True, model_dir="output/...")     # test what another run has trained
+
+Any trainer of the Dassl family works, also a third-party one on an installed Dassl: the measures are taken from the
+evaluator's lists of true and predicted labels, never from the log. A trainer may add `extra_result() -> dict` (kept
+as "method_record") and `weights_digest` (SHA-256 of the frozen backbone).
+"""
+import functools
+import gc
+import hashlib
+import importlib.metadata
+import io
+import logging
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dicap.report import store
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: Any, *, eval_only: bool = False, model_dir: str = "", load_epoch: int | None = None,
+        no_train: bool = False, protocol: str = "", dataset: str = "", recipe: str = "") -> dict | None:
+    """Train and test, or only test, one trainer on one dataset; write result.json atomically in cfg.OUTPUT_DIR.
+
+    Args:
+        cfg: frozen configuration; a SEED of 0 or more is set before anything is built.
+        eval_only: load from `model_dir` ("" = nothing to load) at `load_epoch` (None = best, else last) and test.
+        no_train: build everything, train nothing, return None.
+        protocol, dataset, recipe: names for the result; dataset "" = DATASET.NAME.
+    Returns:
+        the result as written, or None where nothing was tested (no_train, TEST.NO_TEST).
+    Raises:
+        ResultError: the evaluator's labels are not those of the test set.
+    """
+    names = {"protocol": protocol, "dataset": dataset or cfg.DATASET.NAME, "recipe": recipe}
+    with _logged(cfg.OUTPUT_DIR):
+        _announce(cfg)
+        result = _build_and_work(cfg, names, eval_only, model_dir, load_epoch, no_train)
+        if result is not None and cfg.OUTPUT_DIR:
+            log.info("Result written to %s", store.write_result(cfg.OUTPUT_DIR, result))
+    _free_memory()
+    return result
+
+
+def engine_line() -> str:
+    """One line: which engine runs and why."""
+    from dicap.choose_engine import choose_engine
+
+    name, reason = choose_engine()
+    return f"Engine: {name} ({reason})"
+
+
+def _announce(cfg: Any) -> None:
+    from dassl.utils import set_random_seed
+
+    log.info(engine_line())
+    if cfg.SEED >= 0:
+        log.info("Setting fixed seed: %d", cfg.SEED)
+        set_random_seed(cfg.SEED)
+    log.info("***************\n** Command **\n***************\n%s", " ".join(sys.argv))
+    log.info("************\n** Config **\n************\n%s", cfg)
+    log.info("** System info **\n%s\n", _system_info())
+
+
+@functools.cache
+def _system_info() -> str:
+    from dassl.utils import collect_env_info
+
+    return collect_env_info()
+
+
+def _build_and_work(cfg: Any, names: dict[str, str], eval_only: bool, model_dir: str, load_epoch: int | None,
+                    no_train: bool) -> dict | None:
+    trainer = _build(cfg)
+    if no_train and not eval_only:
+        return None
+    try:
+        seconds = _work(trainer, eval_only, model_dir, load_epoch)
+        return _result(trainer, cfg, names, seconds)
+    finally:
+        trainer.close_writer()
+
+
+def _build(cfg: Any) -> Any:
+    import torch
+    from dassl.engine import build_trainer
+
+    torch.backends.cudnn.benchmark = False  # the choice of kernels by timing would differ from run to run
+    torch.backends.cudnn.deterministic = True
+    _reset_peak_memory()
+    return build_trainer(cfg)
+
+
+def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None) -> dict[str, float]:
+    """Train and test, or load and test; seconds of training (validation included) and of the last test."""
+    timed_test, last = trainer.test, [0.0]
+
+    def test(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        value = timed_test(*args, **kwargs)
+        last[0] = time.perf_counter() - start
+        return value
+
+    trainer.test = test
+    start = time.perf_counter()
+    if eval_only:
+        if model_dir:
+            trainer.load_model(model_dir, epoch=load_epoch)
+        trainer.test()
+        return {"train": 0.0, "test": round(last[0], 3)}
+    trainer.train()
+    return {"train": round(time.perf_counter() - start - last[0], 3), "test": round(last[0], 3)}
+
+
+def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float]) -> dict | None:
+    """The result of the schema, or None where nothing was tested."""
+    y_true, y_pred = list(trainer.evaluator._y_true), list(trainer.evaluator._y_pred)
+    if cfg.TEST.NO_TEST and not y_true:
+        return None
+    data = trainer.dm.dataset
+    items = data.val if cfg.TEST.SPLIT == "val" and data.val else data.test
+    if y_true != [item.label for item in items]:
+        raise store.ResultError(f"{cfg.OUTPUT_DIR}: the evaluator holds {len(y_true)} labels that are not those of the "
+                                f"{len(items)} {cfg.TEST.SPLIT} images in order; no result.json can be written")
+    peak, source = _peak_memory(trainer)
+    record = trainer.extra_result() if hasattr(trainer, "extra_result") else {}
+    return {
+        "schema": store.SCHEMA, **names, "method": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
+        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+        "test_set": cfg.TEST.SPLIT, **measures(y_true, y_pred, [item.impath for item in items],
+                                               getattr(data, "groups", {})),
+        "seconds": seconds, "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
+        "peak_memory_mib": peak, "peak_memory_source": source, "config": store.plain(cfg),
+        "digests": {"config": store.config_digest(cfg), "data": store.data_digest(data),
+                    "weights": getattr(trainer, "weights_digest", ""), "model": model_digest(trainer)},
+        "versions": versions(trainer), "method_record": store.plain(record), "status": "complete",
+    }
+
+
+def measures(y_true: list[int], y_pred: list[int], impaths: list[str], groups: dict[str, str]) -> dict[str, Any]:
+    """n, accuracy and macro F1 in per cent, and n and accuracy of each group of test images.
+
+    Args:
+        y_true, y_pred, impaths: label, prediction and path of each test image (N), in one order.
+        groups: path -> name of its group; a path that is missing is in no group.
+    """
+    from sklearn.metrics import f1_score
+
+    right = [int(true == pred) for true, pred in zip(y_true, y_pred)]
+    by_group: dict[str, list[int]] = {}
+    for path, hit in zip(impaths, right):
+        if path in groups:
+            by_group.setdefault(groups[path], []).append(hit)
+    f1 = f1_score(y_true, y_pred, average="macro", labels=sorted(set(y_true)), zero_division=0.0)
+    return {
+        "n": len(right), "accuracy": 100 * sum(right) / len(right), "macro_f1": 100 * float(f1),
+        "groups": {name: {"n": len(hits), "accuracy": 100 * sum(hits) / len(hits)}
+                   for name, hits in sorted(by_group.items())},
+    }
+
+
+def model_digest(trainer: Any) -> str:
+    """SHA-256 of everything that the trainer has learned, "" where it learns nothing.
+
+    Only parameters that take a gradient count: buffers such as a prompt's class tokens differ between base and new
+    classes, the learned prompt does not.
+    """
+    import torch
+
+    total, empty = hashlib.sha256(), True
+    for name, model in sorted(getattr(trainer, "_models", {}).items()):
+        for key, value in sorted(model.named_parameters()):
+            if value.requires_grad:
+                data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
+                empty = False
+    return "" if empty else total.hexdigest()
+
+
+def versions(trainer: Any) -> dict[str, Any]:
+    """What ran: package versions, engine, device, threads."""
+    import torch
+
+    import dicap
+
+    device = torch.device(getattr(trainer, "device", "cpu"))
+    return {
+        "dicap": dicap.__version__, "torch": torch.__version__, "torchvision": _version("torchvision"),
+        "clip": _version("clip-anytorch", "openai-clip", "clip"), "numpy": _version("numpy"),
+        "python": platform.python_version(), "engine": os.environ.get("DICAP_ENGINE", "dassl"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(*names: str) -> str:
+    for name in names:
+        try:
+            return f"{name} {importlib.metadata.version(name)}" if len(names) > 1 else importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _reset_peak_memory() -> None:
+    """Start a new measurement: CUDA's own counter, and the kernel's high-water mark of this process where it can be."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass
+
+
+def _peak_memory(trainer: Any) -> tuple[float, str]:
+    """Peak memory of the run in MiB, and where the figure comes from."""
+    import torch
+
+    if torch.device(getattr(trainer, "device", "cpu")).type == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1), "CUDA allocator"
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return round(int(peak.split()[1]) / 2**10, 1), "process, VmHWM"
+    except (OSError, StopIteration):
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB elsewhere
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1), "process since its start, ru_maxrss"
+
+
+class StdoutHandler(logging.StreamHandler):
+    """Writes to whatever sys.stdout is at the moment, so that a run's log.txt gets the lines of the library too."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
+
+
+def show_log() -> None:
+    """Let the library's log appear on stdout, unless the application has set up logging of its own."""
+    logger = logging.getLogger("dicap")
+    if not logger.hasHandlers():
+        logger.addHandler(StdoutHandler())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def _logged(folder: str) -> Iterator[None]:
+    """Copy stdout to folder/log.txt while a run lasts; on an error its traceback goes to the file only."""
+    from dassl.utils import setup_logger
+
+    show_log()
+    library, before = logging.getLogger("dicap"), sys.stdout
+    handlers = list(library.handlers)
+    setup_logger(folder or None)
+    if library.handlers != handlers:  # the built-in engine shows the library's log itself: each line once
+        library.handlers = [handler for handler in library.handlers if not isinstance(handler, StdoutHandler)]
+    try:
+        yield
+    except BaseException:
+        file = getattr(sys.stdout, "file", None)
+        if sys.stdout is not before and file is not None:
+            traceback.print_exc(file=file)
+        raise
+    finally:
+        library.handlers = handlers
+        logger, sys.stdout = sys.stdout, before
+        if logger is not before:
+            _close(logger)
+
+
+def _close(logger: Any) -> None:
+    """Close a run's log file and leave the console open: Dassl's own Logger closes both, even when collected."""
+    logger.flush()
+    if getattr(logger, "file", None) is not None:
+        logger.file.close()
+        logger.file = None
+    if hasattr(logger, "console"):
+        logger.console = io.StringIO()
+
+
+def _free_memory() -> None:
+    """Give a finished run's memory back before the next one starts."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
