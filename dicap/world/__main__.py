@@ -8,6 +8,8 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dicap.world", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    grid = commands.add_parser("grid", help="the world at a glance, as in docs/world.md")
+    grid.add_argument("out", type=Path, help="a PNG file")
     train = commands.add_parser("pretrain", help="train the tiny CLIP; goes on where an interrupted run stopped")
     train.add_argument("--out", type=Path, required=True, help="the weights, rewritten at every evaluation")
     train.add_argument("--work", type=Path, help="state and log.jsonl (default: OUT with .work at its end)")
@@ -19,7 +21,11 @@ def main() -> None:
     check.add_argument("--count", type=int, default=4000, help="pictures of each domain (default %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.command == "pretrain":
+    if arguments.command == "grid":
+        from dicap.world.grid import draw
+
+        draw().save(arguments.out)
+    elif arguments.command == "pretrain":
         from dicap.world.pretrain import Recipe, pretrain
 
         work = arguments.work or arguments.out.with_name(arguments.out.name + ".work")

@@ -163,7 +163,7 @@ def _save_pictures(folder: Path, paths: list[str], pictures: np.ndarray) -> None
     for path, picture in zip(paths, pictures):
         target = folder / "images" / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(target, compress_level=1)
+        Image.fromarray(picture).save(target, compress_level=0)  # noise does not compress, and reading is faster
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> Path:
