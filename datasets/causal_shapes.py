@@ -18,13 +18,13 @@ class CausalShapes(FewShotDataset):
     split_file = "split.json"
     template = "a photo of a {}."
     OPTIONS = {
-        "RHO": Option(1.0, "how often a training picture shows the scene tied to its class; 0 = never on purpose", least=0),
-        "CONTRAST": Option(0.7, "domain gap: contrast, 1 in the tiny CLIP's pretraining", least=0),
-        "NOISE": Option(0.15, "domain gap: standard deviation of the sensor noise, 0.03 in the tiny CLIP's pretraining", least=0),
-        "PER_CLASS_TRAIN": Option(32, "pool that the few shots are drawn from", least=1),
-        "PER_CLASS_VAL": Option(8, "pool of the validation shots", least=1),
-        "PER_CLASS_TEST": Option(200, "test pictures a class: 1 point of accuracy over 25 classes is then 50 pictures", least=1),
-        "WORLD_SEED": Option(0, "another seed: other pictures of the same kind", least=0),
+        "RHO": Option(Knobs.rho, "how often a training picture shows the scene tied to its class; 0 = never on purpose", least=0),
+        "CONTRAST": Option(Knobs.contrast, "domain gap: contrast; the tiny CLIP's pretraining has 1", least=0),
+        "NOISE": Option(Knobs.noise, "domain gap: deviation of the sensor noise; the tiny CLIP's pretraining has 0.03", least=0),
+        "PER_CLASS_TRAIN": Option(Knobs.per_class_train, "pool that the few shots are drawn from", least=1),
+        "PER_CLASS_VAL": Option(Knobs.per_class_val, "pool of the validation shots", least=1),
+        "PER_CLASS_TEST": Option(Knobs.per_class_test, "test pictures a class: enough for half a point of standard error", least=1),
+        "WORLD_SEED": Option(Knobs.seed, "another seed: other pictures of the same kind", least=0),
     }
 
     def locate(self, cfg: Any) -> Path:

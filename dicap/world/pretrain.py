@@ -24,13 +24,13 @@ from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
 from dicap.world import captions
 from dicap.world.causal import sample
-from dicap.world.evaluate import evaluate, summary
+from dicap.world.evaluate import MEAN, STD, evaluate, summary
+from dicap.world.files import SEED_OFFSET
 from dicap.world.glyphs import draw_digits
 from dicap.world.render import PRETRAIN, SIZE, render_planar
 
 log = logging.getLogger(__name__)
 LENGTH = 22  # tokens of the longest caption, with start and end; shorter than 77 because attention costs
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's own
 
 
 @dataclass
@@ -45,7 +45,11 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: int = 300  # steps
     ema: float = 0.999
-    shift: float = 0.25  # share of captions whose tokens sit at a later position, so that all 77 positions are learned
+    shift: float = 0.25  # share of captions whose tokens sit at later positions, so that these are learned too
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < SEED_OFFSET:
+            raise ValueError(f"seed must be in 0..{SEED_OFFSET - 1} (larger ones are the benchmark's), got {self.seed}")
 
     @property
     def steps(self) -> int:

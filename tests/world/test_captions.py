@@ -1,0 +1,72 @@
+"""Captions say what is true, and `describes` knows which other pictures they fit."""
+import numpy as np
+import pytest
+
+from dicap import world
+from dicap.world import captions
+from dicap.world.glyphs import FONTS, draw_digits, enlarge
+
+
+@pytest.fixture
+def rng():
+    return np.random.Generator(np.random.Philox(key=3))
+
+
+def test_captions_say_exactly_what_they_claim(rng):
+    facts = np.concatenate([captions.facts_of_world(world.sample(600, 1)), captions.facts_of_digits(np.arange(100) % 10)])
+    written = captions.write(facts, rng)
+    tables = (world.PATTERNS, world.SHAPES, world.COLOURS, world.SCENES, captions.DIGITS)
+    for text, says, fact in zip(written.texts, written.says, facts):
+        words = text.replace(".", " ").split()
+        for column, table in enumerate(tables, 1):
+            named = [word for word in words if word in table and not (word == "one" and says[0] == captions.WORLD)]
+            assert named == ([table[says[column]]] if says[column] >= 0 else [])
+            assert says[column] in (-1, fact[column])
+
+
+def test_downstream_templates_are_among_them(rng):
+    facts = captions.facts_of_world(world.sample(2000, 2))
+    texts = set(captions.write(facts, rng).texts) | set(captions.write(captions.facts_of_digits(np.arange(200) % 10), rng).texts)
+    assert sum(captions.TEMPLATE.format(name) in texts for name in world.CLASSES) > 40
+    assert all(captions.DIGIT_TEMPLATE.format(name) in texts for name in captions.DIGITS)
+    assert all(captions.SCENE_TEMPLATE.format(name) in texts for name in world.SCENES)
+
+
+def test_describes():
+    latents = world.intervene(world.sample(4, 1), world.do({"class": ["striped star", "striped star", "plain star", "dotted fish"]},
+                                                         scene=["sand", "grass", "sand", "sand"]))  # fmt: skip
+    facts = np.concatenate([captions.facts_of_world(latents), captions.facts_of_digits(np.array([1]))])
+    says = facts.copy()
+    says[0, [3, 4]] = -1  # "striped star"
+    says[2, [1, 3]] = -1  # "star on sand"
+    says[3, [1, 2, 3]] = -1  # "sand"
+    expected = np.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]], bool)
+    assert np.array_equal(captions.describes(says, facts), expected)
+
+
+def test_digits_are_drawn_from_their_generator(rng):
+    digits = np.arange(20) % 10
+    first = draw_digits(digits, np.random.Generator(np.random.Philox(key=1)))
+    assert first.shape == (20, 3, 64, 64)
+    assert np.array_equal(first, draw_digits(digits, np.random.Generator(np.random.Philox(key=1))))
+    assert not np.array_equal(first, draw_digits(digits, rng))
+    assert (first.reshape(20, -1).astype(float).std(1) > 5).all()
+
+
+def test_matplotlib_ships_the_fonts():
+    from pathlib import Path
+
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    assert all((folder / f"{name}.ttf").is_file() for name in FONTS)
+
+
+def test_enlarge_keeps_range_and_mean():
+    import torch
+
+    bitmaps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    up = enlarge(bitmaps)
+    assert up.shape == (3, 64, 64)
+    assert 0 <= up.min() and up.max() <= 1
+    assert torch.allclose(up.mean((1, 2)), bitmaps.mean((1, 2)), atol=0.03)
