@@ -108,7 +108,8 @@ class Job:
         return build_cfg(
             config_path("datasets", self.dataset), config_path(f"trainers/{self.method}", self.recipe), self.method,
             root=request.data, output_dir=str(self.folder), seed=self.seed, backbone=request.backbone,
-            opts=["DATASET.NUM_SHOTS", request.shots, "DATASET.SUBSAMPLE_CLASSES", self.stage.split, *request.settings])
+            opts=["DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split,
+                  *request.settings])
 
     def planned(self) -> dict[str, str]:
         """Digests of settings and data. Reads the dataset; an embedded one is written where it is missing."""

@@ -50,8 +50,8 @@ def notes(table: Table) -> list[str]:
         lines.append("Worst group: the lower of the accuracies on base-class test images whose scene is the one tied "
                      "to their class in training (aligned) and is not (conflicting), by seed.")
     if any(row.recipe == "tiny" for row in table.rows):
-        lines.append("The recipe `tiny` is this project's own for the embedded backbone (larger batches, fewer "
-                     "epochs), not the papers': these figures compare methods with each other, not with published ones.")
+        lines.append("The recipe `tiny` is this project's own for the embedded backbone (larger batches, "
+                     "fewer epochs), not the papers': these figures compare methods with each other, not with published ones.")
     lines += [f"Incomplete: {row.name}: {problem}." for row in table.rows for problem in row.problems]
     lines += [f"Unreadable: {problem}." for problem in table.unreadable]
     return lines

@@ -1,0 +1,122 @@
+"""The results store: schema, atomic writes, digests that tell runs apart and nothing else."""
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from dicap.report import store
+from dicap.report.store import ResultError
+
+
+def test_written_and_read_back(tmp_path, make_result):
+    path = store.write_result(tmp_path, make_result())
+    assert store.read_result(path) == store.read_result(tmp_path) == make_result()
+    assert os.listdir(tmp_path) == ["result.json"]  # no temporary file is left
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, make_result):
+    store.write_result(tmp_path, make_result())
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json(tmp_path / "result.json", {"accuracy": float("nan")})
+    assert store.read_result(tmp_path) == make_result()
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+@pytest.mark.parametrize("change, field", [
+    ({"schema": 2}, "schema"), ({"accuracy": None}, "accuracy"), ({"accuracy": 100.1}, "accuracy"),
+    ({"accuracy": True}, "accuracy"), ({"macro_f1": float("nan")}, "macro_f1"), ({"split": "old"}, "split"), ({"n": 0}, "n"),
+    ({"status": "running"}, "status"), ({"seed": "1"}, "seed"), ({"groups": {"aligned": 3}}, "groups.aligned"),
+    ({"groups": {"aligned": {"n": 1, "accuracy": -1}}}, "groups.aligned.accuracy"),
+    ({"digests": {"config": "", "data": "", "weights": ""}}, "digests.model"), ({"seconds": {"train": 1}}, "seconds.test"),
+])
+def test_a_field_that_does_not_fit_is_named(tmp_path, make_result, change, field):
+    with pytest.raises(ResultError, match=field):
+        store.write_result(tmp_path, {**make_result(), **change})
+    (tmp_path / "result.json").write_text(json.dumps({**make_result(), **change}))
+    with pytest.raises(ResultError, match=f"result.json.*{field}"):
+        store.read_result(tmp_path)
+
+
+def test_a_missing_field_and_a_cut_file_are_named(tmp_path, make_result):
+    path = store.write_result(tmp_path, make_result())
+    whole = path.read_text()
+    path.write_text(whole[:len(whole) // 2])
+    with pytest.raises(ResultError, match="not complete JSON"):
+        store.read_result(tmp_path)
+    path.write_text(json.dumps({key: value for key, value in make_result().items() if key != "backbone"}))
+    with pytest.raises(ResultError, match="'backbone' is missing"):
+        store.read_result(tmp_path)
+    path.unlink()
+    with pytest.raises(ResultError, match="no such result file"):
+        store.read_result(tmp_path)
+
+
+def test_results_are_found_but_not_those_put_aside(tmp_path, make_result):
+    for folder in ("a/seed2", "a/seed1", "a/.old/seed1-x"):
+        store.write_result(tmp_path / folder, make_result())
+    assert [path.parent.name for path in store.find_results(tmp_path)] == ["seed1", "seed2"]
+    with pytest.raises(ResultError, match="no such folder"):
+        store.find_results(tmp_path / "nowhere")
+
+
+def config(**changes):
+    tree = {"SEED": 1, "OUTPUT_DIR": "a", "DATASET": {"NAME": "Digits", "ROOT": ""}, "OPTIM": {"LR": 0.002},
+            "DATALOADER": {"NUM_WORKERS": 0}, "TRAINER": {"NAME": "CoOp", "COOP": {"N_CTX": 16}, "DICAP": {"M": 3}}}
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        node = tree
+        for name in sections:
+            node = node[name]
+        node[last] = value
+    return tree
+
+
+@pytest.fixture
+def defaults(monkeypatch):
+    monkeypatch.setattr(store, "_section_defaults", lambda: {"TRAINER.COOP.N_CTX": 16, "TRAINER.DICAP.M": 3})
+
+
+@pytest.mark.parametrize("changes", [
+    {"OUTPUT_DIR": "b"}, {"DATASET__ROOT": "/elsewhere"}, {"DATALOADER__NUM_WORKERS": 8}, {"SEED": 1.0},
+    {"TRAINER__DICAP": {}},  # a method that is not installed
+])
+def test_config_digest_is_the_same_for_the_same_computation(defaults, changes):
+    assert store.config_digest(config(**changes)) == store.config_digest(config())
+
+
+@pytest.mark.parametrize("changes", [
+    {"SEED": 2}, {"OPTIM__LR": 0.01}, {"TRAINER__COOP": {"N_CTX": 4}}, {"TRAINER__NAME": "DiCap"},
+    {"TRAINER__DICAP": {"M": 4}},  # another method's section, but somebody set it: this method may read it
+    {"TRAINER__COOP": {}},
+])
+def test_config_digest_tells_settings_apart(defaults, changes):
+    assert store.config_digest(config(**changes)) != store.config_digest(config())
+
+
+def test_config_digest_of_a_dict_is_that_of_its_yacs_node(defaults):
+    from yacs.config import CfgNode
+
+    assert store.config_digest(CfgNode(config(OPTIM__LR=(1, 2)))) == store.config_digest(config(OPTIM__LR=[1, 2]))
+
+
+def make_dataset(folder, rows):
+    items = []
+    for name, label, text in rows:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        items.append(SimpleNamespace(impath=str(folder / name), label=label, classname=f"class {label}"))
+    return SimpleNamespace(train_x=items[:1], val=None, test=items[1:], dataset_dir=str(folder))
+
+
+ROWS = [("images/a.png", 0, "12"), ("images/b.png", 0, "345"), ("images/c.png", 1, "6")]
+
+
+def test_data_digest_does_not_depend_on_the_place(tmp_path):
+    assert store.data_digest(make_dataset(tmp_path / "x", ROWS)) == store.data_digest(make_dataset(tmp_path / "y", ROWS))
+
+
+@pytest.mark.parametrize("change", [("images/d.png", 1, "6"), ("images/c.png", 0, "6"), ("images/c.png", 1, "67")])
+def test_data_digest_tells_items_apart(tmp_path, change):
+    other = store.data_digest(make_dataset(tmp_path / "y", [*ROWS[:2], change]))
+    assert store.data_digest(make_dataset(tmp_path / "x", ROWS)) != other
