@@ -1,0 +1,131 @@
+"""Which engine answers to `dassl`: an installed Dassl.pytorch, or the built-in one (dicap.engine).
+
+An installed Dassl is tried in a process of its own before it is chosen: the last release cannot train on a current torch (its
+warm-up passes an argument that torch dropped, its checkpoints hold objects that torch refuses to load), and a half-imported
+package could not be taken back. The choice is noted in the environment variable DICAP_ENGINE, which child processes inherit.
+"""
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+__all__ = ["CHOICES", "INSTALL_DASSL", "EngineChoice", "EngineError", "choose_engine"]
+
+CHOICES = ("auto", "dassl", "builtin")
+INSTALL_DASSL = 'pip install --no-deps "git+https://github.com/KaiyangZhou/Dassl.pytorch@c61a1b5"'
+
+_PROBE = """
+import json, os, sys, tempfile
+sys.path[:] = json.loads(sys.argv[1])
+step = "importing it"
+try:
+    import torch
+    import dassl.data, dassl.engine, dassl.evaluation
+    from dassl.config import get_cfg_default
+    from dassl.optim import build_lr_scheduler, build_optimizer
+    from dassl.utils import load_checkpoint, save_checkpoint
+    step = "building a schedule with warm-up"
+    cfg = get_cfg_default().OPTIM
+    cfg.NAME, cfg.LR_SCHEDULER, cfg.WARMUP_EPOCH, cfg.WARMUP_TYPE = "sgd", "cosine", 1, "constant"
+    optimizer = build_optimizer(torch.nn.Linear(1, 1), cfg)
+    scheduler = build_lr_scheduler(optimizer, cfg)
+    step = "saving and loading a checkpoint"
+    with tempfile.TemporaryDirectory() as folder:
+        state = {"state_dict": {"a": torch.zeros(1)}, "epoch": 1, "optimizer": optimizer.state_dict(),
+                 "scheduler": scheduler.state_dict(), "val_result": None}
+        save_checkpoint(state, folder)
+        load_checkpoint(os.path.join(folder, "model.pth.tar-1"))
+    cause = ""
+except BaseException as error:
+    cause = f"{step} failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+print("DICAP " + json.dumps(cause))
+"""
+
+
+class EngineChoice(NamedTuple):
+    """name: builtin or dassl; reason: one sentence for the log."""
+
+    name: str
+    reason: str
+
+
+class EngineError(RuntimeError):
+    """The engine that was asked for cannot run; the message has the cause and the way out."""
+
+
+def choose_engine(choice: str = "auto") -> EngineChoice:
+    """Chooses the engine of this process and its children. May be called again: it then reports what runs.
+
+    Args:
+        choice: dassl or builtin, or auto: what DICAP_ENGINE says, else an installed Dassl that can run here, else builtin.
+
+    Raises:
+        EngineError: unknown choice, no Dassl that can run, or the other engine is in use already.
+    """
+    reason = "as asked"
+    if choice == "auto" and os.environ.get("DICAP_ENGINE"):
+        choice, reason = os.environ["DICAP_ENGINE"], "as DICAP_ENGINE says"
+    if choice not in CHOICES:
+        raise EngineError(f"engine {choice}: there are {', '.join(CHOICES)} (option --engine, or DICAP_ENGINE)")
+    running = _running()
+    if running is not None:
+        if choice not in ("auto", running.name):
+            raise EngineError(f"the engine {choice} was asked for, but {running.name} is in use ({running.reason}): choose "
+                              f"before anything imports dassl, or start with DICAP_ENGINE={choice}")
+        return running
+    if choice == "builtin":
+        return _use_builtin(reason)
+    place = _installed_dassl()
+    cause = _why_not(place, json.dumps(sys.path)) if place else "no Dassl is installed"
+    if not cause:
+        os.environ["DICAP_ENGINE"] = "dassl"
+        return EngineChoice("dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here")
+    if choice == "dassl":
+        raise EngineError(f"Dassl cannot be the engine: {cause}. Use --engine builtin, or "
+                          + (f"install it: {INSTALL_DASSL}" if not place else "a torch that it can run on (torch < 2.6)"))
+    return _use_builtin(cause)
+
+
+def _use_builtin(reason: str) -> EngineChoice:
+    importlib.import_module("dicap.engine")
+    return EngineChoice("builtin", reason)
+
+
+def _running() -> EngineChoice | None:
+    """The engine that can no longer be changed in this process."""
+    dassl = sys.modules.get("dassl")
+    if dassl is None:
+        return None
+    if dassl is sys.modules.get("dicap.engine"):
+        return EngineChoice("builtin", "already imported")
+    return EngineChoice("dassl", f"already imported from {getattr(dassl, '__file__', None)}")
+
+
+def _installed_dassl() -> str | None:
+    """Where a Dassl is installed. The built-in engine steps aside for the question; nothing is imported through it yet."""
+    engine = sys.modules.get("dicap.engine")
+    if engine is not None and engine.is_installed():
+        engine.uninstall()
+    spec = importlib.util.find_spec("dassl")
+    if spec is None:
+        return None
+    return spec.origin or ", ".join(spec.submodule_search_locations or ())
+
+
+@functools.cache
+def _why_not(place: str, path: str) -> str:
+    """Why the Dassl at that place cannot run on the installed torch; empty if it can. Tried in another process."""
+    environment = {key: value for key, value in os.environ.items() if key != "DICAP_ENGINE"}
+    try:
+        done = subprocess.run([sys.executable, "-c", _PROBE, path], env=environment, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=300)
+    except subprocess.TimeoutExpired:
+        return f"the installed Dassl ({place}) did not answer for 300 seconds"
+    answers = [line for line in done.stdout.splitlines() if line.startswith("DICAP ")]
+    if not answers:
+        return f"the installed Dassl ({place}) ended Python with code {done.returncode}"
+    cause = json.loads(answers[-1].removeprefix("DICAP "))
+    return f"with the installed Dassl ({place}), {cause}" if cause else ""
