@@ -4,13 +4,14 @@ A dataset file states facts (see caltech101.py); this file does the reading, onc
 
     split JSON      {"train" | "val" | "test": [[path below the image folder, label, class name], ...]}
     few-shot draw   classes in the order of their first item, random.sample(items, n) each with the run's seed; train
-                    first, then val with min(n, 4); over all classes, before base and new are separated: CoOp's own samples
+                    first, then val with min(n, 4); over all classes, before base and new are separated: CoOp's draw
     base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
 
-The draw has its own generator, so a run does not depend on whether a draw was cached. The cache is JSON beside the data
-(split_fewshot/shot_16-seed_1.json). It counts where it belongs to this split and holds the right number of items of every
-class; another one is drawn again, with a warning. A negative seed draws anew each time and caches nothing.
+The draw has its own generator, so a run does not depend on whether a draw was cached. The cache is JSON beside the
+data (split_fewshot/shot_16-seed_1.json). It counts where it belongs to this split and holds the right number of items
+of every class; another one is drawn again, with a warning. A negative seed draws anew each time and caches nothing.
 """
+
 import hashlib
 import json
 import logging
@@ -74,7 +75,9 @@ class FewShotDataset(DatasetBase):
     def locate(self, cfg: Any) -> Path:
         """The dataset's folder."""
         if not cfg.DATASET.ROOT:
-            raise DatasetError(f"{type(self).__name__} needs a data folder: give --root (DATASET.ROOT), the one that holds {self.folder}/")
+            raise DatasetError(
+                f"{type(self).__name__} needs a data folder: give --root (DATASET.ROOT), the one with {self.folder}/"
+            )
         folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.folder
         if not folder.is_dir():
             raise DatasetError(f"{type(self).__name__}: folder not found: {folder}; is --root right?")
@@ -108,8 +111,8 @@ def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) ->
     """Read CoOp's split JSON.
 
     Raises:
-        DatasetError: missing or broken file, unknown part, an item of another form, a label with two names, labels that are
-            not 0..n-1, a path that leaves the image folder or stands twice.
+        DatasetError: missing or broken file, unknown part, an item of another form, a label with two names, labels
+            that are not 0..n-1, a path that leaves the image folder or stands twice.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -160,7 +163,11 @@ def check_images(split: dict[str, Items], folder: str) -> None:
     missing = [item for part in PARTS for item in split[part] if not os.path.isfile(os.path.join(folder, item[0]))]
     if missing:
         names = "; ".join(f"{path} (class {name})" for path, _, name in missing[:5])
-        raise DatasetError(f"{len(missing)} images are missing in {folder}: {names}{' ...' if len(missing) > 5 else ''}")
+        more = " ..." if len(missing) > 5 else ""
+        raise DatasetError(
+            f"{len(missing)} images are missing in {folder}: {names}{more}; restore them (CausalShapes and Digits are"
+            " written again when their folder is deleted)"
+        )
 
 
 def digest(split: dict[str, Items]) -> str:
@@ -169,14 +176,14 @@ def digest(split: dict[str, Items]) -> str:
 
 
 def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]) -> Item:
-    if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[2], str)):
+    if not (isinstance(entry, (list, tuple)) and [type(value) for value in entry[::2]] == [str, str]):
         raise DatasetError(f"{path}, {part}: {entry!r} is not [path, label, class name]")
     image, label, name = entry
     if isinstance(label, bool) or not str(label).isdecimal():
         raise DatasetError(f"{path}, {part}: label {label!r} of {image} (class {name}) is not a number >= 0")
-    if not image or "\\" in image or PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts or ":" in image[:2]:
+    if not image or image[0] == "/" or "\\" in image or ":" in image[:2] or ".." in PurePosixPath(image).parts:
         raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
-    return image, int(label), rename.get(name, name)
+    return str(image), int(label), str(rename.get(name, name))
 
 
 def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
@@ -191,7 +198,8 @@ def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
             seen.add(image)
     if sorted(names) != list(range(len(names))):
         gap = next(label for label in sorted(names) if label >= len(names))
-        raise DatasetError(f"{path}: label {gap} (class {names[gap]}) is out of range: {len(names)} classes have labels 0..{len(names) - 1}")
+        allowed = f"{len(names)} classes have labels 0..{len(names) - 1}"
+        raise DatasetError(f"{path}: label {gap} (class {names[gap]}) is out of range: {allowed}")
     trained = {label for _, label, _ in split["train"]}
     if len(trained) < len(names):
         missing = [name for label, name in sorted(names.items()) if label not in trained]
@@ -202,7 +210,8 @@ def _draw(items: Items, count: int, rng: random.Random) -> Items:
     by_label: dict[int, Items] = {}
     for item in items:
         by_label.setdefault(item[1], []).append(item)
-    return [item for group in by_label.values() for item in (rng.sample(group, count) if len(group) >= count else group)]
+    drawn = [rng.sample(group, count) if len(group) >= count else group for group in by_label.values()]
+    return [item for group in drawn for item in group]
 
 
 def _read_cache(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> dict[str, Items] | None:
@@ -224,6 +233,7 @@ def _read_cache(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> 
 
 def _fits(drawn: Items, items: Items, count: int) -> bool:
     """Different items of the split, as many of every class as a draw holds."""
+
     def sizes(some: Items) -> dict[int, int]:
         out: dict[int, int] = {}
         for _, label, _ in some:

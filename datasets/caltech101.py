@@ -1,4 +1,5 @@
 """Caltech101: objects and a few animals, 100 classes (Fei-Fei, Fergus, Perona 2004)."""
+
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.datasets.base import Drive, FewShotDataset

@@ -3,6 +3,7 @@
 Training and validation pictures show the scene that is tied to their class, test pictures any scene: "aligned" and
 "conflicting" test pictures are reported apart. DATASET.CAUSALSHAPES.* are the knobs; each setting has its own folder.
 """
+
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ class CausalShapes(FewShotDataset):
     split_file = "split.json"
     template = "a photo of a {}."
     OPTIONS = {
-        "RHO": Option(Knobs.rho, "how often a training picture shows the scene tied to its class; 0 = never on purpose", least=0),
+        "RHO": Option(Knobs.rho, "how often a training picture shows its class's own scene; 0: by chance", least=0),
         "CONTRAST": Option(Knobs.contrast, "domain gap: contrast; the tiny CLIP's pretraining has 1", least=0),
-        "NOISE": Option(Knobs.noise, "domain gap: deviation of the sensor noise; the tiny CLIP's pretraining has 0.03", least=0),
+        "NOISE": Option(Knobs.noise, "domain gap: sensor noise; the tiny CLIP's pretraining has 0.03", least=0),
         "PER_CLASS_TRAIN": Option(Knobs.per_class_train, "pool that the few shots are drawn from", least=1),
         "PER_CLASS_VAL": Option(Knobs.per_class_val, "pool of the validation shots", least=1),
-        "PER_CLASS_TEST": Option(Knobs.per_class_test, "test pictures a class: enough for half a point of standard error", least=1),
+        "PER_CLASS_TEST": Option(Knobs.per_class_test, "test pictures a class: 200 leave 0.7 points of error", least=1),
         "WORLD_SEED": Option(Knobs.seed, "another seed: other pictures of the same kind", least=0),
     }
 

@@ -1,4 +1,5 @@
-"""Digits: scikit-learn's 1,797 bitmaps of handwritten digits (Alpaydin, Kaynak 1998), written once; the tiny CLIP never saw any."""
+"""Digits: scikit-learn's 1,797 bitmaps of handwritten digits (Alpaydin, Kaynak 1998); the tiny CLIP never saw any."""
+
 from pathlib import Path
 from typing import Any
 

@@ -1,8 +1,10 @@
-"""The embedded tiny CLIP: its file. Of 49,408 token rows only those that its pretraining touched are stored, the rest are zero.
+"""The embedded tiny CLIP's file: of 49,408 token rows only those of its pretraining are stored, the rest zero.
 
-OpenAI's architecture at 64 px: ModifiedResNet of layers (1,1,2,1) and width 24, a text tower of 3 layers, width 128 and 2
-heads, embedding 128, context length 77. Figures, seed, versions and the command that made it: tiny.md beside this file.
+OpenAI's architecture at 64 px: ModifiedResNet of layers (1,1,2,1) and width 24, a text tower of 3 layers, width 128
+and 2 heads, embedding 128, context length 77. Figures, seed, versions and the command that made it: tiny.md beside
+this file.
 """
+
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -57,11 +59,13 @@ def metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
 
 def save(weights: Mapping[str, torch.Tensor], path: str | os.PathLike, touched_ids: Sequence[int],
          metadata: Mapping[str, str]) -> None:  # fmt: skip
-    """Write a CLIP state dict as fp16 safetensors with only the rows `touched_ids` of its token embedding, atomically."""
+    """Write a CLIP state dict as fp16 safetensors, atomically; of its token embedding only the rows `touched_ids`."""
     from safetensors.torch import save_file
 
     ids = torch.tensor(sorted(set(touched_ids)))
-    out = {key: value.half() if value.is_floating_point() else value for key, value in weights.items() if key != _EMBEDDING}
+    out = {
+        key: value.half() if value.is_floating_point() else value for key, value in weights.items() if key != _EMBEDDING
+    }
     out[_ROWS], out[_IDS] = weights[_EMBEDDING][ids].half(), ids.int()
     out = {key: value.detach().cpu().contiguous() for key, value in out.items()}
     path = Path(path)

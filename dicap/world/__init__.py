@@ -7,12 +7,25 @@
 
     python -m dicap.world grid FILE | pretrain --out FILE | evaluate
 """
-from dicap.world.causal import CLASSES, COLOURS, LATENTS, PATTERNS, SCENES, SHAPES, TIED_SCENE, confound, do, intervene, sample
+
+from dicap.world.causal import (
+    CLASSES,
+    COLOURS,
+    LATENTS,
+    PATTERNS,
+    SCENES,
+    SHAPES,
+    TIED_SCENE,
+    confound,
+    do,
+    intervene,
+    sample,
+)
 from dicap.world.files import Knobs, data_root, latents_of, read_manifest, write_causal_shapes, write_digits
 from dicap.world.render import DOWNSTREAM, PRETRAIN, Domain, counterfactual, object_mask, render
 
 __all__ = [
-    "CLASSES", "COLOURS", "DOWNSTREAM", "LATENTS", "PATTERNS", "PRETRAIN", "SCENES", "SHAPES", "TIED_SCENE", "Domain", "Knobs",
-    "confound", "counterfactual", "data_root", "do", "intervene", "latents_of", "object_mask", "read_manifest", "render",
-    "sample", "write_causal_shapes", "write_digits",
+    "CLASSES", "COLOURS", "DOWNSTREAM", "LATENTS", "PATTERNS", "PRETRAIN", "SCENES", "SHAPES", "TIED_SCENE", "Domain",
+    "Knobs", "confound", "counterfactual", "data_root", "do", "intervene", "latents_of", "object_mask",
+    "read_manifest", "render", "sample", "write_causal_shapes", "write_digits",
 ]  # fmt: skip

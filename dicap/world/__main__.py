@@ -1,4 +1,5 @@
 """python -m dicap.world grid out.png | pretrain --out FILE | evaluate [--weights FILE]"""
+
 import argparse
 import json
 import logging

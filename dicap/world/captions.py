@@ -3,9 +3,10 @@
     "a photo of a striped star."   "a picture of a red striped star on grass."   "a photo of sand."
     "a photo of the digit seven."
 
-Scenes are independent of classes here. `describes` gives the false negatives of a batch: caption j fits image i although
-it was written for another one; the contrastive loss leaves those pairs out.
+Scenes are independent of classes here. `describes` gives the false negatives of a batch: caption j fits image i
+although it was written for another one; the contrastive loss leaves those pairs out.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -20,17 +21,22 @@ DIGIT_TEMPLATE = "a photo of the digit {}."
 FRAMES = ("a picture of a {}.", "an image of a {}.", "this is a {}.", "there is a {}.", "a {}.", "a photo of the {}.",
           "a photo of one {}.", "a close-up photo of a {}.", "a drawing of a {}.", "the {}.", "{}.", "{}")  # fmt: skip
 DIGIT_FRAMES = ("a photo of a {}.", "the digit {}.", "a picture of the digit {}.", "a handwritten digit {}.",
-                "a photo of the number {}.", "this is the digit {}.", "an image of a {}.", "a {}.", "{}.", "{}")  # fmt: skip
+                "a photo of the number {}.", "this is the digit {}.", "an image of a {}.", "a {}.", "{}.",
+                "{}")  # fmt: skip
 SCENE_FRAMES = ("a picture of {}.", "an image of {}.", "a background of {}.", "this is {}.", "{}.", "{}")
-FILLERS = ("a photo of the this is image picture view good small large nice clean simple object shape thing here we see "
-           "with on in and to for it some that there type kind my x").split()  # fmt: skip
-# Stored beside the words of the grammar, so that plausible prompt contexts find a row: their rows keep their initial values
-# unless a caption uses them.
-PROMPT_WORDS = ("a an the photo photos picture image of is this that there here it in on at with and or for to from by no not "
-                "one two three bad good nice best blurry bright dark clean dirty cropped close-up close up centered low "
-                "high resolution pixelated jpeg sketch drawing painting rendering art toy small large big tiny weird cool "
-                "black gray grey brown texture pattern patterned shape object thing scene background color colour colored "
-                "digit digits number numeral handwritten written drawn type kind x").split()  # fmt: skip
+FILLERS = (
+    "a photo of the this is image picture view good small large nice clean simple object shape thing here we see "
+    "with on in and to for it some that there type kind my x"
+).split()
+# Stored beside the words of the grammar, so that plausible prompt contexts find a row: their rows keep their initial
+# values unless a caption uses them.
+PROMPT_WORDS = (
+    "a an the photo photos picture image of is this that there here it in on at with and or for to from by no not one "
+    "two three bad good nice best blurry bright dark clean dirty cropped close-up close up centered low high "
+    "resolution pixelated jpeg sketch drawing painting rendering art toy small large big tiny weird cool black gray "
+    "grey brown texture pattern patterned shape object thing scene background color colour colored digit digits number "
+    "numeral handwritten written drawn type kind x"
+).split()
 
 WORLD, DIGIT = 0, 1
 
@@ -73,7 +79,8 @@ def describes(says: np.ndarray, facts: np.ndarray) -> np.ndarray:
 def vocabulary() -> list[str]:
     """Every word that captions and plausible prompts use."""
     frames = " ".join((TEMPLATE, DIGIT_TEMPLATE, *FRAMES, *DIGIT_FRAMES, *SCENE_FRAMES)).replace("{}", " ")
-    words = [*frames.split(), *PATTERNS, *SHAPES, *SCENES, *COLOURS, *DIGITS, *FILLERS, *PROMPT_WORDS, "an", "object", "on", ".", ","]
+    names = (*PATTERNS, *SHAPES, *SCENES, *COLOURS, *DIGITS)
+    words = [*frames.split(), *names, *FILLERS, *PROMPT_WORDS, "an", "object", "on", ".", ","]
     return sorted(set(words))
 
 
@@ -103,7 +110,7 @@ def _digit(row: np.ndarray, rng: np.random.Generator) -> str:
 
 
 def _frame(subject: str, usual: str, others: tuple[str, ...], rng: np.random.Generator) -> str:
-    """Put the subject into the usual template, another one, or behind filler words, as a learned context stands before it."""
+    """Put the subject into the usual template, another one, or behind filler words, where a learned context stands."""
     kind = rng.random()
     if kind < 0.15:
         filler = rng.choice(FILLERS, rng.integers(1, 13))

@@ -1,12 +1,13 @@
 """CausalShapes: an image world whose causal graph is known.
 
     class -> image <- scene, colour, light, position, scale, rotation, texture phases, sensor noise
-    class - - scene       in few-shot training data only: with probability rho an image shows the scene tied to its class
+    class - - scene       in few-shot training data only: with probability rho a class shows the scene tied to it
 
-A class is a pattern and a shape ("striped star", 5 x 10 = 50 classes); a scene is one of eight backgrounds. Everything is
-drawn by a counter-based generator from (seed, index), so an image does not depend on the batch that it is drawn in.
+A class is a pattern and a shape ("striped star", 5 x 10 = 50 classes); a scene is one of eight backgrounds. Everything
+is drawn by a counter-based generator from (seed, index), so an image does not depend on the batch that it is drawn in.
 `sample` draws latents, `intervene` sets some of them (Pearl's do), `render` (render.py) makes the picture.
 """
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,8 +17,8 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moo
 SCENES = ("grass", "sand", "water", "snow", "brick", "wood", "gravel", "lava")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 
-# The published order of the labels. The first 25 are "base", the rest "new"; each half holds every pattern five times and
-# every shape two or three times. Never change it: split files, tied scenes and reported numbers rest on it.
+# The published order of the labels. The first 25 are "base", the rest "new"; each half holds every pattern five times
+# and every shape two or three times. Never change it: split files, tied scenes and reported numbers rest on it.
 CLASSES = (
     "plain ring", "plain circle", "dotted heart", "plain triangle", "dotted star",
     "outlined arrow", "striped circle", "checkered triangle", "outlined ring", "outlined moon",
@@ -53,11 +54,12 @@ def sample(index: Sequence[int] | np.ndarray | int, seed: int = 0) -> np.ndarray
     Returns:
         (B,) record array of dtype `LATENTS`; row i depends on (seed, index[i]) alone.
     """
-    numbers = np.arange(index) if np.ndim(index) == 0 else np.asarray(index)
+    numbers = np.arange(int(index)) if isinstance(index, (int, np.integer)) else np.asarray(index)
     if numbers.size and (numbers.min() < 0 or seed < 0):
         raise ValueError(f"seed and index must be >= 0, got seed {seed} and index {numbers.min()}")
-    raw = np.stack([np.random.Philox(key=_key(seed, int(i))).random_raw(_UNIFORMS) for i in numbers]) \
-        if numbers.size else np.zeros((0, _UNIFORMS), np.uint64)  # fmt: skip
+    raw = np.empty((len(numbers), _UNIFORMS), np.uint64)
+    for row, number in enumerate(numbers.tolist()):
+        raw[row] = np.random.Philox(key=np.array([seed, number], np.uint64)).random_raw(_UNIFORMS)
     u = ((raw >> np.uint64(40)) * 2.0**-24).astype(np.float32)  # (B, 16) in [0, 1)
     out = np.zeros(len(numbers), LATENTS)
     out["label"], out["scene"], out["colour"] = u[:, 0] * len(CLASSES), u[:, 1] * len(SCENES), u[:, 2] * len(COLOURS)
@@ -88,8 +90,8 @@ def confound(latents: np.ndarray, rho: float) -> np.ndarray:
 def do(action: Mapping[str, object] | None = None, /, **more: object) -> dict[str, object]:
     """An intervention, as values by name: do(scene="sand"), do({"class": "striped star", "colour": "red"}).
 
-    Names are `class` (a class name or label; as a keyword write `class_`), `scene` and `colour` (a name or number), or a
-    numeric field of `LATENTS`. Values may be arrays with one entry an image.
+    Names are `class` (a class name or label; as a keyword write `class_`), `scene` and `colour` (a name or number), or
+    a numeric field of `LATENTS`. Values may be arrays with one entry an image.
 
     Raises:
         ValueError: an unknown name.
@@ -126,7 +128,3 @@ def _numbers(name: str, value: object, table: tuple[str, ...]) -> np.ndarray:
     if items.size and (items.min() < 0 or items.max() >= len(table)):
         raise ValueError(f"do({name}={value!r}): numbers must be in 0..{len(table) - 1}")
     return items
-
-
-def _key(seed: int, index: int) -> np.ndarray:
-    return np.array([seed, index], dtype=np.uint64)

@@ -1,7 +1,10 @@
-"""Held-out zero-shot figures of a tiny CLIP file, on pictures that no training run draws.   python -m dicap.world evaluate
+"""Held-out zero-shot figures of a tiny CLIP file, on pictures that no training run draws.
+
+    python -m dicap.world evaluate [--weights FILE]
 
 Uses the file as shipped (fp16, read back), the clip package's own class and `encode_text` on 77 padded tokens.
 """
+
 import os
 
 import numpy as np
@@ -23,8 +26,8 @@ def evaluate(path: str | os.PathLike | None = None, count: int = 4000, domain: D
     """Zero-shot accuracies in percent; `count` pictures of each world domain, all 1,797 real digits.
 
     Returns:
-        classes, scenes, colours (own domain), drawn_digits, real_digits, and for the downstream domain gap_classes (50-way),
-        gap_base and gap_new (25-way), gap_scenes.
+        classes, scenes, colours (own domain), drawn_digits, real_digits, and for the downstream domain gap_classes
+        (50-way), gap_base and gap_new (25-way), gap_scenes.
     """
     model = clip_package().model.build_model(tiny.state_dict(path)).float().eval()
     latents = sample(count, HELD_OUT_SEED)

@@ -3,10 +3,11 @@
     <root>/causal_shapes/<digest of the knobs>/images/<class>/<split>_<number>.png, split.json, manifest.jsonl
     <root>/digits/<digest>/images/<class>/<number>.png, split.json
 
-`manifest.jsonl` holds every picture's latents, so that the truth under any intervention can be rendered (`latents_of`).
-A folder is written under a temporary name and renamed, so it is complete or absent; of two processes that write at once,
-one wins and the other uses its result.
+`manifest.jsonl` holds every picture's latents, so that the truth under any intervention can be rendered
+(`latents_of`). A folder is written under a temporary name and renamed, so it is complete or absent; of two processes
+that write at once, one wins and the other uses its result.
 """
+
 import contextlib
 import hashlib
 import json
@@ -124,9 +125,11 @@ def _write_shapes(folder: Path, knobs: Knobs) -> None:
             latents, split[part] = split_latents(part, knobs), []
             for start in range(0, len(latents), 256):
                 chunk = latents[start : start + 256]
-                paths = [f"{_slug(CLASSES[row['label']])}/{part}_{int(row['noise_index']) % 10**6:04d}.png" for row in chunk]
+                names = [CLASSES[label] for label in chunk["label"]]
+                numbers = (chunk["noise_index"] % 10**6).tolist()
+                paths = [f"{_slug(name)}/{part}_{number:04d}.png" for name, number in zip(names, numbers)]
                 _save_pictures(folder, paths, render(chunk, domain))
-                split[part] += [[p, int(row["label"]), CLASSES[row["label"]]] for p, row in zip(paths, chunk)]
+                split[part] += [list(item) for item in zip(paths, chunk["label"].tolist(), names)]
                 manifest.writelines(json.dumps(_record(p, part, row)) + "\n" for p, row in zip(paths, chunk))
     _write_json(folder / "knobs.json", {**asdict(knobs), "version": VERSION})
     _write_json(folder / SPLIT_FILE, split)
@@ -136,7 +139,8 @@ def _record(path: str, split: str, row: np.void) -> dict:
     label, scene = int(row["label"]), int(row["scene"])
     latents = {name: row[name].tolist() for name in LATENTS.names or ()}
     return {"path": path, "split": split, "class": CLASSES[label], "scene": SCENES[scene],
-            "aligned": bool(TIED_SCENE[label] == scene), "colour": COLOURS[row["colour"]], "latents": latents}  # fmt: skip
+            "aligned": bool(TIED_SCENE[label] == scene), "colour": COLOURS[row["colour"]],
+            "latents": latents}  # fmt: skip
 
 
 def _write_digits(folder: Path) -> None:

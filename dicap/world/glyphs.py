@@ -1,9 +1,10 @@
 """Digits drawn from the fonts that matplotlib ships: what the tiny CLIP learns digits from. It never sees handwriting.
 
 A glyph is kept as a signed distance field, bent by an affine map and a smooth displacement, cut at a random stroke
-thickness, and mostly taken down to 8 x 8 and up again, the look of scikit-learn's bitmaps of real handwriting (which the
-dataset `Digits` tests on). `enlarge` is the way up, the same for both.
+thickness, and mostly taken down to 8 x 8 and up again, the look of scikit-learn's bitmaps of real handwriting (which
+the dataset `Digits` tests on). `enlarge` is the way up, the same for both.
 """
+
 import functools
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import torch.nn.functional as F
 
 from dicap.world.render import SIZE
 
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Oblique", "DejaVuSerif",
-         "DejaVuSerif-Italic", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "STIXGeneralBolIta",
-         "cmr10", "cmss10", "cmtt10", "cmb10")  # fmt: skip
+FONTS = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Oblique", "DejaVuSerif",
+    "DejaVuSerif-Italic", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol",
+    "STIXGeneralBolIta", "cmr10", "cmss10", "cmtt10", "cmb10",
+)  # fmt: skip
 FIELD = 64  # px, the distance fields; a glyph is 40 px high in them
 
 
@@ -43,6 +46,7 @@ def draw_digits(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _bend(count: int, rng: np.random.Generator) -> torch.Tensor:
     """(B, 64, 64, 2) sampling grid: rotation, shear, unequal scales, shift and a smooth random displacement."""
+
     def draw(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, count)
 
@@ -51,7 +55,8 @@ def _bend(count: int, rng: np.random.Generator) -> torch.Tensor:
     cos, sin = np.cos(turn), np.sin(turn)
     forward = np.stack([np.stack([wide * cos, wide * (shear * cos - sin)], -1),
                         np.stack([high * sin, high * (shear * sin + cos)], -1)], -2)  # fmt: skip
-    theta = np.concatenate([np.linalg.inv(forward), np.stack([draw(-0.08, 0.08), draw(-0.08, 0.08)], -1)[..., None]], -1)
+    shift = np.stack([draw(-0.08, 0.08), draw(-0.08, 0.08)], -1)
+    theta = np.concatenate([np.linalg.inv(forward), shift[..., None]], -1)
     grid = F.affine_grid(torch.from_numpy(theta.astype(np.float32)), [count, 1, SIZE, SIZE], align_corners=False)
     size = draw(0.0, 0.09)[:, None, None, None]
     coarse = torch.from_numpy((rng.standard_normal((count, 2, 5, 5)) * size).astype(np.float32))
@@ -99,7 +104,8 @@ def _fields() -> np.ndarray:
             glyph = page.crop(page.getbbox())
             height, width = 160, max(8, round(glyph.width * 160 / glyph.height))
             page = Image.new("L", (4 * FIELD, 4 * FIELD))
-            page.paste(glyph.resize((width, height), Image.Resampling.BICUBIC), ((4 * FIELD - width) // 2, (4 * FIELD - height) // 2))
+            corner = (4 * FIELD - width) // 2, (4 * FIELD - height) // 2
+            page.paste(glyph.resize((width, height), Image.Resampling.BICUBIC), corner)
             inside = np.asarray(page) > 127
             distance = (distance_transform_edt(~inside) - distance_transform_edt(inside)) / 4
             out[row, digit] = distance[2::4, 2::4]

@@ -1,4 +1,5 @@
 """The world at a glance.   python -m dicap.world grid docs/world_grid.png"""
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -9,7 +10,7 @@ LEFT, GAP, HEAD = 150, 4, 26  # px
 
 
 def draw(seed: int = 7) -> Image.Image:
-    """Scenes x shapes with every class in it; interventions on the class and on the scene; the benchmark's domain gap."""
+    """Scenes x shapes with every class; interventions on class and scene; the benchmark's domain gap."""
     count = len(SHAPES)
     rows = []
     for number, scene in enumerate(SCENES):
@@ -22,7 +23,8 @@ def draw(seed: int = 7) -> Image.Image:
              ("do(scene=...)", counterfactual(facts, do(scene=(facts["scene"] + 3) % len(SCENES)))),
              ("in the benchmark", render(facts, DOWNSTREAM)))  # fmt: skip
     return _page([("Every shape (columns) in every scene (rows); the five patterns along the diagonals", rows),
-                  ("The same ten pictures under interventions, and as the benchmark's camera sees them", list(pairs))])  # fmt: skip
+                  ("The same ten pictures under interventions, and as the benchmark's camera sees them",
+                   list(pairs))])  # fmt: skip
 
 
 def _page(parts: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> Image.Image:

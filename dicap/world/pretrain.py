@@ -1,12 +1,14 @@
-"""Contrastive pretraining of the tiny CLIP on CausalShapes and drawn digits (Radford et al. 2021, arXiv 2103.00020, fig. 3).
+"""Contrastive pretraining of the tiny CLIP on CausalShapes and drawn digits (Radford 2021, arXiv 2103.00020, fig. 3).
 
     python -m dicap.world pretrain --out tiny.safetensors [--pairs 1200000] [--seed 1] [--work DIR]
 
 A batch is three quarters pictures of the world, class and scene independent, and one quarter drawn digits, each with a
-random caption. Pairs where the caption also fits another picture are left out of the denominators (captions.describes).
-Everything drawn depends on (seed, step) alone; the run resumes from its working folder. The output, fp16 with an exponential
-moving average of the weights, is rewritten at every evaluation, so an unfinished run leaves a usable, weaker file.
+random caption. Pairs where the caption also fits another picture are left out of the denominators
+(captions.describes). Everything drawn depends on (seed, step) alone; the run resumes from its working folder. The
+output, fp16 with an exponential moving average of the weights, is rewritten at every evaluation, so an unfinished run
+leaves a usable, weaker file.
 """
+
 import json
 import logging
 import math
@@ -90,7 +92,7 @@ class Batches(torch.utils.data.Dataset):
 
 
 def _zoom(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Half of the pictures mirrored at random and cut to a square of 60 to 100 % of the width, as few-shot training does."""
+    """Half of the pictures cut to 60 to 100 % of the width and mirrored at random, as few-shot training does."""
     out = images.clone()
     for row in np.flatnonzero(rng.random(len(images)) < 0.5):
         side = int(rng.integers(38, SIZE + 1))
@@ -118,7 +120,7 @@ def build(words: int) -> torch.nn.Module:
 
 
 def encode_text(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """CLIP.encode_text on (B, L) tokens at given positions instead of 77 padded ones; equal to it where positions are 0..L-1."""
+    """CLIP.encode_text on (B, L) tokens at given (B, L) positions; equal to CLIP's own where these are 0..L-1."""
     x = model.token_embedding(tokens) + model.positional_embedding[positions]
     mask = model.transformer.resblocks[0].attn_mask[: x.shape[1], : x.shape[1]]
     x = x.permute(1, 0, 2)
@@ -130,8 +132,10 @@ def encode_text(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.T
     return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
 
 
-def contrastive(model: torch.nn.Module, images: torch.Tensor, texts: torch.Tensor, ignore: torch.Tensor) -> torch.Tensor:
-    """Symmetric InfoNCE of (B, e) features; pairs in `ignore` (B images, B captions) are left out of both denominators."""
+def contrastive(
+    model: torch.nn.Module, images: torch.Tensor, texts: torch.Tensor, ignore: torch.Tensor
+) -> torch.Tensor:
+    """Symmetric InfoNCE of (B, e) features without the pairs in `ignore` (B images, B captions)."""
     f, text = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     logits = (model.logit_scale.exp() * f @ text.T).masked_fill(ignore, -1e4)
     target = torch.arange(len(f), device=f.device)
@@ -160,8 +164,9 @@ def pretrain(out: Path, work: Path, recipe: Recipe, *, minutes: float = math.inf
     for batch in loader:
         losses.append(run.train_step([part.to(device) for part in batch]))
         if run.step % 50 == 0:
-            log.info("step %d/%d loss %.3f scale %.1f lr %.2e %.0f pairs/s", run.step, recipe.steps, np.mean(losses[-50:]),
-                     run.model.logit_scale.exp().item(), run.lr(), recipe.batch * len(losses) / (time.monotonic() - began))
+            speed = recipe.batch * len(losses) / (time.monotonic() - began)
+            values = run.step, recipe.steps, np.mean(losses[-50:]), run.model.logit_scale.exp().item(), run.lr(), speed
+            log.info("step %d/%d loss %.3f scale %.1f lr %.2e %.0f pairs/s", *values)
         if run.step % check_every == 0 or run.step == recipe.steps:
             figures = run.checkpoint(out, work, float(np.mean(losses[-check_every:])))
         if time.monotonic() - began > 60 * minutes:
@@ -223,9 +228,14 @@ class _Run:
                  "step": self.step, "seconds": self.seconds}  # fmt: skip
         torch.save(state, work / "state.tmp")
         os.replace(work / "state.tmp", work / "state.pt")
-        about = {"pairs": str(self.step * self.recipe.batch), "seconds": f"{self.seconds:.0f}", "recipe": json.dumps(asdict(self.recipe)),
-                 "versions": json.dumps({"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}),
-                 "complete": str(self.step == self.recipe.steps).lower()}  # fmt: skip
+        versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+        about = {
+            "pairs": str(self.step * self.recipe.batch),
+            "seconds": f"{self.seconds:.0f}",
+            "recipe": json.dumps(asdict(self.recipe)),
+            "versions": json.dumps(versions),
+            "complete": str(self.step == self.recipe.steps).lower(),
+        }
         weights = {key: value.float() if value.is_floating_point() else value for key, value in self.average.items()}
         rows = weights["token_embedding.weight"]
         full = torch.zeros(tiny.VOCABULARY, rows.shape[1], device=rows.device)

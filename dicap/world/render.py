@@ -1,9 +1,10 @@
 """Pictures of CausalShapes: signed distance functions over a textured scene, vectorised over a batch.
 
-An object is the set where its shape's distance function is negative; its pattern chooses between two tones of its colour;
-a soft halo sets it off from a scene of its own colour. `render` is deterministic and independent of batching, `counterfactual`
-renders the truth under an intervention. Measured throughput: docs/world.md.
+An object is the set where its shape's distance function is negative; its pattern chooses between two tones of its
+colour; a soft halo sets it off from a scene of its own colour. `render` is deterministic and independent of batching,
+`counterfactual` renders the truth under an intervention. Measured throughput: docs/world.md.
 """
+
 import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -18,14 +19,14 @@ CHUNK = 32  # images at a time, so that the working set stays in the processor's
 
 
 class Domain(NamedTuple):
-    """How the camera sees the world: contrast around mid-grey and the standard deviation of sensor noise, both in [0, 1]."""
+    """How the camera sees the world: contrast around mid-grey, standard deviation of sensor noise; both in [0, 1]."""
 
     contrast: float = 1.0
     noise: float = 0.03
 
 
 PRETRAIN = Domain(1.0, 0.03)  # what the tiny CLIP was shown
-DOWNSTREAM = Domain(0.7, 0.25)  # the default of the benchmark's pictures: a gap that leaves room to learn, see docs/world.md
+DOWNSTREAM = Domain(0.7, 0.25)  # the benchmark's pictures: a gap that leaves room to learn, see docs/world.md
 
 # Two tones a colour, in the order of causal.COLOURS: the object's own and the one that its pattern is drawn in.
 TONES = np.array([
@@ -42,7 +43,7 @@ def render(latents: np.ndarray, domain: Domain = PRETRAIN) -> np.ndarray:
 
 
 def counterfactual(latents: np.ndarray, action: Mapping[str, object], domain: Domain = PRETRAIN) -> np.ndarray:
-    """What the same camera would have seen under an intervention: counterfactual(latents, do(scene="sand")) -> (B, 64, 64, 3)."""
+    """What the same camera would have seen: counterfactual(latents, do(scene="sand")) -> (B, 64, 64, 3) uint8."""
     return render(intervene(latents, action), domain)
 
 

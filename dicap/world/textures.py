@@ -1,8 +1,9 @@
-"""The eight scenes as large periodic textures, computed once a process from fixed seeds; a picture shows a 64 px window.
+"""The eight scenes as large periodic textures, computed once a process; a picture shows a window of 64 px.
 
-`tiles()` is the only public name. The scene's phase (latents: scene_phase) is the window's corner, so two pictures of one
-scene differ as two photographs of one lawn do.
+`tiles()` is the only public name. The scene's phase (latents: scene_phase) is the window's corner, so two pictures of
+one scene differ as two photographs of one lawn do.
 """
+
 import functools
 
 import numpy as np
@@ -14,7 +15,7 @@ TILE = 256  # px, the period of a texture
 
 @functools.lru_cache(maxsize=1)
 def tiles(window: int = 64) -> np.ndarray:
-    """(8, 3, TILE + window, TILE + window) float32 in [0, 1]: every scene, wrapped so that any window can be cut out."""
+    """(8, 3, TILE + window, TILE + window) float32 in [0, 1]: every scene, wrapped so that any window can be cut."""
     makers = {"grass": _grass, "sand": _sand, "water": _water, "snow": _snow, "brick": _brick, "wood": _wood,
               "gravel": _gravel, "lava": _lava}  # fmt: skip
     stack = np.stack([np.clip(makers[name](), 0, 1) for name in SCENES])  # (8, TILE, TILE, 3)
@@ -69,7 +70,8 @@ def _brick() -> np.ndarray:
     y, x = _grid()
     row = y // 16
     across = (x + 16 * (row % 2)) % TILE
-    shade = np.random.Generator(np.random.Philox(key=10)).uniform(-1.2, 1.2, (TILE // 16, TILE // 32))[row, across // 32]
+    shades = np.random.Generator(np.random.Philox(key=10)).uniform(-1.2, 1.2, (TILE // 16, TILE // 32))
+    shade = shades[row, across // 32]
     wall = _ramp(shade + 0.35 * _noise(11, 0.8, 0.8), (0.38, 0.12, 0.08), (0.72, 0.33, 0.22))
     mortar = ((y % 16 < 2) | (across % 32 < 2))[..., None]
     return np.where(mortar, _ramp(0.4 * _noise(12, 1, 1), (0.66, 0.63, 0.58), (0.80, 0.77, 0.72)), wall)

@@ -1,4 +1,5 @@
 """A run's configuration and a small data folder in the true layout of the standard benchmark."""
+
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def make_cfg():
 
 @pytest.fixture
 def caltech(tmp_path):
-    """caltech-101/ with five classes, 6/3/2 images each, label order as the published split has it (upper case first)."""
+    """caltech-101/ with five classes, 6/3/2 images each, label order as in the published split (upper case first)."""
     names = ["face", "leopard", "motorbike", "accordion", "airplane"]
     folders = ["Faces", "Leopards", "Motorbikes", "accordion", "airplanes"]
     folder = tmp_path / "caltech-101"

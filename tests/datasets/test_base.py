@@ -1,4 +1,5 @@
 """Reading, counts, the few-shot draw, its cache, base and new classes, and data that must be refused."""
+
 import json
 import os
 import random
@@ -36,7 +37,11 @@ def textbook_draw(split, shots, seed):
 
 
 def items_of(dataset):
-    return [(os.path.relpath(d.impath, dataset.image_dir), d.label, d.classname) for part in (dataset.train_x, dataset.val) for d in part]
+    return [
+        (os.path.relpath(d.impath, dataset.image_dir), d.label, d.classname)
+        for part in (dataset.train_x, dataset.val)
+        for d in part
+    ]
 
 
 def test_reads_the_true_layout(caltech, small, make_cfg):
@@ -65,7 +70,10 @@ def test_draw_is_coops(caltech, small, make_cfg, shots, seed):
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"shots{case['shots']}-seed{case['seed']}")
 def test_draw_is_the_golden_one(case):
-    split = {part: [(f"{part}/{i}.png", i * 7 % 3, "abc"[i * 7 % 3]) for i in range(size)] for part, size in GOLDEN["sizes"].items()}
+    split = {
+        part: [(f"{part}/{i}.png", i * 7 % 3, "abc"[i * 7 % 3]) for i in range(size)]
+        for part, size in GOLDEN["sizes"].items()
+    }
     drawn = base.few_shot({**split, "test": []}, case["shots"], case["seed"])
     assert {part: [item[0] for item in drawn[part]] for part in ("train", "val")} == case["drawn"]
 

@@ -1,4 +1,5 @@
 """Every registered dataset: facts that hold for all of them. The embedded ones are also written and read in full."""
+
 import importlib
 import json
 import os
@@ -97,7 +98,9 @@ def test_every_knob_has_its_own_pictures(make_cfg, root):
 
     tiny = {"PER_CLASS_TRAIN": 1, "PER_CLASS_VAL": 1, "PER_CLASS_TEST": 1}
     changed = [{}, {"RHO": 0.5}, {"CONTRAST": 1.0}, {"NOISE": 0.0}, {"WORLD_SEED": 3}, {"PER_CLASS_TEST": 2}]
-    folders = {CausalShapes(make_cfg(CausalShapes, root, 1, 1, "all", **{**tiny, **knobs})).dataset_dir for knobs in changed}
+    folders = {
+        CausalShapes(make_cfg(CausalShapes, root, 1, 1, "all", **{**tiny, **knobs})).dataset_dir for knobs in changed
+    }
     assert len(folders) == len(changed)
 
 

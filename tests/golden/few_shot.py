@@ -2,9 +2,10 @@
 
     python tests/golden/few_shot.py > tests/golden/few_shot.json
 
-Origin: DatasetBase.generate_fewshot_dataset of Dassl.pytorch (c61a1b5) as CoOp's datasets call it: `random.seed(seed)`, train
-with n shots, val with min(n, 4), classes in the order of their first item.
+Origin: DatasetBase.generate_fewshot_dataset of Dassl.pytorch (c61a1b5) as CoOp's datasets call it:
+`random.seed(seed)`, train with n shots, val with min(n, 4), classes in the order of their first item.
 """
+
 import json
 import random
 

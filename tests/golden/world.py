@@ -4,6 +4,7 @@
 
 Run it again only together with a new dicap.world.files.VERSION: reported numbers rest on these pictures.
 """
+
 import json
 
 from dicap import world

@@ -1,4 +1,5 @@
 """Captions say what is true, and `describes` knows which other pictures they fit."""
+
 import numpy as np
 import pytest
 
@@ -13,7 +14,9 @@ def rng():
 
 
 def test_captions_say_exactly_what_they_claim(rng):
-    facts = np.concatenate([captions.facts_of_world(world.sample(600, 1)), captions.facts_of_digits(np.arange(100) % 10)])
+    facts = np.concatenate(
+        [captions.facts_of_world(world.sample(600, 1)), captions.facts_of_digits(np.arange(100) % 10)]
+    )
     written = captions.write(facts, rng)
     tables = (world.PATTERNS, world.SHAPES, world.COLOURS, world.SCENES, captions.DIGITS)
     for text, says, fact in zip(written.texts, written.says, facts):
@@ -26,15 +29,18 @@ def test_captions_say_exactly_what_they_claim(rng):
 
 def test_downstream_templates_are_among_them(rng):
     facts = captions.facts_of_world(world.sample(2000, 2))
-    texts = set(captions.write(facts, rng).texts) | set(captions.write(captions.facts_of_digits(np.arange(200) % 10), rng).texts)
+    texts = set(captions.write(facts, rng).texts) | set(
+        captions.write(captions.facts_of_digits(np.arange(200) % 10), rng).texts
+    )
     assert sum(captions.TEMPLATE.format(name) in texts for name in world.CLASSES) > 40
     assert all(captions.DIGIT_TEMPLATE.format(name) in texts for name in captions.DIGITS)
     assert all(captions.SCENE_TEMPLATE.format(name) in texts for name in world.SCENES)
 
 
 def test_describes():
-    latents = world.intervene(world.sample(4, 1), world.do({"class": ["striped star", "striped star", "plain star", "dotted fish"]},
-                                                         scene=["sand", "grass", "sand", "sand"]))  # fmt: skip
+    classes = ["striped star", "striped star", "plain star", "dotted fish"]
+    scenes = ["sand", "grass", "sand", "sand"]
+    latents = world.intervene(world.sample(4, 1), world.do({"class": classes, "scene": scenes}))
     facts = np.concatenate([captions.facts_of_world(latents), captions.facts_of_digits(np.array([1]))])
     says = facts.copy()
     says[0, [3, 4]] = -1  # "striped star"

@@ -1,4 +1,5 @@
 """The embedded datasets on disk: layout, manifest, two writers at once, a writer that fails."""
+
 import json
 import subprocess
 import sys
@@ -62,13 +63,18 @@ def test_a_second_call_writes_nothing(folder, monkeypatch):
 
 
 def test_two_processes_at_once(tmp_path):
-    code = ("import sys; from dicap import world; k = world.Knobs(per_class_train=2, per_class_val=1, per_class_test=2);"
-            "print(world.write_causal_shapes(sys.argv[1], k))")  # fmt: skip
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    code = """import sys; from dicap import world
+knobs = world.Knobs(per_class_train=2, per_class_val=1, per_class_test=2)
+print(world.write_causal_shapes(sys.argv[1], knobs))"""
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     printed = {run.communicate(timeout=120)[0].strip() for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
     assert len(printed) == 1
-    assert [p.name for p in (tmp_path / "causal_shapes").iterdir()] == [Path(printed.pop()).name]  # no temporary folder stays
+    left = [p.name for p in (tmp_path / "causal_shapes").iterdir()]
+    assert left == [Path(printed.pop()).name]  # no temporary folder stays
     assert len(list(tmp_path.rglob("*.png"))) == 250
 
 

@@ -1,4 +1,5 @@
 """The shipped weights: form, honesty of the card, and the goals on pictures never seen."""
+
 import hashlib
 import json
 import re
@@ -65,7 +66,8 @@ def test_the_benchmark_leaves_room(figures):
 def test_the_cards_figures_are_these(figures):
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", CARD.read_text(), re.M))
     assert set(rows) == set(figures)
-    assert all(abs(float(rows[name]) - value) < 6 for name, value in figures.items())  # 600 pictures: deviation 2 points
+    far = {name: value for name, value in figures.items() if abs(float(rows[name]) - value) > 8}
+    assert not far  # of 600 pictures, 300 in each half: a standard deviation of up to 3 points
 
 
 def test_round_trip(weights, tmp_path):
