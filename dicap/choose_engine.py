@@ -19,10 +19,10 @@ INSTALL_DASSL = 'pip install --no-deps "git+https://github.com/KaiyangZhou/Dassl
 
 _PROBE = """
 import json, os, sys, tempfile
+import torch
 sys.path[:] = json.loads(sys.argv[1])
 step = "importing it"
 try:
-    import torch
     import dassl.data, dassl.engine, dassl.evaluation
     from dassl.config import get_cfg_default
     from dassl.optim import build_lr_scheduler, build_optimizer
@@ -40,7 +40,10 @@ try:
         load_checkpoint(os.path.join(folder, "model.pth.tar-1"))
     cause = ""
 except BaseException as error:
-    cause = f"{step} failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    cause = f"{step} failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    way_out = f"pip install {missing}" if missing else "install a torch that it can run on (torch < 2.6)"
+    cause = f"on torch {torch.__version__}, {cause} (way out: {way_out})"
 print("DICAP " + json.dumps(cause))
 """
 
@@ -79,18 +82,17 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
     if choice == "builtin":
         return _use_builtin(reason)
     place = _installed_dassl()
-    cause = _why_not(place, json.dumps(sys.path)) if place else "no Dassl is installed"
+    cause = _why_not(place, json.dumps(sys.path)) if place else f"no Dassl is installed (way out: {INSTALL_DASSL})"
     if not cause:
         os.environ["DICAP_ENGINE"] = "dassl"
         return EngineChoice("dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here")
     if choice == "dassl":
-        raise EngineError(f"Dassl cannot be the engine: {cause}. Use --engine builtin, or "
-                          + (f"install it: {INSTALL_DASSL}" if not place else "a torch that it can run on (torch < 2.6)"))
+        raise EngineError(f"Dassl cannot be the engine: {cause}. Or use --engine builtin")
     return _use_builtin(cause)
 
 
 def _use_builtin(reason: str) -> EngineChoice:
-    importlib.import_module("dicap.engine")
+    importlib.import_module("dicap.engine").install()
     return EngineChoice("builtin", reason)
 
 
@@ -128,4 +130,4 @@ def _why_not(place: str, path: str) -> str:
     if not answers:
         return f"the installed Dassl ({place}) ended Python with code {done.returncode}"
     cause = json.loads(answers[-1].removeprefix("DICAP "))
-    return f"with the installed Dassl ({place}), {cause}" if cause else ""
+    return f"the installed Dassl ({place}) cannot run: {cause}" if cause else ""

@@ -1,9 +1,9 @@
 """The built-in engine: answers to the names of Dassl.pytorch 0.6.3 (KaiyangZhou, MIT) where no Dassl can run.
 
-`import dicap.engine` puts a finder in front of all others, so that `import dassl.data.datasets` gives the very module object
-of `dicap.engine.data.datasets`: one copy, one registry. The choice travels to child processes in the environment variable
-DICAP_ENGINE. Own code throughout; what is added to Dassl's behaviour: checkpoints that hold no code, atomic writes, bit-exact
-resume, a log that can be closed.
+`import dicap.engine` puts a finder in front of all others, so that `import dassl.data.datasets` gives the very module
+object of `dicap.engine.data.datasets`: one copy, one registry. The choice travels to child processes in the environment
+variable DICAP_ENGINE. Own code throughout; what is added to Dassl's behaviour: checkpoints that hold no code, atomic
+writes, bit-exact resume, a log that can be closed.
 
     python -m dicap.engine train.py ...        runs another repository's script, unmodified, on this engine
 """
@@ -34,8 +34,8 @@ class DasslFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         if importlib.util.find_spec(_real_name(fullname)) is None:
             raise ModuleNotFoundError(
-                f"the built-in engine of DiCap has no module {fullname}: it covers what prompt learning needs. Code that needs "
-                "it runs on Dassl.pytorch itself (DICAP_ENGINE=dassl, with a torch that Dassl can run on)", name=fullname)
+                f"the built-in engine of DiCap has no module {fullname}: it covers what prompt learning needs. Code "
+                "that needs it runs on Dassl.pytorch itself (DICAP_ENGINE=dassl, with a torch that Dassl can run on)", name=fullname)
         return importlib.machinery.ModuleSpec(fullname, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
@@ -69,8 +69,8 @@ def install() -> None:
     other = sys.modules.get("dassl")
     if other is not None and other is not sys.modules[__name__]:
         raise ImportError(
-            f"another dassl is imported already, from {getattr(other, '__file__', None) or 'an unknown place'}: the built-in "
-            "engine cannot stand beside it. Import dicap before anything that imports dassl, or set DICAP_ENGINE=dassl")
+            f"another dassl is imported already, from {getattr(other, '__file__', None) or 'an unknown place'}: the "
+            "built-in engine cannot stand beside it. Import dicap before anything that imports dassl, or set DICAP_ENGINE=dassl")
     if not is_installed():
         sys.meta_path.insert(0, FINDER)
     os.environ["DICAP_ENGINE"] = "builtin"

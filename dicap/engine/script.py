@@ -1,7 +1,9 @@
-"""The script that `python -m dicap.engine` runs, as the module __main__: in this process, and again in its spawned children.
+"""The script that `python -m dicap.engine` runs, as the module __main__: in this process, and again in its spawned
+children.
 
-multiprocessing starts a child by importing the parent's main module by the name in __main__.__spec__. That name is this file's,
-so that a spawned or forkserver child imports dicap.engine, and with it the finder, before the script's own imports.
+multiprocessing starts a child by importing the parent's main module by the name in __main__.__spec__. That name is this
+file's, so that a spawned or forkserver child imports dicap.engine, and with it the finder, before the script's own
+imports.
 """
 import importlib.machinery
 import importlib.util

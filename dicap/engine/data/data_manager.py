@@ -21,25 +21,26 @@ def build_data_loader(
     cfg: Any, sampler_type: str = "SequentialSampler", data_source: Any = None, batch_size: int = 64, n_domain: int = 0,
     n_ins: int = 2, tfm: Any = None, is_train: bool = True, dataset_wrapper: Callable[..., Any] | None = None,
 ) -> "DataLoader[Any]":
-    """A loader over a list of Datum. Only in training is an incomplete last batch dropped, and only if there is a whole one.
+    """A loader over a list of Datum. Only in training is an incomplete last batch dropped, and only if there is a whole
+    one.
 
-    Workers, if any, start anew each epoch, seeded from torch's generator: kept alive they would carry random states that no
-    resume file can hold.
+    Workers, if any, start anew each epoch, seeded from torch's generator: kept alive they would carry random states
+    that no resume file can hold.
 
     Raises:
         ValueError: no items.
     """
     if not data_source:
-        raise ValueError(f"{cfg.DATASET.NAME}: no items for {'training' if is_train else 'validation or test'}; is DATASET.ROOT "
-                         "right and the split file complete?")
+        raise ValueError(f"{cfg.DATASET.NAME}: no items for {'training' if is_train else 'validation or test'}; is "
+                         "DATASET.ROOT right and the split file complete?")
     sampler = build_sampler(sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins)
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
     loader = DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=cfg.DATALOADER.NUM_WORKERS,
                         drop_last=is_train and len(data_source) >= batch_size,
                         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA)
     if len(loader) == 0:
-        raise ValueError(f"{cfg.DATASET.NAME}: {sampler_type} makes no batch of {batch_size} from {len(data_source)} items; lower "
-                         "the batch size")
+        raise ValueError(f"{cfg.DATASET.NAME}: {sampler_type} makes no batch of {batch_size} from {len(data_source)} "
+                         "items; lower the batch size")
     return loader
 
 
@@ -104,8 +105,8 @@ class DataManager:
 class DatasetWrapper(Dataset[dict[str, Any]]):
     """Items as dicts: img, label, domain, impath, index.
 
-    With several transforms also img2, img3 ...; with K_TRANSFORMS > 1 (training only) each of them is a list of K views; with
-    RETURN_IMG0 also img0, the image without augmentation. Without a transform img is the PIL image.
+    With several transforms also img2, img3 ...; with K_TRANSFORMS > 1 (training only) each of them is a list of K
+    views; with RETURN_IMG0 also img0, the image without augmentation. Without a transform img is the PIL image.
 
     Raises:
         ValueError: K_TRANSFORMS > 1 without a transform.

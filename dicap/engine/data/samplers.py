@@ -21,7 +21,8 @@ class _GroupSampler(Sampler[int]):
 
 
 class RandomDomainSampler(_GroupSampler):
-    """Each batch holds batch_size / n_domain random items of each of n_domain random domains; ends when a domain runs short.
+    """Each batch holds batch_size / n_domain random items of each of n_domain random domains; ends when a domain runs
+    short.
 
     Args:
         data_source: items with a `domain`.
@@ -34,8 +35,8 @@ class RandomDomainSampler(_GroupSampler):
         self.domains = list(self.domain_dict)
         self.n_domain = n_domain if n_domain and n_domain > 0 else len(self.domains)
         if self.n_domain > len(self.domains) or batch_size % self.n_domain:
-            raise ValueError(f"{self.n_domain} domains in a batch of {batch_size}: the dataset has {len(self.domains)} domains, "
-                             "and the batch size must be a multiple of those in a batch")
+            raise ValueError(f"{self.n_domain} domains in a batch of {batch_size}: the dataset has {len(self.domains)} "
+                             "domains, and the batch size must be a multiple of those in a batch")
         self.n_img_per_domain = batch_size // self.n_domain
         self.length = len(list(iter(self)))
 
@@ -75,8 +76,8 @@ class RandomClassSampler(_GroupSampler):
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins
         if not 1 <= self.ncls_per_batch <= len(self.index_dic):
-            raise ValueError(f"a batch of {batch_size} with N_INS {n_ins} takes {self.ncls_per_batch} classes; the dataset has "
-                             f"{len(self.index_dic)}, and one is the least")
+            raise ValueError(f"a batch of {batch_size} with N_INS {n_ins} takes {self.ncls_per_batch} classes; the "
+                             f"dataset has {len(self.index_dic)}, and one is the least")
         self.length = len(list(iter(self)))
 
     def __iter__(self) -> Iterator[int]:
@@ -120,5 +121,5 @@ def build_sampler(
         return SeqDomainSampler(data_source, batch_size)
     if sampler_type == "RandomClassSampler":
         return RandomClassSampler(data_source, batch_size, n_ins)
-    raise ValueError(f"sampler {sampler_type}: there are RandomSampler, SequentialSampler, RandomDomainSampler, SeqDomainSampler, "
-                     "RandomClassSampler")
+    raise ValueError(f"sampler {sampler_type}: there are RandomSampler, SequentialSampler, RandomDomainSampler, "
+                     "SeqDomainSampler, RandomClassSampler")

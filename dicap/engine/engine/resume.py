@@ -1,8 +1,8 @@
 """Resume files: everything that a run needs to go on after an epoch as if it had never stopped.
 
-OUTPUT_DIR/resume/epoch-<n>.pt is written after each epoch, atomically; the newest two are kept, so that there is always a
-whole one. They are apart from the checkpoints model.pth.tar-<n>, which other programs read. Tensors, numbers and strings only:
-they load with weights_only=True.
+OUTPUT_DIR/resume/epoch-<n>.pt is written after each epoch, atomically; the newest two are kept, so that there is always
+a whole one. They are apart from the checkpoints model.pth.tar-<n>, which other programs read. Tensors, numbers and
+strings only: they load with weights_only=True.
 """
 import logging
 import os
@@ -56,12 +56,13 @@ def save_resume(folder: str | os.PathLike[str], state: dict[str, Any], epochs: i
 
 
 def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] | None:
-    """The newest whole resume file of a folder and its path; None where there is none. A damaged one is passed over, with a warning."""
+    """The newest whole resume file of a folder and its path; None where there is none. Damaged ones are passed over."""
     for path in _files(Path(folder)):
         try:
             return torch.load(path, map_location="cpu", weights_only=True), path
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-            _log.warning("the resume file %s is damaged (%s): going back to the one before", path, str(error).splitlines()[0])
+            cause = next(iter(str(error).splitlines()), type(error).__name__)
+            _log.warning("the resume file %s is damaged (%s): going back to the one before", path, cause)
     return None
 
 

@@ -3,9 +3,10 @@
     train: before_train (resume, TensorBoard) -> each epoch: before_epoch, run_epoch, after_epoch -> after_train (test)
 
 After each epoch everything that the rest depends on goes into a resume file (dicap.engine.engine.resume): a run that is
-killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. What a method needs
-beyond its registered models, it adds by resume_state and load_resume_state. Random numbers that before_train draws do not
-shift those of the epochs, so that a stage that is computed once and read from a cache later gives the same training.
+killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. What a method
+needs beyond its registered models, it adds by resume_state and load_resume_state. Random numbers that before_train
+draws do not shift those of the epochs, so that a stage that is computed once and read from a cache later gives the same
+training.
 """
 import datetime
 import logging
@@ -153,8 +154,8 @@ class TrainerBase:
             FloatingPointError: infinite or NaN.
         """
         if not torch.isfinite(loss).all():
-            raise FloatingPointError(f"the loss is {loss.detach().cpu().tolist()} in epoch {self.epoch + 1}: lower OPTIM.LR, or "
-                                     "use PREC fp32")
+            raise FloatingPointError(f"the loss is {loss.detach().cpu().tolist()} in epoch {self.epoch + 1}: lower "
+                                     "OPTIM.LR, or use PREC fp32")
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         """Clears gradients."""
@@ -200,7 +201,8 @@ class TrainerBase:
 
         Args:
             directory: OUTPUT_DIR of the run; empty loads nothing.
-            epoch: which checkpoint. None: the best one; where training kept none (TEST.FINAL_MODEL last_step), the last one.
+            epoch: which checkpoint. None: the best one; where training kept none (TEST.FINAL_MODEL last_step), the last
+                one.
 
         Raises:
             FileNotFoundError: no such checkpoint.
@@ -223,8 +225,8 @@ class TrainerBase:
             path = folder / (folder / "checkpoint").read_text(encoding="utf-8").splitlines()[0]
         if not path.exists():
             there = sorted(p.name for p in folder.glob("model*.pth.tar*"))
-            raise FileNotFoundError(f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check --model-dir and "
-                                    "--load-epoch, or train first")
+            raise FileNotFoundError(f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check "
+                                    "--model-dir and --load-epoch, or train first")
         return path
 
     # -- resume
@@ -517,8 +519,8 @@ class SimpleTrainer(TrainerBase):
     def _print_progress(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> None:
         left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
         print(f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
-              f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) {losses} "
-              f"lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}")
+              f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
+              f"{losses} lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}")
 
 
 class TrainerX(SimpleTrainer):

@@ -1,8 +1,8 @@
 """Learning-rate schedules by name, with warm-up. Stepped once an epoch.
 
-The warm-up does not shorten the schedule that follows: cosine over MAX_EPOCH = N epochs after W epochs of constant warm-up is
-LR/2 (1 + cos(pi (e - W) / N)) in epoch e >= W. The state of a schedule is plain numbers: it can be saved without pickling an
-object, and after loading it steers the optimiser of the new process.
+The warm-up does not shorten the schedule that follows: cosine over MAX_EPOCH = N epochs after W epochs of constant
+warm-up is LR/2 (1 + cos(pi (e - W) / N)) in epoch e >= W. The state of a schedule is plain numbers: it can be saved
+without pickling an object, and after loading it steers the optimiser of the new process.
 """
 from typing import Any
 

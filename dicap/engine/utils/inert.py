@@ -1,9 +1,9 @@
 """Reads the tensors and plain values of files written by others with pickle, without running anything that is in them.
 
-Published CoOp and CoCoOp checkpoints hold pickled optimiser and scheduler objects, which `torch.load(weights_only=True)`
-refuses. Here every global of the pickle becomes an inert Placeholder that only notes what it was given; the exceptions are
-the few functions that put a tensor together, and those are this file's own. Both of torch's formats are read: the zip archive
-(torch >= 1.6) and the stream before it.
+Published CoOp and CoCoOp checkpoints hold pickled optimiser and scheduler objects, which
+`torch.load(weights_only=True)` refuses. Here every global of the pickle becomes an inert Placeholder that only notes
+what it was given; the exceptions are the few functions that put a tensor together, and those are this file's own. Both
+of torch's formats are read: the zip archive (torch >= 1.6) and the stream before it.
 """
 import collections
 import io

@@ -1,7 +1,7 @@
 """The log: what the terminal shows also stands in OUTPUT_DIR/log.txt, where other repositories' parsers look for it.
 
-Library messages go through `logging` (logger "dicap"); setup_logger shows them on standard output as plain lines, so that
-they reach the log too. Progress bars go to the terminal alone.
+Library messages go through `logging` (logger "dicap"); setup_logger shows them on standard output as plain lines, so
+that they reach the log too. Progress bars go to the terminal alone.
 """
 import contextlib
 import logging
@@ -19,7 +19,8 @@ _library = logging.getLogger("dicap")
 
 
 class Logger:
-    """Standard output and a file at once; stands in for sys.stdout. A file that exists is continued: a resumed run has one log.
+    """Standard output and a file at once; stands in for sys.stdout. A file that exists is continued: a resumed run has
+    one log.
 
     Args:
         fpath: the log file; None writes to the console alone.

@@ -1,8 +1,8 @@
 """Checkpoints in the family's format, without code in them, and small functions over models.
 
-A checkpoint is OUTPUT_DIR/<model>/model.pth.tar-<epoch> with the keys state_dict, epoch (counted from 1), optimizer, scheduler
-and val_result; the text file `checkpoint` beside it names the last one. Ours load with weights_only=True; older ones that hold
-pickled objects are read by dicap.engine.utils.inert, which runs nothing.
+A checkpoint is OUTPUT_DIR/<model>/model.pth.tar-<epoch> with the keys state_dict, epoch (counted from 1), optimizer,
+scheduler and val_result; the text file `checkpoint` beside it names the last one. Ours load with weights_only=True;
+older ones that hold pickled objects are read by dicap.engine.utils.inert, which runs nothing.
 """
 import logging
 import os
@@ -146,8 +146,8 @@ def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.Path
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model ({error}): it was written with another configuration (backbone, number "
-                         "of context tokens, classes); use that one, or another folder") from error
+        raise ValueError(f"{path} does not fit the model ({error}): it was written with another configuration "
+                         "(backbone, number of context tokens, classes); use that one, or another folder") from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:

@@ -69,8 +69,8 @@ def check_choices(choices: Sequence[str]) -> None:
     """
     for choice in choices:
         if choice in _DASSL_ONLY:
-            raise ValueError(f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine carries only "
-                             f"{AVAI_CHOICES}; give DataManager a custom_tfm_train, or run on Dassl itself")
+            raise ValueError(f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine "
+                             f"carries only {AVAI_CHOICES}; give DataManager a custom_tfm_train, or run on Dassl itself")
         if choice not in AVAI_CHOICES:
             raise ValueError(f"INPUT.TRANSFORMS {choice}: there are {AVAI_CHOICES}")
 
