@@ -21,11 +21,21 @@ from dicap.world.causal import (
     intervene,
     sample,
 )
-from dicap.world.files import Knobs, data_root, latents_of, read_manifest, write_causal_shapes, write_digits
+from dicap.world.files import (
+    Knobs,
+    data_root,
+    latents_of,
+    read_knobs,
+    read_manifest,
+    rendered_truth,
+    write_causal_shapes,
+    write_digits,
+)
 from dicap.world.render import DOWNSTREAM, PRETRAIN, Domain, counterfactual, object_mask, render
 
 __all__ = [
     "CLASSES", "COLOURS", "DOWNSTREAM", "LATENTS", "PATTERNS", "PRETRAIN", "SCENES", "SHAPES", "TIED_SCENE", "Domain",
     "Knobs", "confound", "counterfactual", "data_root", "do", "intervene", "latents_of", "object_mask",
-    "read_manifest", "render", "sample", "write_causal_shapes", "write_digits",
+    "read_knobs",
+    "read_manifest", "render", "rendered_truth", "sample", "write_causal_shapes", "write_digits",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ def main() -> None:
     check = commands.add_parser("evaluate", help="held-out zero-shot figures of a weights file")
     check.add_argument("--weights", type=Path, help="default: the shipped file")
     check.add_argument("--count", type=int, default=4000, help="pictures of each domain (default %(default)s)")
+    check.add_argument("--card", action="store_true", help="also write the model card beside the weights")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.command == "grid":
@@ -32,9 +33,14 @@ def main() -> None:
         work = arguments.work or arguments.out.with_name(arguments.out.name + ".work")
         pretrain(arguments.out, work, Recipe(pairs=arguments.pairs, seed=arguments.seed), minutes=arguments.minutes)
     elif arguments.command == "evaluate":
+        from dicap.backbones import tiny
+        from dicap.world.card import write_card
         from dicap.world.evaluate import evaluate
 
-        print(json.dumps(evaluate(arguments.weights, arguments.count), indent=2))
+        figures = evaluate(arguments.weights, arguments.count)
+        print(json.dumps(figures, indent=2))
+        if arguments.card:
+            write_card(arguments.weights or tiny.PATH, figures)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from PIL import Image
 
 from dicap.world.captions import DIGITS
 from dicap.world.causal import CLASSES, COLOURS, LATENTS, SCENES, TIED_SCENE, confound, sample
-from dicap.world.render import DOWNSTREAM, Domain, render
+from dicap.world.render import DOWNSTREAM, Domain, counterfactual, render
 
 log = logging.getLogger(__name__)
 SPLIT_FILE, MANIFEST = "split.json", "manifest.jsonl"
@@ -117,6 +117,18 @@ def latents_of(folder: str | os.PathLike, paths: list[str]) -> np.ndarray:
     return out
 
 
+def read_knobs(folder: str | os.PathLike) -> Knobs:
+    """The knobs that a folder of CausalShapes was written with."""
+    stored = json.loads((Path(folder) / "knobs.json").read_text(encoding="utf-8"))
+    return Knobs(**{field.name: stored[field.name] for field in fields(Knobs)})
+
+
+def rendered_truth(folder: str | os.PathLike, paths: list[str], action: Mapping[str, object]) -> np.ndarray:
+    """(B, 64, 64, 3) uint8: the pictures at `paths` under an intervention (causal.do), by the same camera."""
+    knobs = read_knobs(folder)
+    return counterfactual(latents_of(folder, paths), action, Domain(knobs.contrast, knobs.noise))
+
+
 def _write_shapes(folder: Path, knobs: Knobs) -> None:
     split: dict[str, list] = {}
     domain = Domain(knobs.contrast, knobs.noise)
@@ -152,7 +164,7 @@ def _write_digits(folder: Path) -> None:
     data = load_digits()
     ink = (enlarge(torch.tensor(data.images / 16, dtype=torch.float32)).numpy() * 255 + 0.5).astype(np.uint8)
     paths = [f"{DIGITS[label]}/{number:04d}.png" for number, label in enumerate(data.target)]
-    _save_pictures(folder, paths, np.repeat(ink[..., None], 3, -1))
+    _save_pictures(folder, paths, np.repeat(ink[..., None], 3, -1), level=6)
     order = np.random.Generator(np.random.Philox(key=1797)).permutation(len(paths))
     split: dict[str, list] = {"train": [], "val": [], "test": []}
     for label, name in enumerate(DIGITS):
@@ -163,11 +175,12 @@ def _write_digits(folder: Path) -> None:
     _write_json(folder / SPLIT_FILE, split)
 
 
-def _save_pictures(folder: Path, paths: list[str], pictures: np.ndarray) -> None:
+def _save_pictures(folder: Path, paths: list[str], pictures: np.ndarray, level: int = 0) -> None:
+    """Level 0, no compression: sensor noise does not shrink, and reading is faster."""
     for path, picture in zip(paths, pictures):
         target = folder / "images" / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(target, compress_level=0)  # noise does not compress, and reading is faster
+        Image.fromarray(picture).save(target, compress_level=level)
 
 
 def _once(folder: Path, write: Callable[[Path], None]) -> Path:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
 from dicap.world import captions
+from dicap.world.card import write_card
 from dicap.world.causal import sample
 from dicap.world.evaluate import MEAN, STD, evaluate, summary
 from dicap.world.files import SEED_OFFSET
@@ -234,6 +235,7 @@ class _Run:
             "seconds": f"{self.seconds:.0f}",
             "recipe": json.dumps(asdict(self.recipe)),
             "versions": json.dumps(versions),
+            "device": f"{next(self.model.parameters()).device.type}, {torch.get_num_threads()} threads",
             "complete": str(self.step == self.recipe.steps).lower(),
         }
         weights = {key: value.float() if value.is_floating_point() else value for key, value in self.average.items()}
@@ -245,6 +247,8 @@ class _Run:
         with open(work / "log.jsonl", "a") as file:
             file.write(json.dumps({"step": self.step, "seconds": round(self.seconds), "loss": loss, **figures}) + "\n")
         log.info("step %d loss %.3f %s", self.step, loss, summary(figures))
+        if self.step == self.recipe.steps:
+            write_card(out, figures)
         return figures
 
     def load(self, state: dict) -> None:

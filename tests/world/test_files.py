@@ -43,6 +43,16 @@ def test_manifest_agrees_with_the_pictures(folder):
         world.latents_of(folder, ["nowhere.png"])
 
 
+def test_rendered_truth(folder):
+    records = world.read_manifest(folder)[::30]
+    paths = [str(folder / "images" / record["path"]) for record in records]
+    assert world.read_knobs(folder) == SMALL
+    unchanged = world.rendered_truth(folder, paths, world.do({"class": [record["class"] for record in records]}))
+    assert all(np.array_equal(np.asarray(Image.open(path)), picture) for path, picture in zip(paths, unchanged))
+    changed = world.rendered_truth(folder, paths, world.do({"class": "striped star"}))
+    assert (changed != unchanged).any((1, 2, 3)).sum() >= len(paths) - 1
+
+
 def test_splits_show_different_pictures_and_tie_only_training():
     parts = {part: files.split_latents(part, SMALL) for part in ("train", "val", "test")}
     drawn = np.concatenate([latents["noise_index"] for latents in parts.values()])
@@ -92,7 +102,7 @@ def test_the_second_writer_uses_the_firsts(tmp_path, monkeypatch):
 
 
 def test_a_failed_writer_leaves_nothing(tmp_path, monkeypatch):
-    def fail(folder, paths, pictures):
+    def fail(*arguments):
         raise OSError("disk full")
 
     monkeypatch.setattr(files, "_save_pictures", fail)
