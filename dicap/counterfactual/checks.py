@@ -1,4 +1,5 @@
 """What is asked of inputs; each error says which argument, what it holds, and what to do."""
+
 import torch
 from torch import Tensor
 
@@ -8,7 +9,10 @@ def check_finite(name: str, tensor: Tensor) -> None:
     bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
     if bool(bad.any()):
         first = int(bad.nonzero()[0, 0])
-        raise ValueError(f"{name}: {int(bad.sum())} of {len(tensor)} rows are NaN or infinite, the first is row {first}; drop or recompute them")
+        raise ValueError(
+            f"{name}: {int(bad.sum())} of {len(tensor)} rows are NaN or infinite, the first is row {first};"
+            " drop or recompute them"
+        )
 
 
 def check_features(features: Tensor, width: int | None = None) -> None:
@@ -19,7 +23,10 @@ def check_features(features: Tensor, width: int | None = None) -> None:
     length = features.float().norm(dim=-1)
     worst = float((length - 1).abs().max()) if length.numel() else 0.0
     if worst > 1e-2:
-        raise ValueError(f"features: lengths from {float(length.min()):.3g} to {float(length.max()):.3g}; divide by features.norm(dim=-1, keepdim=True)")
+        raise ValueError(
+            f"features: lengths from {float(length.min()):.3g} to {float(length.max()):.3g};"
+            " divide by features.norm(dim=-1, keepdim=True)"
+        )
 
 
 def check_texts(conditions: Tensor, width: int | None = None) -> None:
@@ -34,7 +41,9 @@ def check_labels(name: str, labels: Tensor, classes: int) -> None:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"{name} of dtype {labels.dtype}: expected long")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f"{name} from {int(labels.min())} to {int(labels.max())}: {classes} conditions allow 0 to {classes - 1}")
+        raise ValueError(
+            f"{name} from {int(labels.min())} to {int(labels.max())}: {classes} conditions allow 0 to {classes - 1}"
+        )
 
 
 def check_fit(features: Tensor, labels: Tensor, conditions: Tensor, judge: str, logit_scale: float | None) -> None:
@@ -47,14 +56,21 @@ def check_fit(features: Tensor, labels: Tensor, conditions: Tensor, judge: str, 
         raise ValueError(f"labels of shape {tuple(labels.shape)}: expected ({len(features)},), one per image")
     check_labels("labels", labels, len(conditions))
     if judge == "text" and (logit_scale is None or not 0 < logit_scale < float("inf")):
-        raise ValueError(f"judge='text' with logit_scale={logit_scale}: pass the text head's multiplier, CLIP's logit_scale.exp()")
+        raise ValueError(
+            f"judge='text' with logit_scale={logit_scale}: pass the text head's multiplier, CLIP's logit_scale.exp()"
+        )
     if judge == "text" and conditions.shape[1] != features.shape[-1]:
-        raise ValueError(f"judge='text': texts of width {conditions.shape[1]} do not meet features of width {features.shape[-1]}; use judge='gauss'")
+        raise ValueError(
+            f"judge='text': texts of width {conditions.shape[1]} do not meet features of width {features.shape[-1]};"
+            " use judge='gauss'"
+        )
 
 
 def check_indices(factual: Tensor, target: Tensor, rows: int, classes: int) -> None:
     """Raises ValueError unless factual (B,) and target (B, M) index the classes."""
     if factual.shape != (rows,) or target.dim() != 2 or len(target) != rows or target.shape[1] == 0:
-        raise ValueError(f"factual {tuple(factual.shape)} and target {tuple(target.shape)}: expected ({rows},) and ({rows}, M)")
+        raise ValueError(
+            f"factual {tuple(factual.shape)} and target {tuple(target.shape)}: expected ({rows},) and ({rows}, M)"
+        )
     check_labels("factual", factual, classes)
     check_labels("target", target, classes)

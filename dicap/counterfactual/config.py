@@ -2,6 +2,7 @@
 
 The defaults are those of docs/method.md; a contradiction is refused with both settings named.
 """
+
 import dataclasses
 import json
 import math
@@ -16,9 +17,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "judge": ("gauss", "text"),
 }
 RANGES: dict[str, tuple[float, float]] = {
-    "pca_k": (1, 4096), "steps": (2, 10_000), "fixed_point": (0, 100), "w": (0.0, 100.0), "gamma": (0.0, 1e4), "delta": (-1e4, 1e4),
-    "train_steps": (0, 10_000_000), "batch": (1, 1_000_000), "width": (8, 16_384), "lr": (1e-8, 1.0), "weight_decay": (0.0, 10.0),
-    "warm_up": (0, 1_000_000), "dropout": (0.0, 0.99), "null_dropout": (0.0, 0.99), "ema": (0.0, 0.999999), "seed": (0, 2**63 - 1),
+    "pca_k": (1, 4096), "steps": (2, 10_000), "fixed_point": (0, 100), "w": (0.0, 100.0), "gamma": (0.0, 1e4),
+    "delta": (-1e4, 1e4), "train_steps": (0, 10_000_000), "batch": (1, 1_000_000), "width": (8, 16_384),
+    "lr": (1e-8, 1.0), "weight_decay": (0.0, 10.0), "warm_up": (0, 1_000_000), "dropout": (0.0, 0.99),
+    "null_dropout": (0.0, 0.99), "ema": (0.0, 0.999999), "seed": (0, 2**63 - 1),
 }  # fmt: skip
 NETWORK = ("gskip", "v", "eps")  # the generators that train a network
 
@@ -28,26 +30,34 @@ class GeneratorConfig:
     """Settings of `CounterfactualGenerator`.
 
     Attributes:
-        generator: how x0 is estimated: `shift` no diffusion, `gauss` closed form, `gskip` closed form plus network, `v`, `eps` network.
-        abduct: score that abduction uses: `cond` of the factual class; `marg` leaves the class in the latent (ablation).
-        means: what the class effect is fitted to: `text` ridge map of the text; `blend`, `class` add the class means (ablations).
-        train_data: what the network sees: `do` residuals recombined with class effects, so U is independent of Y; `observed` pairs.
+        generator: how x0 is estimated: `shift` no diffusion, `gauss` closed form, `gskip` closed form plus network,
+            `v`, `eps` network.
+        abduct: score that abduction uses: `cond` of the factual class; `marg` leaves the class in the latent
+            (ablation).
+        means: what the class effect is fitted to: `text` ridge map of the text; `blend`, `class` add the class means
+            (ablations).
+        train_data: what the network sees: `do` residuals recombined with class effects, so U is independent of Y;
+            `observed` pairs.
         pca_k: most principal directions that are diffused; the rest of a feature passes through.
         steps: DDIM steps from data to the ceiling.
         fixed_point: refinements of every abduction step towards the exact inverse.
         w: classifier-free guidance, 1 = the conditional score.
         gamma: classifier guidance by the judge, 0 = none.
-        search: coordinate of the minimal-sufficiency search: `t0` start time, `line` along the shift, `none` always the full one.
-        judge: who decides on sufficiency: `gauss` the Gaussian discriminant of the few shots, `text` the frozen text head.
-        delta: sufficient margin in nats of log-odds, target over the best rival, for both judges: 0 = the judge's first choice is
-            the target. More than 0 demands certainty that the judge often lacks on true images of the class (the Gaussian's
-            log-odds are calibrated, so exp(delta) is the odds asked for).
-        train_steps, batch, width, lr, weight_decay, warm_up, dropout, null_dropout, ema: the network and its training; warm_up is
-            cut to a fifth of train_steps, ema is bias-corrected and cut to 1 - 10 / train_steps for short runs.
+        search: coordinate of the minimal-sufficiency search: `t0` start time, `line` along the shift, `none` always the
+            full one.
+        judge: who decides on sufficiency: `gauss` the Gaussian discriminant of the few shots, `text` the frozen text
+            head.
+        delta: sufficient margin in nats of log-odds, target over the best rival, for both judges: 0 = the judge's first
+            choice is the target. More than 0 demands certainty that the judge often lacks on true images of the class
+            (the Gaussian's log-odds are calibrated, so exp(delta) is the odds asked for).
+        train_steps, batch, width, lr, weight_decay, warm_up, dropout, null_dropout, ema: the network and its training;
+            warm_up is cut to a fifth of train_steps, ema is bias-corrected and cut to 1 - 10 / train_steps for short
+            runs.
         seed: the only source of randomness; global random states are never touched.
 
     Raises:
-        ValueError: a setting outside its range or choices, or two that contradict; names the field, the value, what is allowed.
+        ValueError: a setting outside its range or choices, or two that contradict; names the field, the value, what is
+            allowed.
     """
 
     generator: str = "gskip"
@@ -82,9 +92,14 @@ class GeneratorConfig:
             if name in RANGES:
                 object.__setattr__(self, name, _number(name, getattr(self, name), kind))
         if self.generator == "shift" and self.search == "t0":
-            raise ValueError("search='t0' contradicts generator='shift', which has no diffusion time: use search='line' or 'none'")
+            raise ValueError(
+                "search='t0' contradicts generator='shift', which has no diffusion time: use search='line' or 'none'"
+            )
         if self.generator == "shift" and (self.w != 1 or self.gamma != 0 or self.abduct == "marg"):
-            raise ValueError(f"generator='shift' has no score: w={self.w}, gamma={self.gamma}, abduct={self.abduct!r} must stay 1, 0, 'cond'")
+            raise ValueError(
+                f"generator='shift' has no score: w={self.w}, gamma={self.gamma}, abduct={self.abduct!r}"
+                " must stay 1, 0, 'cond'"
+            )
 
     def to_json(self) -> str:
         """The settings as JSON text, keys sorted."""

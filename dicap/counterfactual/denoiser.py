@@ -1,9 +1,11 @@
 """The denoising network: conditional and marginal in one, with explicit randomness.
 
-Residual MLP of two AdaLN-zero blocks (Peebles and Xie 2023, arXiv 2212.09748) over sinusoidal log-SNR plus Linear(c). A
-learned embedding takes the text's place for the marginal (classifier-free guidance, Ho and Salimans 2022, arXiv 2207.12598).
-Initial weights and dropout come from a torch.Generator: neither construction nor training touches the global random state.
+Residual MLP of two AdaLN-zero blocks (Peebles and Xie 2023, arXiv 2212.09748) over sinusoidal log-SNR plus Linear(c).
+A learned embedding takes the text's place for the marginal (classifier-free guidance, Ho and Salimans 2022, arXiv
+2207.12598). Initial weights and dropout come from a torch.Generator: neither construction nor training touches the
+global random state.
 """
+
 import math
 
 import torch
@@ -24,18 +26,24 @@ class Denoiser(nn.Module):
 
     def __init__(self, k: int, d: int, width: int, dropout: float, generator: torch.Generator):
         super().__init__()
-        self.k, self.width, self.dropout = k, width, dropout
+        self.dropout = dropout
         self.inward = _linear(k, width, generator)
-        self.time = _linear(width, width, generator)
-        self.text = _linear(d, width, generator)
-        self.null = nn.Parameter(torch.randn(width, generator=generator) * 0.02)
-        self.modulation = _linear(width, (3 * BLOCKS + 2) * width)
+        self.embedding = max(8, width // 4)  # the modulation is most of the network's cost
+        self.time = _linear(self.embedding, self.embedding, generator)
+        self.text = _linear(d, self.embedding, generator)
+        self.null = nn.Parameter(torch.randn(self.embedding, generator=generator) * 0.02)
+        self.modulation = _linear(self.embedding, (3 * BLOCKS + 2) * width)
         self.widen = nn.ModuleList(_linear(width, width, generator) for _ in range(BLOCKS))
         self.narrow = nn.ModuleList(_linear(width, width, generator) for _ in range(BLOCKS))
         self.outward = _linear(width, k)
 
     def forward(
-        self, z: Tensor, log_snr: Tensor, text: Tensor | None, null: Tensor | None = None, noise: torch.Generator | None = None
+        self,
+        z: Tensor,
+        log_snr: Tensor,
+        text: Tensor | None,
+        null: Tensor | None = None,
+        noise: torch.Generator | None = None,
     ) -> Tensor:
         """Estimate (B, k).
 
@@ -43,10 +51,11 @@ class Denoiser(nn.Module):
             z: (B, k). log_snr: () or (B,). text: (B, d) standardised texts; None is the marginal for every row.
             null: (B,) bool, rows that take the marginal. noise: source of dropout, which is off without it.
         """
-        spoken = self.null if text is None else self.text(text)  # (width,) or (B, width)
+        spoken = self.null if text is None else self.text(text)  # (embedding,) or (B, embedding)
         if null is not None:
             spoken = torch.where(null[:, None], self.null, spoken)
-        embedding = silu(self.time(_sinusoids(log_snr.reshape(-1, 1), self.width, z.dtype)) + spoken)  # (B or 1, width)
+        clock = _sinusoids(log_snr.reshape(-1, 1), self.embedding, z.dtype)  # (B or 1, embedding)
+        embedding = silu(self.time(clock) + spoken)
         shift, scale, *blocks = self.modulation(embedding).chunk(3 * BLOCKS + 2, dim=-1)
         h = self.inward(z)
         for index, (widen, narrow) in enumerate(zip(self.widen, self.narrow, strict=True)):
@@ -57,7 +66,8 @@ class Denoiser(nn.Module):
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator | None = None) -> nn.Linear:
-    """A linear layer with weights from the generator, or all zero without one; made without touching global randomness."""
+    """A linear layer with weights from the generator, or all zero without one; made without touching global
+    randomness."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
     with torch.no_grad():
         layer.bias.zero_()

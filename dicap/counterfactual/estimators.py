@@ -7,8 +7,10 @@
 | v | A z - S F | A eps - S x0 (Salimans and Ho 2022, arXiv 2202.00512) |
 | eps | (z - S F) / A | eps (Ho et al. 2020, arXiv 2006.11239) |
 
-For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). (`shift` has no x0: it moves by m_c' - m_c.)
+For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). (`shift` has no x0: it moves by m_c' -
+m_c.)
 """
+
 import dataclasses
 import logging
 
@@ -28,7 +30,8 @@ class Estimator:
     """x0(z, t, condition) of one generator.
 
     Attributes:
-        name: gauss, gskip, v or eps. mechanism: class effects. within, total: covariances. middle: (k,) mean class effect.
+        name: gauss, gskip, v or eps. mechanism: class effects. within, total: covariances. middle: (k,) mean class
+            effect.
         network: the denoiser, None for gauss.
     """
 
@@ -78,7 +81,8 @@ class TrainingData:
     effects: Tensor
 
     def draw(self, count: int, recombine: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x0 (B, k) and conditions (B, d): observed pairs, or under do(Y) a residual with the effect of another class."""
+        """x0 (B, k) and conditions (B, d): observed pairs, or under do(Y) a residual with the effect of another
+        class."""
         rows = torch.randint(len(self.z), (count,), generator=generator).to(self.z.device)
         if not recombine:
             return self.z[rows], self.conditions[self.labels[rows]]
@@ -87,9 +91,20 @@ class TrainingData:
 
 
 def loss(
-    estimator: Estimator, x0: Tensor, conditions: Tensor, null_share: float, generator: torch.Generator, train: bool = True
+    estimator: Estimator,
+    x0: Tensor,
+    conditions: Tensor,
+    null_share: float,
+    generator: torch.Generator,
+    train: bool = True,
+    network_share: float = 1.0,
 ) -> Tensor:
-    """Denoising loss, mean over rows and coordinates, at uniform times and fresh noise from the generator."""
+    """Denoising loss, mean over rows and coordinates, at uniform times and fresh noise from the generator.
+
+    Args:
+        x0: (B, k) data. conditions: (B, d). null_share: share of rows that take the marginal. train: with dropout.
+        network_share: 0 gives the loss without the network, for comparison.
+    """
     network, device, (count, k) = estimator.network, x0.device, x0.shape
     if network is None:
         raise ValueError(f"generator {estimator.name!r} has no network to train")
@@ -103,7 +118,7 @@ def loss(
     if estimator.name == "gskip":
         base = torch.where(null[:, None], estimator.gaussian(z, t, None), estimator.gaussian(z, t, conditions))
     text = estimator.mechanism.standardise(conditions)
-    output = network(z, log_snr(t), text, null, generator if train else None)
+    output = network_share * network(z, log_snr(t), text, null, generator if train else None)
     return (output - estimator.target(x0, noise, z, t, base)).square().mean()
 
 
@@ -119,7 +134,9 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
         return 0.0
     parameters = list(estimator.network.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, config.train_steps, config.warm_up))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate(step, config.train_steps, config.warm_up)
+    )
     average = [parameter.detach().clone() for parameter in parameters]
     losses: list[Tensor] = []
     for step in range(config.train_steps):
@@ -131,17 +148,22 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
         optimiser.step()
         schedule.step()
         losses.append(value.detach())
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], average_weight(step, config.ema, config.train_steps))
+        torch._foreach_lerp_(
+            average, [p.detach() for p in parameters], average_weight(step, config.ema, config.train_steps)
+        )
     torch._foreach_copy_([p.detach() for p in parameters], average)
     final = float(torch.stack(losses[-max(1, config.train_steps // 10) :]).mean())
     if not final < float("inf"):
         raise FloatingPointError(f"the denoising loss became {final}: lower lr={config.lr} or look at the features")
-    logger.info("counterfactual generator %s: denoising loss %.4f after %d steps", estimator.name, final, config.train_steps)
+    logger.info(
+        "counterfactual generator %s: denoising loss %.4f after %d steps", estimator.name, final, config.train_steps
+    )
     return final
 
 
 def learning_rate(step: int, steps: int, warm_up: int) -> float:
-    """Share of the full rate at a step from 0: linear warm-up (at most a fifth of the steps), then half a cosine to 0."""
+    """Share of the full rate at a step from 0: linear warm-up (at most a fifth of the steps), then half a cosine to
+    0."""
     rise = min(warm_up, steps // 5)
     if step < rise:
         return (step + 1) / (rise + 1)

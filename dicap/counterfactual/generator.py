@@ -1,12 +1,14 @@
-"""Abduction, action, prediction: counterfactual features f^cf = f had the class been another, everything else unchanged.
+"""Abduction, action, prediction: counterfactual features f^cf = f had the class been another, all else unchanged.
 
     from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
     generator = CounterfactualGenerator(GeneratorConfig(train_steps=300)).fit(features, labels, text_features)
-    answer = generator.counterfactual(features[:, 0], labels, targets)      # answer.features (B, M, e), answer.valid (B, M)
+    answer = generator.counterfactual(features[:, 0], labels, targets)      # answer.features (B, M, e), answer.valid
+    (B, M)
 
-Needs features, labels and one text feature per class; no CLIP, no Dassl, no GPU. Everything runs in fp32, also under autocast,
-without gradients, and every random number comes from `config.seed`.
+Needs features, labels and one text feature per class; no CLIP, no Dassl, no GPU. Everything runs in fp32, also under
+autocast, without gradients, and every random number comes from `config.seed`.
 """
+
 import dataclasses
 import functools
 import logging
@@ -33,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What abduction keeps of features: path (S + 1, B, k), from data to the latent at the ceiling, and residual (B, e).
+    """What abduction keeps of features: path (S + 1, B, k), from data to the latent at the ceiling, and residual (B,
+    e).
 
     For the generator `shift` the path is one stop, z - m_c. `condition` (B, d) is the factual text.
     """
@@ -68,7 +71,8 @@ class CounterfactualGenerator:
     """Generator of counterfactual features; `fit` or `load` first.
 
     Attributes:
-        config: its settings. conditions: (C, d) texts of the fit. logit_scale: of the text head, 0 where none was given.
+        config: its settings. conditions: (C, d) texts of the fit. logit_scale: of the text head, 0 where none was
+            given.
         space, mechanism, estimator: the fitted parts. final_loss: denoising loss at the end of training.
     """
 
@@ -92,14 +96,15 @@ class CounterfactualGenerator:
         Args:
             features: (N, V, e) or (N, e) unit-length image features; the V views of an image count as one image.
             labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes.
-            logit_scale: multiplier of cosines in the text head (CLIP's logit_scale.exp()); needed for judge="text" only.
+            logit_scale: multiplier of cosines in the text head (CLIP's logit_scale.exp()); needed for judge="text"
+                only.
 
         Returns:
             self, on the device of features.
 
         Raises:
-            ValueError: wrong shapes, NaN, rows that are not unit length, fewer than two classes with images or two images, equal
-                texts, judge="text" without logit_scale or with d != e.
+            ValueError: wrong shapes, NaN, rows that are not unit length, fewer than two classes with images or two
+                images, equal texts, judge="text" without logit_scale or with d != e.
             FloatingPointError: training diverged.
         """
         features = features[:, None] if features.dim() == 2 else features
@@ -120,14 +125,15 @@ class CounterfactualGenerator:
         randomness = torch.Generator().manual_seed(config.seed)
         network = None
         if config.generator in NETWORK:
-            network = Denoiser(self.space.k, conditions.shape[1], config.width, config.dropout, randomness).to(self.device)
+            network = Denoiser(self.space.k, conditions.shape[1], config.width, config.dropout, randomness)
+            network = network.to(self.device)
         self.estimator = Estimator(config.generator, self.mechanism, within, total, effects.mean(0), network)
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
         self.final_loss = train(self.estimator, data, config, randomness)
         if network is not None:
             network.requires_grad_(False).eval()
         logger.info(
-            "counterfactual generator %s: %d images x %d views, k=%d, text ridge strength %g (held-out error %.2f of none)",
+            "counterfactual generator %s: %d images x %d views, k=%d, text ridge %g (held-out error %.2f of none)",
             config.generator, count, views, self.space.k, float(self.mechanism.strength), float(self.mechanism.holdout),
         )  # fmt: skip
 
@@ -144,7 +150,8 @@ class CounterfactualGenerator:
         z, residual = self.space.encode(features)
         if self.config.generator == "shift":
             return Latents((z - self.mechanism.mean(condition))[None], residual, condition)
-        return Latents(process.encode(self._abduction(condition), z, self.times, self.config.fixed_point), residual, condition)
+        path = process.encode(self._abduction(condition), z, self.times, self.config.fixed_point, self._solve)
+        return Latents(path, residual, condition)
 
     @_exact
     def predict(
@@ -153,7 +160,8 @@ class CounterfactualGenerator:
         """Features (B, e), unit length, of latents under the texts condition (B, d) or (d,).
 
         Args:
-            start: time () or (B,) in [0, ceiling] to decode from; None is the ceiling, the full intervention; 0 changes nothing.
+            start: time () or (B,) in [0, ceiling] to decode from; None is the ceiling, the full intervention; 0 changes
+                nothing.
             w: classifier-free guidance; None is the configured one.
 
         Raises:
@@ -167,20 +175,36 @@ class CounterfactualGenerator:
         times = self.times
         begin = times[-1] if start is None else torch.as_tensor(start, dtype=torch.float64, device=self.device)
         begin = begin.clamp(0, float(times[-1]))
-        z = process.stop_at(self._abduction(latents.condition), latents.path, times, begin, self.config.fixed_point)
-        z = process.decode(self._prediction(condition, self.config.w if w is None else w, latents.residual), z, begin, times)
+        abduction, refinements = self._abduction(latents.condition), self.config.fixed_point
+        z = process.stop_at(abduction, latents.path, times, begin, refinements, self._solve)
+        score = self._prediction(condition, self.config.w if w is None else w, latents.residual)
+        z = process.decode(score, z, begin, times)
+        return self.space.lift(z, latents.residual)
+
+    @_exact
+    def reconstruct(self, latents: Latents) -> Tensor:
+        """Features (B, e) decoded with the score that abducted them: near the factual for any score, however wrong."""
+        if self.config.generator == "shift":
+            return self.predict(latents, latents.condition)
+        z = process.decode(self._abduction(latents.condition), latents.z, self.times[-1], self.times)
         return self.space.lift(z, latents.residual)
 
     @_exact
     def counterfactual(
-        self, features: Tensor, factual: Tensor, target: Tensor, train_on: str = "full", conditions: Tensor | None = None
+        self,
+        features: Tensor,
+        factual: Tensor,
+        target: Tensor,
+        train_on: str = "full",
+        conditions: Tensor | None = None,
     ) -> Counterfactuals:
         """What each image would have been in other classes.
 
         Args:
             features: (B, e) unit length. factual: (B,) class indices. target: (B, M) or (B,) class indices.
             train_on: `full` performs the whole intervention; `minimal` the smallest sufficient one (`config.search`).
-            conditions: (C, d) the texts that the indices refer to and among which the judge decides; None: those of the fit.
+            conditions: (C, d) the texts that the indices refer to and among which the judge decides; None: those of the
+                fit.
 
         Raises:
             ValueError: not fitted, wrong shapes, NaN, indices outside the texts, an unknown train_on.
@@ -237,6 +261,10 @@ class CounterfactualGenerator:
             raise ValueError(f"conditions of shape {tuple(condition.shape)}: expected {rows} rows, one per feature")
         return condition
 
+    @property
+    def _solve(self) -> process.Solve:
+        return (self.estimator.total if self.config.abduct == "marg" else self.estimator.within).solve
+
     def _abduction(self, condition: Tensor) -> Eps:
         """eps of the factual class, or of the marginal for the ablation abduct="marg"."""
 
@@ -247,7 +275,8 @@ class CounterfactualGenerator:
         return eps
 
     def _prediction(self, condition: Tensor, w: float, residual: Tensor) -> Eps:
-        """eps_null + w (eps_c - eps_null) - gamma S grad log p(c | lift(x0)); the null is evaluated only where w != 1."""
+        """eps_null + w (eps_c - eps_null) - gamma S grad log p(c | lift(x0)); the null is evaluated only where w !=
+        1."""
         gradient = self._judgement(condition, residual) if self.config.gamma else None
 
         def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
@@ -261,7 +290,8 @@ class CounterfactualGenerator:
         return eps
 
     def _judgement(self, condition: Tensor, residual: Tensor) -> Eps:
-        """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c))) among the texts of the fit and the condition's."""
+        """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c))) among the texts of the fit and the
+        condition's."""
         texts, index = torch.unique(torch.cat([self.conditions, condition]), dim=0, return_inverse=True)
         target, judge = index[len(self.conditions) :], self.judge
 

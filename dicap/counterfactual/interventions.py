@@ -1,9 +1,10 @@
 """Counterfactuals of a batch: every image in every target class, the full intervention or the minimal sufficient one.
 
-The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model. The minimal sufficient one is a
-partial intervention: it stops at the smallest share of the shift that convinces the judge. Errors against a known truth belong
-to the first, proximity to the second.
+The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model. The minimal sufficient one
+is a partial intervention: it stops at the smallest share of the shift that convinces the judge. Errors against a
+known truth belong to the first, proximity to the second.
 """
+
 import dataclasses
 import typing
 
@@ -24,8 +25,8 @@ class Counterfactuals:
     """Counterfactual features and how they came about; rows B, targets M. All detached.
 
     Attributes:
-        features: (B, M, e) unit length, always finite. An invalid row holds the full intervention, or the factual feature where
-            that is not finite.
+        features: (B, M, e) unit length, always finite. An invalid row holds the full intervention, or the factual
+            feature where that is not finite.
         valid: (B, M) bool, the judge's margin reaches delta; for minimal ones the factual must not already reach it.
         start_time: (B, M) in (0, 1], where decoding began; 1 for the generator `shift`, which has no time.
         kappa: (B, M) mean share of the class shift that was performed, 0 to 1.
@@ -64,7 +65,12 @@ class _Batch:
 
 
 def answer(
-    generator: "CounterfactualGenerator", features: Tensor, factual: Tensor, target: Tensor, train_on: str, conditions: Tensor | None
+    generator: "CounterfactualGenerator",
+    features: Tensor,
+    factual: Tensor,
+    target: Tensor,
+    train_on: str,
+    conditions: Tensor | None,
 ) -> Counterfactuals:
     """Body of `CounterfactualGenerator.counterfactual`; arguments and errors as there."""
     if train_on not in ("full", "minimal"):
@@ -85,7 +91,9 @@ def answer(
         batch = _Batch(generator, features[rows][copies], latents, target[rows].reshape(-1), texts)
         parts.append(_finite(intervene(batch), batch.factual))
     shape = target.shape
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in Counterfactuals.__dataclass_fields__}
+    columns = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in Counterfactuals.__dataclass_fields__
+    }
     return Counterfactuals(**{name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()})
 
 

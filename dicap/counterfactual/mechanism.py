@@ -2,11 +2,13 @@
 
     m_c = M + (c~ - mean c~) W,    c~ = (c - mean c) / RMS,    W = ridge regression of the class means on their texts
 
-Scenes that come with classes sit in the class means, but not in the frozen text of a class name. So the class effect is
-restricted to what the text explains, and the rest of a feature stays in the residual z - m_c, that is in U. The strength of
-the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed. (`means` = class or
-blend put the class means back: ablations.) Around m_c one shared covariance Sw, shrunk after Ledoit and Wolf (2004).
+Scenes that come with classes sit in the class means, but not in the frozen text of a class name. So the class effect
+is restricted to what the text explains, and the rest of a feature stays in the residual z - m_c, that is in U. The
+strength of the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed.
+(`means` = class or blend put the class means back: ablations.) Around m_c one shared covariance Sw, shrunk after
+Ledoit and Wolf (2004).
 """
+
 import dataclasses
 
 import numpy as np
@@ -29,7 +31,8 @@ class ClassMechanism:
         centre: (d,) mean text. scale: () RMS per coordinate of the centred texts. weight: (d, k) ridge map.
         offset: (k,) m at the mean text. known: (C, d) texts of the fit, standardised.
         correction: (C, k) what `means` = class|blend add for a known text; zero for `text`.
-        strength: () ridge strength. holdout: () held-out squared error over that of the mean class, < 1 where texts help.
+        strength: () ridge strength. holdout: () held-out squared error over that of the mean class, < 1 where texts
+            help.
     """
 
     centre: Tensor
@@ -62,7 +65,9 @@ class ClassMechanism:
         class_means = class_means.index_add(0, labels, z) / counts.clamp_min(1)[:, None]
         offset = class_means[seen].mean(0)
         weight, strength, holdout = ridge_map(known[seen], class_means[seen] - offset)
-        share = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}[means]
+        share = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}[
+            means
+        ]
         correction = (class_means - offset - known @ weight) * (share * seen)[:, None]
         numbers = [torch.tensor(value, device=z.device) for value in (strength, holdout)]
         tensors = [centre, scale, weight, offset, known, correction, *numbers]
@@ -90,10 +95,13 @@ def ridge_map(texts: Tensor, targets: Tensor) -> tuple[Tensor, float, float]:
     The held-out error has a closed form (the PRESS residual, intercept included): error_i / (1 - h_i - 1/C).
 
     Returns:
-        weight (d, k), the strength, and the held-out squared error relative to predicting the mean of the other classes.
+        weight (d, k), the strength, and the held-out squared error relative to predicting the mean of the other
+        classes.
     """
     count, width = texts.shape
-    values, vectors = torch.linalg.eigh(texts @ texts.T / width)  # mean diagonal 1: a strength of 1 halves a typical text
+    values, vectors = torch.linalg.eigh(
+        texts @ texts.T / width
+    )  # mean diagonal 1: a strength of 1 halves a typical text
     values = values.clamp_min(0)
     projected = vectors.T @ targets
 
@@ -131,6 +139,17 @@ class Gaussian:
         ratio = (noise / signal).square()
         return mean + ((z / signal - mean) @ self.vectors * (self.values / (self.values + ratio))) @ self.vectors.T
 
+    def solve(self, gap: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+        """Newton correction (B, k) of an encoding step's gap (B, k), with this Gaussian's score as the derivative.
+
+        d step / d z+ = (1 - sigma/sigma+) sigma+^2 / (l + sigma+^2) along an eigenvalue l.
+        """
+        signal, noise = coefficients(t, gap)
+        signal_next, noise_next = coefficients(t_next, gap)
+        ratio, ratio_next = noise / signal, noise_next / signal_next
+        slope = (1 - ratio / ratio_next) * ratio_next.square() / (self.values + ratio_next.square())
+        return (gap @ self.vectors / (1 - slope)) @ self.vectors.T
+
     def whiten(self, z: Tensor) -> Tensor:
         """z (..., k) in units of standard deviations along the eigenvectors."""
         return z @ self.vectors / self.values.sqrt()
@@ -143,13 +162,15 @@ def within_and_total(residuals: Tensor, class_effects: Tensor) -> tuple[Gaussian
     """Shrunk covariance Sw around m_c, and the total one that the marginal has: Sw + spread of the class effects.
 
     Args:
-        residuals: (N, V, k) z - m_c. The shrinkage is Ledoit-Wolf's for N images, since views of an image are no new images;
-            the covariance that it shrinks is that of all views.
+        residuals: (N, V, k) z - m_c. The shrinkage is Ledoit-Wolf's for N images, since views of an image are no new
+            images; the covariance that it shrinks is that of all views.
         class_effects: (C, k) m_c of the classes, each as likely.
     """
     count, views, k = residuals.shape
     images = residuals.double().mean(1).cpu().numpy()
-    shrinkage = float(LedoitWolf(assume_centered=True).fit(images).shrinkage_) if count > 1 and np.ptp(images) > 0 else 1.0
+    shrinkage = (
+        float(LedoitWolf(assume_centered=True).fit(images).shrinkage_) if count > 1 and np.ptp(images) > 0 else 1.0
+    )
     rows = residuals.double().reshape(-1, k)
     covariance = rows.T @ rows / (count * views)
     identity = torch.eye(k, dtype=covariance.dtype, device=covariance.device)

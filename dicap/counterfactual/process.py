@@ -3,10 +3,11 @@
     alpha_bar(t) = cos^2(pi t / 2),   A = sqrt(alpha_bar),   S = sqrt(1 - alpha_bar),   eps = (z - A x0) / S
     one step t -> t':  z' = (A'/A)(z - S eps) + S' eps      (Song et al. 2021, arXiv 2010.02502, eq. 13 without noise)
 
-Decoding takes eps at t. Its exact inverse takes eps at t', the unknown: `encode` finds it by fixed-point refinement. The
-first grid time is 0, where z is the data itself; the last has alpha_bar = 1e-6, so that nothing of the factual class leaks
-through the ceiling. Times are fp64 whatever z is: near the ceiling fp32 would not resolve them.
+Decoding takes eps at t. Its exact inverse takes eps at t', the unknown: `encode` finds it by fixed-point refinement.
+The first grid time is 0, where z is the data itself; the last has alpha_bar = 1e-6, so that nothing of the factual
+class leaks through the ceiling. Times are fp64 whatever z is: near the ceiling fp32 would not resolve them.
 """
+
 import itertools
 import math
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FLOOR = 1e-5  # 1 - alpha_bar at the first noisy time: the last decoding step costs an eigenvalue l a relative FLOOR / 2 l
+FLOOR = 1e-5  # 1 - alpha_bar at the first noisy time: the last step costs a relative FLOOR / 2 l along an eigenvalue l
 CEILING = 1e-6  # alpha_bar at the last time: leaves sqrt(CEILING l) of the shift undone along an eigenvalue l
 
 Rows = Any  # a slice or LongTensor: which rows of the batch a call holds
 Eps = Callable[[Tensor, Tensor, Rows], Tensor]  # (z (R, k), t () or (R,), rows) -> eps (R, k)
+Solve = Callable[[Tensor, Tensor, Tensor], Tensor]  # (gap (B, k), t, t_next) -> correction (B, k)
 
 
 def coefficients(t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +91,14 @@ def ddim_step(z: Tensor, eps: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     return (signal_next / signal) * (z - noise * eps) + noise_next * eps
 
 
-def refine_step(eps: Eps, z: Tensor, t: Tensor, t_next: Tensor, guess: Tensor, refinements: int, rows: Rows) -> tuple[Tensor, Tensor]:
+def unpreconditioned(gap: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+    """The plain fixed-point correction: the gap (B, k) itself."""
+    return gap
+
+
+def refine_step(
+    eps: Eps, z: Tensor, t: Tensor, t_next: Tensor, guess: Tensor, refinements: int, solve: Solve
+) -> tuple[Tensor, Tensor]:
     """One encoding step t -> t_next from the guess of eps, refined towards z+ = step(z, eps(z+, t_next)).
 
     Returns:
@@ -97,47 +106,48 @@ def refine_step(eps: Eps, z: Tensor, t: Tensor, t_next: Tensor, guess: Tensor, r
     """
     z_next = ddim_step(z, guess, t, t_next)
     for _ in range(refinements):
-        guess = eps(z_next, t_next, rows)
-        z_next = ddim_step(z, guess, t, t_next)
+        guess = eps(z_next, t_next, slice(None))
+        z_next = z_next + solve(ddim_step(z, guess, t, t_next) - z_next, t, t_next)
     return z_next, guess
 
 
-def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int) -> Tensor:
+def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int, solve: Solve = unpreconditioned) -> Tensor:
     """Abduction: z (B, k) at time 0 carried up the grid, every stop kept.
 
     Args:
-        eps: the score to follow. times: (S + 1,) from 0 to the ceiling. fixed_point: refinements a step; 0 is the plain
-            first-order inversion.
+        eps: the score to follow. times: (S + 1,) from 0 to the ceiling.
+        fixed_point: refinements a step; 0 is the plain first-order inversion.
+        solve: turns the gap of a refinement into its correction. The plain one shrinks the error by 1 - sigma/sigma+ a
+            time, which is slow on coarse grids; a Gaussian's is exact for its own score and fast for scores near it.
 
     Returns:
         (S + 1, B, k); [0] is z, [-1] the latent at the ceiling.
     """
-    everything = slice(None)
     path = [z]
-    guess = eps(z, times[1], everything)  # at t = 0 eps is undefined; at the first noisy time it is known
+    guess = eps(z, times[1], slice(None))  # at t = 0 eps is undefined; at the first noisy time it is known
     for t, t_next in itertools.pairwise(times):
         if fixed_point == 0 and t > 0:
-            guess = eps(path[-1], t, everything)
-        z_next, guess = refine_step(eps, path[-1], t, t_next, guess, fixed_point, everything)
+            guess = eps(path[-1], t, slice(None))
+        z_next, guess = refine_step(eps, path[-1], t, t_next, guess, fixed_point, solve)
         path.append(z_next)
     return torch.stack(path)
 
 
-def stop_at(eps: Eps, path: Tensor, times: Tensor, start: Tensor, fixed_point: int) -> Tensor:
-    """Latents (B, k) at start times () or (B,) anywhere on an encoded path (S + 1, B, k): a partial step from the stop below.
+def stop_at(
+    eps: Eps, path: Tensor, times: Tensor, start: Tensor, fixed_point: int, solve: Solve = unpreconditioned
+) -> Tensor:
+    """Latents (B, k) at start times () or (B,) on an encoded path (S + 1, B, k): a partial step from the stop below.
 
-    eps must be the one that encoded the path.
+    eps, times, fixed_point and solve are those that encoded the path; between stops one refinement at least is made.
     """
     if start.dim() == 0 and start == times[-1]:
         return path[-1]
-    start = start.expand(path.shape[1])
+    start = start.expand(path.shape[1]).contiguous()
     below = (torch.searchsorted(times, start) - 1).clamp(0, len(times) - 2)
-    everything = slice(None)
     z = path[below, torch.arange(path.shape[1], device=path.device)]
     safe = start.clamp_min(float(times[1]) / 2)  # a start of 0 is answered with z itself
-    signal, signal_start = coefficients(times[below], z)[0], coefficients(safe, z)[0]
-    guess = eps(signal_start / signal * z, safe, everything)
-    moved, _ = refine_step(eps, z, times[below], safe, guess, max(fixed_point, 1), everything)
+    guess = eps(coefficients(safe, z)[0] / coefficients(times[below], z)[0] * z, safe, slice(None))
+    moved, _ = refine_step(eps, z, times[below], safe, guess, max(fixed_point, 1), solve)
     return torch.where((start > 0)[:, None], moved, z)
 
 

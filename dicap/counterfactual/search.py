@@ -1,9 +1,11 @@
 """Sufficiency and minimality: who judges a counterfactual, and the smallest intervention that satisfies the judge.
 
-Sufficient: the judge's margin for the target over its best rival reaches delta. Minimal: the smallest amount of intervention
-that is sufficient. The amount is the mean kappa in [0, 1], the share of the class shift performed: as a start time of the
-diffusion or as a fraction of the line to the full counterfactual. A grid in time would be too coarse at its first point.
+Sufficient: the judge's margin for the target over its best rival reaches delta. Minimal: the smallest amount of
+intervention that is sufficient. The amount is the mean kappa in [0, 1], the share of the class shift performed: as a
+start time of the diffusion or as a fraction of the line to the full counterfactual. A grid in time would be too
+coarse at its first point.
 """
+
 import dataclasses
 from collections.abc import Callable
 
@@ -83,18 +85,23 @@ def minimal(attempt: Attempt, factual: Tensor, factual_margin: Tensor, most: flo
     """
     count, device = len(factual), factual.device
     trivial = factual_margin >= delta
-    state = Found(factual.clone(), factual_margin.clone(), torch.zeros(count, dtype=torch.float64, device=device),
-                  torch.zeros(count, dtype=torch.float64, device=device), torch.zeros_like(trivial), trivial)  # fmt: skip
-    for level in [*(share * most for share in LEVELS), most]:
-        pending = ~state.found & (~trivial | torch.tensor(level == most, device=device))
-        _attempt_at(attempt, state, pending, torch.full_like(state.amount, level), delta, keep_failures=level == most)
+    nothing = torch.zeros(count, dtype=torch.float64, device=device)
+    state = Found(
+        factual.clone(), factual_margin.clone(), nothing.clone(), nothing.clone(), torch.zeros_like(trivial), trivial
+    )
+    for level in LEVELS:
+        pending = ~state.found & ~trivial
+        _attempt_at(attempt, state, pending, torch.full_like(nothing, level * most), delta, keep_failures=False)
+    _attempt_at(attempt, state, ~state.found, torch.full_like(nothing, most), delta, keep_failures=True)
     state.found &= ~trivial
     for _ in range(HALVINGS):
         _attempt_at(attempt, state, state.found.clone(), (state.below + state.amount) / 2, delta, keep_failures=False)
     return state
 
 
-def _attempt_at(attempt: Attempt, state: Found, pending: Tensor, amount: Tensor, delta: float, keep_failures: bool) -> None:
+def _attempt_at(
+    attempt: Attempt, state: Found, pending: Tensor, amount: Tensor, delta: float, keep_failures: bool
+) -> None:
     rows = pending.nonzero()[:, 0]
     if len(rows) == 0:
         return

@@ -2,13 +2,14 @@
 
     z = P^T (f - mu) / s,   r = (I - P P^T)(f - mu),   f' = normalise(mu + s P z' + r)
 
-P: the top k principal directions, from one row per image (the mean of its views); s: one scalar, so that z has RMS 1 per
-coordinate and no direction is whitened. The residual r passes through untouched. Keeping k small matters: with every
-direction diffused, the abducted latent still tells the class at few shots.
+P: the top k principal directions, from one row per image (the mean of its views); s: one scalar, so that z has RMS 1
+per coordinate and no direction is whitened. The residual r passes through untouched. Keeping k small matters: with
+every direction diffused, the abducted latent still tells the class at few shots.
 
-Legend (all of this package): B rows, N images, V views, e feature width, k PCA directions, C classes, d text width,
-M counterfactuals of an image, S diffusion steps.
+Legend (all of this package): B rows, N images, V views, e feature width, k PCA directions, C classes, d text width, M
+counterfactuals of an image, S diffusion steps.
 """
+
 import dataclasses
 
 import torch
@@ -38,7 +39,9 @@ class FeatureSpace:
         count, _, width = features.shape
         k = min(k, width // 2, count - 1)
         if k < 1:
-            raise ValueError(f"{count} images of {width} features leave no direction to diffuse: at least 2 of each are needed")
+            raise ValueError(
+                f"{count} images of {width} features leave no direction to diffuse: at least 2 of each are needed"
+            )
         images = features.double().mean(1)  # (N, e)
         mu = images.mean(0)
         _, spread, rows = torch.linalg.svd(images - mu, full_matrices=False)

@@ -1,4 +1,5 @@
 """A fitted generator on disk: one safetensors file, the configuration as JSON in its metadata; no pickle."""
+
 import dataclasses
 import os
 import tempfile
@@ -27,7 +28,12 @@ def save(generator: "CounterfactualGenerator", path: str | os.PathLike[str]) -> 
     estimator = generator.estimator
     tensors = {"conditions": generator.conditions, "middle": estimator.middle}
     tensors["numbers"] = torch.tensor([generator.logit_scale, generator.final_loss], dtype=torch.float64)
-    for name, part in (("space", generator.space), ("mechanism", generator.mechanism), ("within", estimator.within), ("total", estimator.total)):
+    for name, part in (
+        ("space", generator.space),
+        ("mechanism", generator.mechanism),
+        ("within", estimator.within),
+        ("total", estimator.total),
+    ):
         tensors |= {f"{name}.{field.name}": getattr(part, field.name) for field in dataclasses.fields(part)}
     if estimator.network is not None:
         tensors |= {f"network.{name}": value for name, value in estimator.network.state_dict().items()}
@@ -52,7 +58,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def load(cls: type["CounterfactualGenerator"], path: str | os.PathLike[str], device: torch.device) -> "CounterfactualGenerator":
+def load(
+    cls: type["CounterfactualGenerator"], path: str | os.PathLike[str], device: torch.device
+) -> "CounterfactualGenerator":
     """Read what `save` wrote; errors as in `CounterfactualGenerator.load`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; a generator is written by CounterfactualGenerator.save")
