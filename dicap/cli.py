@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None, default: str = "") -> int:
         argv: the arguments, None = the process's.
         default: the command where the first argument names none ("train" for train.py).
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve a busy machine
     argv = list(sys.argv[1:] if argv is None else argv)
     if default and not (argv and argv[0] in COMMANDS):
         argv.insert(0, default)

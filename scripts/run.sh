@@ -7,7 +7,6 @@ METHOD="$1" PROTOCOL="$2"
 shift 2
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="${PYTHON:-$(command -v python || command -v python3 || echo python)}"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" # threads that spin while they wait starve a machine with few cores
 
 usage() {
     cat <<END
