@@ -6,7 +6,6 @@ strings only: they load with weights_only=True.
 """
 import logging
 import os
-import pickle
 import random
 import re
 from pathlib import Path
@@ -60,7 +59,7 @@ def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] |
     for path in _files(Path(folder)):
         try:
             return torch.load(path, map_location="cpu", weights_only=True), path
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        except Exception as error:  # torch's reader meets damage in many ways
             cause = next(iter(str(error).splitlines()), type(error).__name__)
             _log.warning("the resume file %s is damaged (%s): going back to the one before", path, cause)
     return None
