@@ -1,0 +1,156 @@
+"""One run: its measures, its result file, its log, and that runs in one process do not disturb one another."""
+import copy
+import logging
+import random
+import sys
+
+import pytest
+import torch
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+
+from dicap.config import build_cfg, config_path
+from dicap.report import store
+from dicap.run import measures, model_digest, run
+
+
+class LinearProbe(TrainerX):
+    """A trainer as a third party writes it: dassl names only, nothing of DiCap."""
+
+    def build_model(self):
+        self.model = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(192, self.num_classes))
+        self.model.to(self.device)
+        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.register_model("probe", self.model, self.optim, self.sched)
+
+    def forward_backward(self, batch):
+        image, label = self.parse_batch_train(batch)
+        loss = torch.nn.functional.cross_entropy(self.model(image), label)
+        self.model_backward_and_update(loss)
+        if (self.batch_idx + 1) == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item()}
+
+    def parse_batch_train(self, batch):
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def linear_probe(embedded_data):
+    TRAINER_REGISTRY.register(force=True)(LinearProbe)
+    yield
+    TRAINER_REGISTRY._obj_map.pop("LinearProbe")
+
+
+def make_cfg(folder, *opts, trainer="LinearProbe", seed=0):
+    return build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), trainer, seed=seed,
+                     output_dir=str(folder), opts=["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "2", *opts])
+
+
+@pytest.fixture(scope="module")
+def probe_result(tmp_path_factory, linear_probe):
+    folder = tmp_path_factory.mktemp("probe")
+    return folder, run(make_cfg(folder), recipe="tiny", dataset="digits")
+
+
+def test_measures_by_hand():
+    found = measures([0, 0, 1, 1, 2], [0, 1, 1, 1, 0], list("abcde"), {"a": "x", "b": "x", "c": "y"})
+    assert (found["n"], found["accuracy"]) == (5, 60.0)
+    assert found["macro_f1"] == pytest.approx(100 * (1 / 2 + 4 / 5 + 0) / 3)
+    assert found["groups"] == {"x": {"n": 2, "accuracy": 50.0}, "y": {"n": 1, "accuracy": 100.0}}
+
+
+def test_macro_f1_counts_the_classes_that_are_present():
+    assert measures([0, 0], [0, 2], ["a", "b"], {})["macro_f1"] == pytest.approx(100 * 2 / 3)
+
+
+def test_a_third_party_trainer_leaves_a_result(probe_result):
+    folder, result = probe_result
+    assert store.read_result(folder) == result
+    assert (result["method"], result["dataset"], result["recipe"], result["split"]) == ("LinearProbe", "digits", "tiny", "all")
+    assert (result["seed"], result["shots"], result["n"]) == (0, 1, 1397)
+    assert result["seconds"]["train"] > 0 and result["seconds"]["test"] > 0 and result["peak_memory_mib"] > 50
+    assert result["method_record"] == {} and result["digests"]["weights"] == "" and len(result["digests"]["model"]) == 64
+    assert result["versions"]["engine"] == "builtin" and result["versions"]["threads"] >= 1
+    assert result["config"]["OPTIM"]["MAX_EPOCH"] == 2
+
+
+def test_the_log_begins_with_the_engine_and_keeps_the_familys_lines(probe_result):
+    folder, result = probe_result
+    lines = (folder / "log.txt").read_text().splitlines()
+    assert lines[0].startswith("Engine: builtin (")
+    for line in ("Finish training", "=> result", "* total: 1,397", f"* accuracy: {result['accuracy']:.1f}%"):
+        assert lines.count(line) == 1, line
+
+
+def test_the_same_seed_gives_the_same_numbers_also_as_a_second_run_of_a_process(probe_result, tmp_path):
+    first = probe_result[1]
+    random.seed(5)
+    torch.manual_seed(5)
+    second = run(make_cfg(tmp_path), recipe="tiny", dataset="digits")
+    for key in ("accuracy", "macro_f1", "digests"):
+        assert second[key] == first[key]
+    assert run(make_cfg(tmp_path / "other", seed=1))["digests"]["model"] != first["digests"]["model"]
+
+
+def test_a_trained_model_is_tested_from_its_folder(probe_result, tmp_path):
+    folder, trained = probe_result
+    tested = run(make_cfg(tmp_path), eval_only=True, model_dir=str(folder))
+    assert tested["digests"] == trained["digests"] and tested["accuracy"] == trained["accuracy"]
+    assert tested["seconds"]["train"] == 0
+
+
+def test_stdout_and_log_handlers_are_as_they_were(probe_result, tmp_path):
+    before, handlers = sys.stdout, list(logging.getLogger("dicap").handlers)
+    run(make_cfg(tmp_path), eval_only=True, model_dir=str(probe_result[0]))
+    assert sys.stdout is before and not before.closed
+    assert logging.getLogger("dicap").handlers == handlers
+
+
+def test_a_failing_run_leaves_its_traceback_in_the_log_and_no_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(LinearProbe, "forward_backward", lambda self, batch: 1 / 0)
+    before = sys.stdout
+    with pytest.raises(ZeroDivisionError):
+        run(make_cfg(tmp_path))
+    assert sys.stdout is before and "Traceback" not in capsys.readouterr().out
+    assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text() and not (tmp_path / "result.json").exists()
+
+
+def test_nothing_tested_is_no_result(tmp_path):
+    assert run(make_cfg(tmp_path / "a"), no_train=True) is None
+    assert run(make_cfg(tmp_path / "b", "TEST.NO_TEST", "True")) is None
+    assert not list(tmp_path.glob("*/result.json"))
+
+
+def test_labels_of_another_test_set_are_refused(tmp_path, monkeypatch):
+    from dassl.evaluation import Classification
+
+    evaluate = Classification.evaluate
+
+    def forgetful(self):
+        results = evaluate(self)
+        self._y_true = self._y_true[1:]
+        return results
+
+    monkeypatch.setattr(Classification, "evaluate", forgetful)
+    with pytest.raises(store.ResultError, match="1396 labels that are not those of the 1397 test images"):
+        run(make_cfg(tmp_path))
+
+
+def test_model_digest_sees_what_is_learned_and_nothing_else():
+    class Trainer:
+        pass
+
+    trainer, model = Trainer(), torch.nn.BatchNorm1d(3)
+    assert model_digest(trainer) == ""
+    trainer._models = {"m": model}
+    first = model_digest(trainer)
+    model.running_mean += 1  # a buffer
+    assert model_digest(trainer) == first
+    other = copy.deepcopy(model)
+    other.weight.data += 1e-6
+    trainer._models = {"m": other}
+    assert model_digest(trainer) != first
+    other.requires_grad_(False)
+    assert model_digest(trainer) == ""
