@@ -242,7 +242,8 @@ def _print_options(section: str, options: dict[str, Any]) -> None:
 def _world(args: argparse.Namespace) -> int:
     from dicap.world.__main__ import main as world
 
-    return world([arg for arg in args.args if arg != "--debug"]) or 0
+    world([arg for arg in args.args if arg != "--debug"])
+    return 0
 
 
 COMMANDS = {"train": _train, "base2new": _base2new, "report": _report, "options": _options, "world": _world}

@@ -14,8 +14,9 @@ from dicap.report import store
 from dicap.report.table import PROTOCOL, Row, Stat, Table, as_json
 
 NOTHING = "–"
-LEFT = ("Dataset", "Method", "Recipe", "Backbone")  # columns of words
-RECORD_LIMIT = 8  # columns of the second table in the terminal; all of them are in the JSON file
+RECORD_TITLE = "Recorded diagnostics (base classes, mean over seeds)"
+LEFT = ("Dataset", "Method", "Recipe", "Backbone", "Recorded")  # columns of words
+RECORD_LIMIT = 8  # lines of the second table in the terminal; all of them are in the files
 
 Grid = tuple[list[str], list[list[str]]]  # header, rows
 
@@ -51,7 +52,8 @@ def notes(table: Table) -> list[str]:
                      "to their class in training (aligned) and is not (conflicting), by seed.")
     if any(row.recipe == "tiny" for row in table.rows):
         lines.append("The recipe `tiny` is this project's own for the embedded backbone (larger batches, "
-                     "fewer epochs), not the papers': these figures compare methods with each other, not with published ones.")
+                     "fewer epochs), not the papers': these figures compare methods with each other, not with "
+                     "published ones.")
     lines += [f"Incomplete: {row.name}: {problem}." for row in table.rows for problem in row.problems]
     lines += [f"Unreadable: {problem}." for problem in table.unreadable]
     return lines
@@ -75,13 +77,13 @@ def main_grid(table: Table) -> Grid:
 
 
 def record_grid(table: Table, limit: int | None = None) -> Grid | None:
-    """Numbers that methods recorded about themselves, for methods that did; None where there are none."""
-    rows = [row for row in table.rows if row.record]
-    keys = list(dict.fromkeys(key for row in rows for key in row.record))[:limit]
+    """Diagnostics that methods recorded about themselves (sections of their record), a line each; None without any."""
+    rows = [row for row in table.rows if any("." in key for key in row.record)]
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row.record) if "." in key][:limit]
     if not keys:
         return None
-    return (["Dataset", "Method", *keys],
-            [[row.dataset, row.method, *(_number(row.record.get(key)) for key in keys)] for row in rows])
+    return (["Recorded", *(f"{row.dataset} {row.method}" for row in rows)],
+            [[key, *(_number(row.record.get(key)) for row in rows)] for key in keys])
 
 
 def _cell(stat: Stat | None, row: Row) -> str:
@@ -103,7 +105,7 @@ def markdown(table: Table) -> str:
     parts = [f"# {title(table)}", _markdown_grid(main_grid(table)), "\n".join(f"- {note}" for note in notes(table))]
     record = record_grid(table)
     if record:
-        parts += ["## What the methods recorded (mean over seeds)", _markdown_grid(record)]
+        parts += [f"## {RECORD_TITLE}", _markdown_grid(record)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -144,7 +146,8 @@ def print_table(table: Table, console: Any = None) -> None:
         console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
     record = record_grid(table, RECORD_LIMIT)
     if record:
-        console.print(_rich_grid(record, "What the methods recorded (mean over seeds)"))
+        console.print(_rich_grid(record, RECORD_TITLE))
+        console.print(f"The first {RECORD_LIMIT}; all of them are in {PROTOCOL}.md.", style="dim", markup=False)
 
 
 def _rich_grid(grid: Grid, heading: str) -> Any:
@@ -155,8 +158,9 @@ def _rich_grid(grid: Grid, heading: str) -> Any:
     header, rows = grid
     rich_table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for name in header:
-        rich_table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name in ("Dataset", "Method"))
+        rich_table.add_column(name, justify="left" if name in LEFT else "right",
+                              no_wrap=name in ("Dataset", "Method", "Recorded"))
     for i, row in enumerate(rows):
-        last = i + 1 == len(rows) or rows[i + 1][0] != row[0]
+        last = header[0] == "Dataset" and (i + 1 == len(rows) or rows[i + 1][0] != row[0])
         rich_table.add_row(*map(Text, row), end_section=last)
     return rich_table

@@ -25,10 +25,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, make_result):
 
 @pytest.mark.parametrize("change, field", [
     ({"schema": 2}, "schema"), ({"accuracy": None}, "accuracy"), ({"accuracy": 100.1}, "accuracy"),
-    ({"accuracy": True}, "accuracy"), ({"macro_f1": float("nan")}, "macro_f1"), ({"split": "old"}, "split"), ({"n": 0}, "n"),
+    ({"accuracy": True}, "accuracy"), ({"macro_f1": float("nan")}, "macro_f1"), ({"split": "old"}, "split"),
+    ({"n": 0}, "n"),
     ({"status": "running"}, "status"), ({"seed": "1"}, "seed"), ({"groups": {"aligned": 3}}, "groups.aligned"),
     ({"groups": {"aligned": {"n": 1, "accuracy": -1}}}, "groups.aligned.accuracy"),
-    ({"digests": {"config": "", "data": "", "weights": ""}}, "digests.model"), ({"seconds": {"train": 1}}, "seconds.test"),
+    ({"digests": {"config": "", "data": "", "weights": ""}}, "digests.model"),
+    ({"seconds": {"train": 1}}, "seconds.test"),
 ])
 def test_a_field_that_does_not_fit_is_named(tmp_path, make_result, change, field):
     with pytest.raises(ResultError, match=field):
@@ -113,7 +115,8 @@ ROWS = [("images/a.png", 0, "12"), ("images/b.png", 0, "345"), ("images/c.png", 
 
 
 def test_data_digest_does_not_depend_on_the_place(tmp_path):
-    assert store.data_digest(make_dataset(tmp_path / "x", ROWS)) == store.data_digest(make_dataset(tmp_path / "y", ROWS))
+    here, there = (store.data_digest(make_dataset(tmp_path / place, ROWS)) for place in "xy")
+    assert here == there
 
 
 @pytest.mark.parametrize("change", [("images/d.png", 1, "6"), ("images/c.png", 0, "6"), ("images/c.png", 1, "67")])

@@ -20,8 +20,9 @@ def add(tmp_path, make_result):
     def write(method="CoOp", base=BASE, new=NEW, dataset="digits", **fields):
         for split, half in (("base", base), ("new", new)):
             for seed, accuracy in half.items():
-                result = make_result(method=method, dataset=dataset, split=split, seed=seed, accuracy=accuracy, **fields)
-                store.write_result(tmp_path / split / dataset / method / fields.get("recipe", "tiny") / f"seed{seed}", result)
+                names = {"method": method, "dataset": dataset, "split": split, "seed": seed, "accuracy": accuracy}
+                folder = tmp_path / split / dataset / method / fields.get("recipe", "tiny") / f"seed{seed}"
+                store.write_result(folder, make_result(**names, **fields))
         return tmp_path
 
     return write
@@ -127,7 +128,7 @@ def test_the_files_agree(add, tmp_path):
     assert float(row["h"]) == pytest.approx(whole["rows"][0]["h"], abs=1e-4)
     assert "| 65.0 ± 5.6 | 51.0 ± 1.0 | 57.2 |" in paths[0].read_text()
     assert "ddof = 1" in paths[0].read_text() and "with published ones" in " ".join(paths[0].read_text().split())
-    assert record_grid(table) == (["Dataset", "Method", "valid_fraction", "inner.steps"], [["digits", "CoOp", "0.75", "3"]])
+    assert record_grid(table) == (["Recorded", "digits CoOp"], [["inner.steps", "3"]])
     assert len(whole["results"]) == 6
 
 
