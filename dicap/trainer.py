@@ -8,7 +8,6 @@
 It runs on Dassl's TrainerX and speaks to `dassl.*` alone. The towers are frozen; the prompt and its optimiser are fp32.
 PREC: fp32; amp = autocast on a GPU (fp32 on a CPU); fp16 = frozen towers in fp16 on a GPU.
 """
-import hashlib
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,13 +199,9 @@ class PromptTrainer(TrainerX):
             load_prompt(self._models[name], checkpoint["state_dict"], str(path))
 
     def extra_result(self) -> dict:
-        """What result.json says beside the measures: learned parameters, their digest, views."""
+        """What result.json says beside the measures: the number of learned parameters, views a training image."""
         learned = [p for model in self._models.values() for p in model.parameters() if p.requires_grad]
-        digest = hashlib.sha256()
-        for p in learned:
-            digest.update(p.detach().cpu().contiguous().numpy().tobytes())
-        return {"trainable_parameters": sum(p.numel() for p in learned), "prompt_sha256": digest.hexdigest(),
-                "views": self.cfg.INPUT.VIEWS}
+        return {"trainable_parameters": sum(p.numel() for p in learned), "views": self.cfg.INPUT.VIEWS}
 
 
 def _checkpoint_path(folder: Path, epoch: int | None) -> Path:

@@ -23,3 +23,13 @@ def random_clip():
         return clip.float().requires_grad_(False).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def embedded_data(tmp_path_factory):
+    """The embedded datasets and the caches in folders of this test session."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DICAP_DATA", str(tmp_path_factory.mktemp("embedded")))
+    patch.setenv("DICAP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()

@@ -87,6 +87,8 @@ class DiCap(PromptTrainer):
                               " class and must not be labelled with the new one; set L_CF 0 and L_CON above 0")
         if o.train_on == "minimal" and o.search == "none":
             raise ConfigError("TRAIN_ON minimal contradicts SEARCH none: nothing minimal is sought")
+        if o.control not in ("none", "no-cf") and not o.bank:
+            raise ConfigError(f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once, for all images")
         generator_config(o, cfg.SEED)
 
     def build_prompt(self, clip, names):
@@ -138,15 +140,17 @@ class DiCap(PromptTrainer):
             if cached is not None:
                 cached.parent.mkdir(parents=True, exist_ok=True)
                 generator.save(cached)
-        if self.output_dir:
-            generator.save(Path(self.output_dir) / "counterfactual" / "generator.safetensors")
+        folder = Path(self.output_dir) / "counterfactual"
+        folder.mkdir(parents=True, exist_ok=True)
+        generator.save(folder / "generator.safetensors")
         return generator
 
     def answer(self, f: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Counterfactuals (B, M, e) and which are valid (B, M), of views f (B, e) of the training images index (B,)."""
         label, target, o = self.label[index], self.target[index], self.options
         if o.control != "none":
-            return control_counterfactuals(o.control, self.generator, f, label, target, seed=max(self.cfg.SEED, 0))
+            pool = self.views.flatten(0, 1), self.label.repeat_interleave(self.views.shape[1])
+            return control_counterfactuals(o.control, self.generator, f, label, target, max(self.cfg.SEED, 0), *pool)
         found = self.generator.counterfactual(f, label, target, train_on=o.train_on)
         return found.features, found.valid
 
@@ -165,7 +169,8 @@ class DiCap(PromptTrainer):
             cf, valid = self.bank[0][index, view], self.bank[1][index, view]
         else:
             cf, valid = (x.to(self.device) for x in self.answer(self.views[index, view], index))
-        return cf, valid, self.target[index].to(self.device)
+        target = self.target if self.options.control != "random-cf" else self.label[:, None].expand_as(self.target)
+        return cf, valid, target[index].to(self.device)  # noise stays in its own class
 
     def loss(self, batch):
         o, label = self.options, batch["label"]
