@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "dicap" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 README = HERE / "README.md"
 
-TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "matplotlib"]
+TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "matplotlib", "setuptools>=77"]
 
 setup(
     name="dicap",
@@ -32,7 +32,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["dicap", "dicap.*"]),
-    package_data={"dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md", "py.typed"]},
+    package_data={"dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md"]},
     install_requires=[
         "torch>=2.4",
         "torchvision",

@@ -242,7 +242,8 @@ def _print_options(section: str, options: dict[str, Any]) -> None:
 def _world(args: argparse.Namespace) -> int:
     from dicap.world.__main__ import main as world
 
-    world([arg for arg in args.args if arg != "--debug"])
+    sys.argv = ["dicap world", *(arg for arg in args.args if arg != "--debug")]
+    world()
     return 0
 
 

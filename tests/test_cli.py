@@ -1,0 +1,123 @@
+"""The command line: help without torch, train.py's flags, one clear message and an exit code for what goes wrong."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dicap import cli
+from dicap.report import store
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS, TINY = str(ROOT / "configs/datasets/digits.yaml"), str(ROOT / "configs/trainers/CoOp/tiny.yaml")
+QUICK = ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1"]
+
+
+def train(*args):
+    return cli.main(["train", "--dataset-config-file", DIGITS, "--config-file", TINY, *args])
+
+
+@pytest.mark.parametrize("command", [(), ("train",), ("base2new",), ("report",), ("options",)])
+def test_help_answers_without_torch(command):
+    args = [*command, "--help"]
+    code = f"import sys\nfrom dicap.cli import main\ntry: main({args})\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.startswith("usage: dicap") and done.stdout.rstrip().endswith("False")
+
+
+def test_train_py_takes_the_familys_flags():
+    done = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
+    for flag in ("root", "output-dir", "resume", "seed", "source-domains", "target-domains", "transforms",
+                 "config-file", "dataset-config-file", "trainer", "backbone", "head", "eval-only", "model-dir",
+                 "load-epoch", "no-train"):
+        assert f"--{flag} " in done.stdout or f"--{flag}]" in done.stdout, flag
+    assert done.stdout.startswith("usage: train.py")
+
+
+def test_a_run_by_its_flags(tmp_path, embedded_data, capsys):
+    """Seed 0 works, names come from the files, and the family's paths put a run by hand into the table."""
+    base, new = tmp_path / "base2new/train_base/x/seed0", tmp_path / "base2new/test_new/x/seed0"
+    assert train("--trainer", "CoOp", "--seed", "0", "--output-dir", str(base), *QUICK, "DATASET.SUBSAMPLE_CLASSES",
+                 "base") == 0
+    assert capsys.readouterr().out.startswith("Engine: builtin (")
+    assert train("--trainer", "CoOp", "--seed", "0", "--output-dir", str(new), "--model-dir", str(base), "--eval-only",
+                 "--load-epoch", "1", *QUICK, "DATASET.SUBSAMPLE_CLASSES", "new") == 0
+    result = store.read_result(base)
+    assert [result[key] for key in ("protocol", "dataset", "recipe", "seed")] == ["base2new", "digits", "tiny", 0]
+    capsys.readouterr()
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "digits" in capsys.readouterr().out and json.loads((tmp_path / "base2new.json").read_text())["complete"]
+
+
+def test_a_plugin_trains(tmp_path, embedded_data):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from dassl.engine import TRAINER_REGISTRY\nfrom yacs.config import CfgNode\n"
+        "from dicap.trainers.coop import CoOp\n"
+        "def extend_cfg(cfg):\n    cfg.TRAINER.MINE = CfgNode({**cfg.TRAINER.COOP, 'EXTRA': 1})\n"
+        "@TRAINER_REGISTRY.register()\nclass Mine(CoOp):\n    pass\n")
+    assert train("--trainer", "Mine", "--plugin", str(plugin), "--output-dir", str(tmp_path / "out"), *QUICK,
+                 "TRAINER.MINE.EXTRA", "2") == 0
+    assert store.read_result(tmp_path / "out")["config"]["TRAINER"]["MINE"]["EXTRA"] == 2
+
+
+@pytest.mark.parametrize("args, code, message", [
+    (["train", "--trainer", "CoAp", "--dataset-config-file", DIGITS], 2, "TRAINER.NAME is 'CoAp'; registered: "),
+    (["train", "--trainer", "CoOp", "--dataset-config-file", DIGITS, "OPTIM.LRR", "1"], 2, "did you mean OPTIM.LR?"),
+    (["train", "--trainer", "CoOp", "--dataset-config-file", "no.yaml"], 2, "no.yaml"),
+    (["train", "--engine", "dassl", "--trainer", "CoOp"], 2, "EngineError"),
+    (["train", "--plugin", "no.py", "--trainer", "CoOp"], 2, "no.py"),
+    (["base2new", "--datasets", "mnist"], 2, "unknown dataset 'mnist'; allowed: causal_shapes"),
+    (["report", "/no/such/folder"], 1, "/no/such/folder: no such folder"), (["options", "nothing"], 2, "there are: "),
+    (["train", "--trainer", "CoOp", "--dataset-config-file", str(ROOT / "configs/datasets/caltech101.yaml"),
+      "--config-file", TINY], 1, "--root")])
+def test_errors_are_one_message(args, code, message, capfd):
+    assert cli.main(args) == code
+    err = capfd.readouterr().err
+    assert message in err and "Traceback" not in err and err.startswith("dicap: ")
+
+
+def test_debug_shows_the_traceback(capfd):
+    assert cli.main(["report", "/no/such/folder", "--debug"]) == 1
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("args", [[], ["nothing"], ["base2new", "--seeds", "one"], ["train", "--engine", "other"]])
+def test_a_command_line_that_cannot_be_is_a_usage_error(args, capsys):
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main(args)
+    assert exit_code.value.code == 2 and "usage: " in capsys.readouterr().err
+
+
+def test_options_tells_every_setting_of_a_method(capsys):
+    from dicap.trainers.dicap import DiCap
+
+    assert cli.main(["options", "dicap"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("TRAINER.DICAP") and all(key in out for key in DiCap.OPTIONS)
+    assert cli.main(["options"]) == 0
+    assert "TRAINER.COOP" in capsys.readouterr().out
+
+
+def test_the_world_has_its_own_command_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main(["world", "--help"])
+    assert exit_code.value.code == 0 and "pretrain" in capsys.readouterr().out
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "report", interrupted)
+    assert cli.main(["report", "x"]) == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_python_m_dicap_cli(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "dicap.cli", "report", str(tmp_path)], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1 and "run scripts/dicap/base2new.sh first" in done.stderr
