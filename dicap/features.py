@@ -89,7 +89,7 @@ def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, vie
             return load_file(path)["features"]
         except (SafetensorError, KeyError, OSError) as error:
             log.warning("cached features %s cannot be read (%s): encoding again", path, error)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
         rows = [model.encode_image(batch["img"].to(device)).float().cpu() for batch in loader]
     features = torch.cat(rows).unflatten(0, (-1, views))
     if path is not None:

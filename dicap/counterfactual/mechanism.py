@@ -4,7 +4,9 @@
 
 Scenes that come with classes sit in the class means, but not in the frozen text of a class name. So the class effect
 is restricted to what the text explains, and the rest of a feature stays in the residual z - m_c, that is in U. The
-strength of the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed.
+strength of the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed. Where
+nothing does (the digits: "four" tells nothing of "five"), the strongest ridge would win and no class would have an
+effect; there the strength is the one that leaving out chooses where it can choose.
 (`means` = class or blend put the class means back: ablations.) Around m_c one shared covariance Sw, shrunk after
 Ledoit and Wolf (2004).
 """
@@ -19,7 +21,8 @@ from torch import Tensor
 from .process import coefficients
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the mean squared length of a centred text
-DEFAULT_STRENGTH = 1.0  # where fewer than four classes are left to choose by
+DEFAULT_STRENGTH = 0.3  # where leaving out cannot choose: under four classes, or names that say nothing of one another
+TELLS = 0.9  # held-out error, relative to no effect at all, under which the texts are believed to carry over
 SAME = 1e-5  # standardised texts closer than this, RMS per coordinate, are one text
 
 
@@ -114,10 +117,12 @@ def ridge_map(texts: Tensor, targets: Tensor) -> tuple[Tensor, float, float]:
         remaining = (1 - 1 / count - leverage).clamp_min(1e-9)
         return float(((targets - prediction) / remaining[:, None]).square().sum())
 
-    strength = min(STRENGTHS, key=held_out) if count >= 4 else DEFAULT_STRENGTH
-    unmoved = float((targets / (1 - 1 / count)).square().sum())
+    unmoved = max(float((targets / (1 - 1 / count)).square().sum()), 1e-30)
+    strength = min(STRENGTHS, key=held_out)
+    if count < 4 or held_out(strength) > TELLS * unmoved:  # the best would be no effect, and so no counterfactual
+        strength = DEFAULT_STRENGTH
     dual = vectors @ (projected / (values + strength)[:, None])
-    return texts.T @ dual / width, strength, held_out(strength) / max(unmoved, 1e-30)
+    return texts.T @ dual / width, strength, held_out(strength) / unmoved
 
 
 @dataclasses.dataclass(frozen=True)
