@@ -118,4 +118,4 @@ def test_ci_and_readme_run_the_same_command():
     first = "python -m pip install . && bash scripts/dicap/base2new.sh"
     second = 'python -m pip install ".[test]" && python -m pytest'
     assert first in readme.read_text(encoding="utf-8") and second in readme.read_text(encoding="utf-8")
-    assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
