@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "dicap" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 README = HERE / "README.md"
 
-TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "matplotlib", "setuptools>=77"]
+TEST = ["pytest>=8", "open_clip_torch", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "matplotlib", "setuptools>=77"]
 
 setup(
     name="dicap",
@@ -43,6 +43,7 @@ setup(
         "pillow",
         "packaging",
         "scikit-learn",
+        "scipy",
         "safetensors",
         "gdown",
         "tensorboard",
