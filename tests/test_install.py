@@ -63,7 +63,11 @@ def python(request, source, wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     venv.create(folder, symlinks=True)
     site = next((folder / "lib").glob("python3*/site-packages"))
-    (site / "zz_parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")  # torch and the rest
+    others = tmp_path_factory.mktemp("others")  # torch and the rest, without a dicap that is installed there
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not entry.name.startswith(("dicap", "__editable__")) and entry.suffix != ".pth":
+            (others / entry.name).symlink_to(entry)
+    (site / "zz_others.pth").write_text(f"{others}\n")
     (site / "datasets").mkdir()
     (site / "datasets" / "__init__.py").write_text('__version__ = "stand-in"\n')
     python = folder / "bin" / "python"
