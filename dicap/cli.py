@@ -142,17 +142,16 @@ def _add_base2new(parser: argparse.ArgumentParser) -> None:
 
 def _start(args: argparse.Namespace) -> None:
     """Choose the engine, say which, load plugins."""
-    from dicap.choose_engine import choose_engine
+    from dicap.run import engine_line, show_log
 
-    name, reason = choose_engine(args.engine)
+    line = engine_line(args.engine)
     from dicap.discover import load_plugin
-    from dicap.run import show_log
 
     show_log()
     for path in args.plugin:
         load_plugin(path)
     if args.command != "train":  # a single run says so itself, as the first line of its log
-        print(f"Engine: {name} ({reason})", flush=True)
+        print(line, flush=True)
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,18 @@ def run(cfg: Any, *, eval_only: bool = False, model_dir: str = "", load_epoch: i
     return result
 
 
-def engine_line() -> str:
-    """One line: which engine runs and why."""
+_engine: list[str] = []  # the line of the first choice: later ones would only say that it is made
+
+
+def engine_line(choice: str = "auto") -> str:
+    """Choose the engine; one line says which runs and why. Raises EngineError where the choice cannot run."""
     from dicap.choose_engine import choose_engine
 
-    name, reason = choose_engine()
-    return f"Engine: {name} ({reason})"
+    name, reason = choose_engine(choice)
+    if name == "builtin" and choice == "auto" and PathFinder.find_spec("dassl") is None:
+        reason = "no Dassl is installed"  # importing dicap has seen this already, and chosen
+    _engine.append(f"Engine: {name} ({reason})")
+    return _engine[0]
 
 
 def _announce(cfg: Any) -> None:
@@ -247,6 +254,11 @@ class StdoutHandler(logging.StreamHandler):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
         self.setFormatter(logging.Formatter("%(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if isinstance(sys.exc_info()[1], BrokenPipeError):  # `dicap base2new --dry-run | head`
+            raise
+        super().handleError(record)
 
     @property
     def stream(self) -> Any:
