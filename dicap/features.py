@@ -9,16 +9,15 @@ import logging
 import os
 import random
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import torch
+from dassl.utils import read_image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-
-from dassl.utils import read_image
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ PREC: fp32; amp = autocast on a GPU (fp32 on a CPU); fp16 = frozen towers in fp1
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
 from dassl.data.samplers import build_sampler
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from dicap import features
 from dicap.backbones import PRECISIONS, load_clip, weights_digest
@@ -95,7 +95,7 @@ class PromptTrainer(TrainerX):
         for name in ("val_loader", "test_loader"):
             if getattr(self, name) is not None:
                 setattr(self, name, self._test_features(getattr(self, name)))
-        self.views: Tensor | None = None  # (N, K, e)
+        self.views: Any = None  # (N, K, e), a tensor where INPUT.VIEWS > 0
         if self.cfg.INPUT.VIEWS and self._models:
             self.views = self._train_views()
             self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)

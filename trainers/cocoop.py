@@ -7,9 +7,8 @@ All images of a batch go through the text tower in one call.
 python train.py --trainer CoCoOp --dataset-config-file configs/datasets/causal_shapes.yaml \\
     --config-file configs/trainers/CoCoOp/tiny.yaml --seed 1 --output-dir output/cocoop DATASET.NUM_SHOTS 16
 """
-from torch.nn.functional import cross_entropy
-
 from dassl.engine import TRAINER_REGISTRY
+from torch.nn.functional import cross_entropy
 
 from dicap.prompts import ConditionalContext
 from dicap.trainer import CONTEXT, PromptTrainer

@@ -5,9 +5,8 @@
 python train.py --trainer CoOp --dataset-config-file configs/datasets/causal_shapes.yaml \\
     --config-file configs/trainers/CoOp/tiny.yaml --seed 1 --output-dir output/coop DATASET.NUM_SHOTS 16
 """
-from torch.nn.functional import cross_entropy
-
 from dassl.engine import TRAINER_REGISTRY
+from torch.nn.functional import cross_entropy
 
 from dicap.options import Option
 from dicap.prompts import POSITIONS, StaticContext

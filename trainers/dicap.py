@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 
 import torch
+from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-from dassl.engine import TRAINER_REGISTRY
 
 from dicap import losses
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
