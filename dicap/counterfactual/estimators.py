@@ -132,7 +132,7 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
     """
     if config.generator not in NETWORK or estimator.network is None or config.train_steps == 0:
         return 0.0
-    parameters = list(estimator.network.parameters())
+    parameters = list(estimator.network.requires_grad_(True).parameters())
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: learning_rate(step, config.train_steps, config.warm_up)
@@ -152,6 +152,7 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
             average, [p.detach() for p in parameters], average_weight(step, config.ema, config.train_steps)
         )
     torch._foreach_copy_([p.detach() for p in parameters], average)
+    estimator.network.requires_grad_(False)
     final = float(torch.stack(losses[-max(1, config.train_steps // 10) :]).mean())
     if not final < float("inf"):
         raise FloatingPointError(f"the denoising loss became {final}: lower lr={config.lr} or look at the features")

@@ -126,12 +126,10 @@ class CounterfactualGenerator:
         network = None
         if config.generator in NETWORK:
             network = Denoiser(self.space.k, conditions.shape[1], config.width, config.dropout, randomness)
-            network = network.to(self.device)
+            network = network.to(self.device).requires_grad_(False)
         self.estimator = Estimator(config.generator, self.mechanism, within, total, effects.mean(0), network)
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
         self.final_loss = train(self.estimator, data, config, randomness)
-        if network is not None:
-            network.requires_grad_(False).eval()
         logger.info(
             "counterfactual generator %s: %d images x %d views, k=%d, text ridge %g (held-out error %.2f of none)",
             config.generator, count, views, self.space.k, float(self.mechanism.strength), float(self.mechanism.holdout),

@@ -144,10 +144,12 @@ def stop_at(
         return path[-1]
     start = start.expand(path.shape[1]).contiguous()
     below = (torch.searchsorted(times, start) - 1).clamp(0, len(times) - 2)
-    z = path[below, torch.arange(path.shape[1], device=path.device)]
+    row = torch.arange(path.shape[1], device=path.device)
+    z = path[below, row]
     safe = start.clamp_min(float(times[1]) / 2)  # a start of 0 is answered with z itself
     guess = eps(coefficients(safe, z)[0] / coefficients(times[below], z)[0] * z, safe, slice(None))
     moved, _ = refine_step(eps, z, times[below], safe, guess, max(fixed_point, 1), solve)
+    moved = torch.where((start == times[below + 1])[:, None], path[below + 1, row], moved)
     return torch.where((start > 0)[:, None], moved, z)
 
 

@@ -92,7 +92,7 @@ def _rebuild(
         k, d = generator.space.k, generator.conditions.shape[1]
         network = Denoiser(k, d, config.width, config.dropout, torch.Generator()).to(device)
         network.load_state_dict(weights)
-        network.requires_grad_(False).eval()
+        network.requires_grad_(False)
     generator.estimator = Estimator(config.generator, generator.mechanism, within, total, tensors["middle"], network)
     return generator
 
