@@ -1,8 +1,9 @@
 """Which engine answers to `dassl`: an installed Dassl.pytorch, or the built-in one (dicap.engine).
 
-An installed Dassl is tried in a process of its own before it is chosen: the last release cannot train on a current torch (its
-warm-up passes an argument that torch dropped, its checkpoints hold objects that torch refuses to load), and a half-imported
-package could not be taken back. The choice is noted in the environment variable DICAP_ENGINE, which child processes inherit.
+An installed Dassl is tried in a process of its own before it is chosen: the last release cannot train on a current
+torch (its warm-up passes an argument that torch dropped, its checkpoints hold objects that torch refuses to load), and a
+half-imported package could not be taken back. The choice is noted in the environment variable DICAP_ENGINE, which child
+processes inherit.
 """
 import functools
 import importlib.util
@@ -63,7 +64,7 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
     """Chooses the engine of this process and its children. May be called again: it then reports what runs.
 
     Args:
-        choice: dassl or builtin, or auto: what DICAP_ENGINE says, else an installed Dassl that can run here, else builtin.
+        choice: dassl, builtin, or auto: what DICAP_ENGINE says, else an installed Dassl that can run, else builtin.
 
     Raises:
         EngineError: unknown choice, no Dassl that can run, or the other engine is in use already.
@@ -76,8 +77,8 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
     running = _running()
     if running is not None:
         if choice not in ("auto", running.name):
-            raise EngineError(f"the engine {choice} was asked for, but {running.name} is in use ({running.reason}): choose "
-                              f"before anything imports dassl, or start with DICAP_ENGINE={choice}")
+            raise EngineError(f"the engine {choice} was asked for, but {running.name} is in use ({running.reason}): "
+                              f"choose before anything imports dassl, or start with DICAP_ENGINE={choice}")
         return running
     if choice == "builtin":
         return _use_builtin(reason)
@@ -107,7 +108,7 @@ def _running() -> EngineChoice | None:
 
 
 def _installed_dassl() -> str | None:
-    """Where a Dassl is installed. The built-in engine steps aside for the question; nothing is imported through it yet."""
+    """Where a Dassl is installed. The built-in engine steps aside for the question; nothing has used it yet."""
     engine = sys.modules.get("dicap.engine")
     if engine is not None and engine.is_installed():
         engine.uninstall()

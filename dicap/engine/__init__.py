@@ -35,7 +35,8 @@ class DasslFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if importlib.util.find_spec(_real_name(fullname)) is None:
             raise ModuleNotFoundError(
                 f"the built-in engine of DiCap has no module {fullname}: it covers what prompt learning needs. Code "
-                "that needs it runs on Dassl.pytorch itself (DICAP_ENGINE=dassl, with a torch that Dassl can run on)", name=fullname)
+                "that needs it runs on Dassl.pytorch itself (DICAP_ENGINE=dassl, with a torch that Dassl can run on)",
+                name=fullname)
         return importlib.machinery.ModuleSpec(fullname, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
@@ -70,7 +71,8 @@ def install() -> None:
     if other is not None and other is not sys.modules[__name__]:
         raise ImportError(
             f"another dassl is imported already, from {getattr(other, '__file__', None) or 'an unknown place'}: the "
-            "built-in engine cannot stand beside it. Import dicap before anything that imports dassl, or set DICAP_ENGINE=dassl")
+            "built-in engine cannot stand beside it. Import dicap before anything that imports dassl, or set "
+            "DICAP_ENGINE=dassl")
     if not is_installed():
         sys.meta_path.insert(0, FINDER)
     os.environ["DICAP_ENGINE"] = "builtin"

@@ -1,4 +1,4 @@
-"""python -m dicap.engine SCRIPT [ARGUMENT ...]: runs another repository's script, unmodified, on the built-in engine."""
+"""python -m dicap.engine SCRIPT [ARGUMENT ...]: another repository's script, unmodified, on the built-in engine."""
 import os
 import sys
 

@@ -39,7 +39,7 @@ def execute(namespace: dict[str, Any], script: str) -> None:
 
 
 def _stand_in_for_pkg_resources() -> None:
-    """Copies of OpenAI's clip begin with `from pkg_resources import packaging`; setuptools 82 no longer has that module."""
+    """Copies of OpenAI's clip begin with `from pkg_resources import packaging`; setuptools 82 dropped that module."""
     if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
         return
     import packaging.version

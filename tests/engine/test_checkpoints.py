@@ -35,7 +35,8 @@ def published(tmp_path, extra=None, name="model.pth.tar-50", legacy=False):
     ctx.sum().backward()
     optimizer.step()
     suffix = torch.randn(2, 5, 3).half()
-    state = collections.OrderedDict(ctx=ctx.detach(), token_prefix=torch.ones(2, 1, 3).half(), token_suffix=suffix[:, 1:].mT)
+    state = collections.OrderedDict(ctx=ctx.detach(), token_prefix=torch.ones(2, 1, 3).half(),
+                                    token_suffix=suffix[:, 1:].mT)
     checkpoint = {"state_dict": state, "epoch": 50, "optimizer": optimizer.state_dict(), "val_result": None,
                   "scheduler": {"successor": PickledSchedule(optimizer), "last_epoch": 1}, "extra": extra}
     torch.save(checkpoint, tmp_path / name, _use_new_zipfile_serialization=not legacy)
@@ -138,8 +139,8 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 
 
 def test_ours_hold_no_objects_and_drop_what_data_parallel_adds(tmp_path, caplog, capsys):
-    state = {"state_dict": {"module.ctx": torch.ones(2)}, "epoch": 3, "optimizer": None, "val_result": torch.ones(()).numpy()[()],
-             "scheduler": {"successor": PickledSchedule(None), "last_epoch": 2}}
+    state = {"state_dict": {"module.ctx": torch.ones(2)}, "epoch": 3, "optimizer": None,
+             "val_result": torch.ones(()).numpy()[()], "scheduler": {"successor": PickledSchedule(None), "last_epoch": 2}}
     save_checkpoint(state, str(tmp_path / "a"), is_best=True)
     loaded = torch.load(tmp_path / "a" / "model.pth.tar-3", weights_only=True)
     assert list(loaded["state_dict"]) == ["ctx"] and loaded["val_result"] == 1.0

@@ -5,7 +5,7 @@ import pytest
 
 WORKING = {
     "__init__.py": "", "data.py": "", "engine.py": "", "evaluation.py": "",
-    "config.py": "import types\ndef get_cfg_default(): return types.SimpleNamespace(OPTIM=types.SimpleNamespace(LR=1.0))",
+    "config.py": "from types import SimpleNamespace as N\ndef get_cfg_default(): return N(OPTIM=N(LR=1.0))",
     "optim.py": """
 import torch
 def build_optimizer(model, cfg): return torch.optim.SGD(model.parameters(), lr=cfg.LR)

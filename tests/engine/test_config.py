@@ -16,8 +16,8 @@ def flat(node, prefix=""):
 
 
 def test_every_key_default_and_type_is_dassls():
-    ours = {key: [type(value).__name__, json.loads(json.dumps(value))] for key, value in flat(get_cfg_default()).items()}
-    assert ours == GOLDEN
+    ours = flat(get_cfg_default())
+    assert {key: [type(value).__name__, json.loads(json.dumps(value))] for key, value in ours.items()} == GOLDEN
 
 
 def test_each_configuration_is_a_fresh_one():

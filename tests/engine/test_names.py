@@ -88,7 +88,8 @@ def test_a_foreign_dassl_in_the_process_stops_it(python, tmp_path):
     (tmp_path / "dassl.py").write_text("")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dassl; import dicap.engine"
     done = python("-c", code, ok=False)
-    assert done.returncode and "another dassl is imported already" in done.stderr and "DICAP_ENGINE=dassl" in done.stderr
+    assert done.returncode
+    assert "another dassl is imported already" in done.stderr and "DICAP_ENGINE=dassl" in done.stderr
 
 
 WORKERS = """
@@ -130,7 +131,10 @@ def test_runner_says_how_it_is_used(python):
 def test_a_script_finds_its_own_folder_and_pkg_resources(python, tmp_path):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "__init__.py").write_text("here = 'the fork'")
-    (tmp_path / "train.py").write_text("import datasets\nfrom pkg_resources import packaging\nimport dassl\n"
-                                       "print(datasets.here, packaging.version.parse('1') and dassl.__name__, __name__)")
+    (tmp_path / "train.py").write_text("""
+import datasets, dassl
+from pkg_resources import packaging
+print(datasets.here, packaging.version.parse("1") and dassl.__name__, __name__)
+""")
     out = python("-m", "dicap.engine", Path("train.py"), cwd=tmp_path)
     assert out.split() == ["the", "fork", "dicap.engine", "__main__"]

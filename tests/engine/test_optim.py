@@ -136,7 +136,7 @@ def test_optimiser_from_parameters_groups_or_stages():
 
 
 def test_radam_follows_the_paper():
-    """Algorithm 2 of arXiv 1908.03265, with decoupled weight decay and momentum steps while the rectification is undefined."""
+    """Algorithm 2 of arXiv 1908.03265 with decoupled weight decay; momentum steps while the rectification is undefined."""
     lr, (b1, b2), eps, decay = 0.1, (0.9, 0.99), 1e-8, 0.01
     grads = torch.linspace(-1, 1, 20).double()
     param = nn.Parameter(torch.tensor([0.5]).double())

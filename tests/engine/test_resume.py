@@ -53,7 +53,8 @@ def test_twenty_kills_at_random_moments_and_inside_saves(toy, pictures, tmp_path
 
 @pytest.mark.parametrize("options", [
     ("TRAINER.NAME", "ToyXU"),
-    ("OPTIM.NAME", "adamw", "OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", (2, 4), "OPTIM.WARMUP_TYPE", "linear"),
+    ("OPTIM.NAME", "adamw", "OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", (2, 4),
+     "OPTIM.WARMUP_TYPE", "linear"),
     ("TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "2", "OPTIM.MAX_EPOCH", "4"),
 ])
 def test_every_loop_optimiser_and_loader_resumes_exactly(toy, pictures, tmp_path, options):

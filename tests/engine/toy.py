@@ -1,4 +1,4 @@
-"""A dataset and a trainer written against `dassl` names only, as another repository would; also a script for child processes.
+"""A dataset and trainers written against `dassl` names only, as another repository would; also a script.
 
     python toy.py make ROOT                     writes the pictures
     python toy.py train ROOT OUTPUT [KEY VALUE ...]
@@ -92,9 +92,11 @@ def config(root, output, *options):
     cfg = get_cfg_default()
     cfg.merge_from_list([
         "DATASET.ROOT", root, "DATASET.NAME", "ToyColours", "DATASET.NUM_SHOTS", 6, "OUTPUT_DIR", output, "SEED", 0,
-        "INPUT.SIZE", (16, 16), "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"), "USE_CUDA", False,
+        "INPUT.SIZE", (16, 16), "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"),
+        "USE_CUDA", False,
         "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 4, "DATALOADER.TEST.BATCH_SIZE", 6,
-        "OPTIM.NAME", "sgd", "OPTIM.LR", 0.02, "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.MAX_EPOCH", 6, "OPTIM.WARMUP_EPOCH", 1,
+        "OPTIM.NAME", "sgd", "OPTIM.LR", 0.02, "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.MAX_EPOCH", 6,
+        "OPTIM.WARMUP_EPOCH", 1,
         "OPTIM.WARMUP_TYPE", "constant", "TRAIN.PRINT_FREQ", 2, "TRAINER.NAME", "Toy"])
     cfg.merge_from_list(list(options))
     cfg.freeze()
@@ -121,7 +123,7 @@ def train(root, output, *options):
 
 
 def kill_again_and_again(root, output, times, seed):
-    """Trains in forked children that are killed: even turns at a random moment, odd turns halfway through a random save."""
+    """Trains in forked children that are killed: by turns at a random moment, and halfway through a random save."""
     import torch.utils.tensorboard  # noqa: F401  once, before forking
 
     read_image(os.path.join(root, "test", CLASSES[0], "0.png"))

@@ -12,7 +12,7 @@ def get_cfg_default() -> CfgNode:
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
-    """Drops from cfg.TRAINER the sections of all trainers but one, so that a printed configuration shows what matters."""
+    """Drops from cfg.TRAINER the sections of all trainers but one: a printed configuration then shows what matters."""
     for key in list(cfg.TRAINER):
         if key not in ("NAME", trainer.upper()):
             del cfg.TRAINER[key]

@@ -33,7 +33,7 @@ def build_data_loader(
     if not data_source:
         raise ValueError(f"{cfg.DATASET.NAME}: no items for {'training' if is_train else 'validation or test'}; is "
                          "DATASET.ROOT right and the split file complete?")
-    sampler = build_sampler(sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins)
+    sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
     loader = DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=cfg.DATALOADER.NUM_WORKERS,
                         drop_last=is_train and len(data_source) >= batch_size,
@@ -63,12 +63,13 @@ class DataManager:
         train_u = train_x if cfg.DATALOADER.TRAIN_U.SAME_AS_X else cfg.DATALOADER.TRAIN_U
 
         def train_loader(options: Any, items: Any) -> "DataLoader[Any]":
-            return build_data_loader(cfg, options.SAMPLER, items, options.BATCH_SIZE, options.N_DOMAIN, options.N_INS, tfm_train,
-                                     is_train=True, dataset_wrapper=dataset_wrapper)
+            return build_data_loader(cfg, options.SAMPLER, items, options.BATCH_SIZE, options.N_DOMAIN, options.N_INS,
+                                     tfm_train, is_train=True, dataset_wrapper=dataset_wrapper)
 
         def test_loader(items: Any) -> "DataLoader[Any]":
-            return build_data_loader(cfg, cfg.DATALOADER.TEST.SAMPLER, items, cfg.DATALOADER.TEST.BATCH_SIZE, tfm=tfm_test,
-                                     is_train=False, dataset_wrapper=dataset_wrapper)
+            options = cfg.DATALOADER.TEST
+            return build_data_loader(cfg, options.SAMPLER, items, options.BATCH_SIZE, tfm=tfm_test, is_train=False,
+                                     dataset_wrapper=dataset_wrapper)
 
         self.train_loader_x = train_loader(train_x, dataset.train_x)
         self.train_loader_u = train_loader(train_u, dataset.train_u) if dataset.train_u else None
@@ -97,7 +98,8 @@ class DataManager:
         """Logs name, domains, number of classes and of items in each split."""
         rows = {"Dataset": cfg.DATASET.NAME, "Source": cfg.DATASET.SOURCE_DOMAINS, "Target": cfg.DATASET.TARGET_DOMAINS,
                 "# classes": self.num_classes}
-        rows |= {f"# {split}": len(getattr(self.dataset, split) or ()) for split in ("train_x", "train_u", "val", "test")}
+        for split in ("train_x", "train_u", "val", "test"):
+            rows[f"# {split}"] = len(getattr(self.dataset, split) or ())
         rows = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows.items() if value}
         _log.info("%s", "\n".join(f"{name:<9}  {value}" for name, value in rows.items()))
 
@@ -121,7 +123,8 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
             raise ValueError(f"DATALOADER.K_TRANSFORMS {self.k_tfm} needs a transform, but INPUT.NO_TRANSFORM is set")
-        steps: list[Any] = [T.Resize(cfg.INPUT.SIZE, interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]), T.ToTensor()]
+        mode = INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
+        steps: list[Any] = [T.Resize(cfg.INPUT.SIZE, interpolation=mode), T.ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
             steps.append(T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
         self.to_tensor = T.Compose(steps)

@@ -7,7 +7,8 @@ from typing import Any
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 __all__ = [
-    "RandomClassSampler", "RandomDomainSampler", "RandomSampler", "SeqDomainSampler", "SequentialSampler", "build_sampler",
+    "RandomClassSampler", "RandomDomainSampler", "RandomSampler", "SeqDomainSampler", "SequentialSampler",
+    "build_sampler",
 ]
 
 
@@ -104,7 +105,8 @@ def _indices_by(data_source: Sequence[Any], attribute: str) -> dict[int, list[in
 
 
 def build_sampler(
-    sampler_type: str, cfg: Any = None, data_source: Any = None, batch_size: int = 32, n_domain: int = 0, n_ins: int = 16
+    sampler_type: str, cfg: Any = None, data_source: Any = None, batch_size: int = 32, n_domain: int = 0,
+    n_ins: int = 16,
 ) -> Sampler[int]:
     """The sampler of that name.
 

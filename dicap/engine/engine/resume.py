@@ -45,7 +45,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_resume(folder: str | os.PathLike[str], state: dict[str, Any], epochs: int) -> None:
-    """Writes the state after that many epochs. Keeps it and the one before; the rest, and half-written files, are removed."""
+    """Writes the state after that many epochs; keeps it and the one before, and removes the rest and half-written files."""
     folder = Path(folder)
     write_tensors(state, folder / f"epoch-{epochs}.pt")
     before = [path for path in _files(folder) if _epoch(path) < epochs][:1]

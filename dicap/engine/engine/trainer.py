@@ -9,6 +9,7 @@ draws do not shift those of the epochs, so that a stage that is computed once an
 training.
 """
 import datetime
+import hashlib
 import logging
 import sys
 import time
@@ -74,7 +75,7 @@ class SimpleNet(nn.Module):
         return self._fdim
 
     def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
-        """Images (B, 3, H, W) to scores (B, C), on request with the features (B, fdim); without classifier, the features."""
+        """Images (B, 3, H, W) to scores (B, C), on request with features (B, fdim); without classifier to features."""
         feature = self.backbone(x)
         if self.head is not None:
             feature = self.head(feature)
@@ -218,7 +219,7 @@ class TrainerBase:
             load_state(self._models[name], checkpoint["state_dict"], path)
 
     def _checkpoint_path(self, folder: Path, epoch: int | None) -> Path:
-        """The file of an epoch; for None the best one, or else the one that the text file `checkpoint` names as last."""
+        """The file of an epoch; for None the best one, or else the last one, which the text file `checkpoint` names."""
         path = folder / (_BEST if epoch is None else f"model.pth.tar-{epoch}")
         last_will_do = epoch is None and (self.cfg is None or self.cfg.TEST.FINAL_MODEL == "last_step")
         if not path.exists() and last_will_do and (folder / "checkpoint").exists():
@@ -232,7 +233,7 @@ class TrainerBase:
     # -- resume
 
     def resume_state(self) -> dict[str, Any]:
-        """What a method needs beyond its registered models to go on exactly; tensors and plain values. Default: the GradScaler."""
+        """What a method needs beyond its registered models to go on exactly: tensors, plain values. Here: the GradScaler."""
         scaler = getattr(self, "scaler", None)
         return {"scaler": scaler.state_dict()} if scaler is not None else {}
 
@@ -276,8 +277,8 @@ class TrainerBase:
         differing = {key: (value, self._run_facts()[key]) for key, value in state["run"].items()
                      if self._run_facts().get(key) != value}
         if differing:
-            raise ValueError(f"{path} is of another run: " + ", ".join(f"{k} was {a} and is {b}" for k, (a, b) in differing.items())
-                             + ". Choose another OUTPUT_DIR, or delete that folder")
+            changes = ", ".join(f"{key} was {was} and is {now}" for key, (was, now) in differing.items())
+            raise ValueError(f"{path} is of another run: {changes}. Choose another OUTPUT_DIR, or delete that folder")
         for name, saved in state["models"].items():
             load_state(self._models[name], saved["state_dict"], path)
             if saved["optimizer"] is not None:
@@ -296,9 +297,16 @@ class TrainerBase:
         cfg = self.cfg
         if cfg is None:
             return {}
-        return {"TRAINER.NAME": cfg.TRAINER.NAME, "DATASET.NAME": cfg.DATASET.NAME, "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS,
-                "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"), "SEED": cfg.SEED,
-                "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME}
+        return {"TRAINER.NAME": cfg.TRAINER.NAME, "DATASET.NAME": cfg.DATASET.NAME,
+                "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS, "SEED": cfg.SEED,
+                "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+                "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME, "the training set": self._training_set()}
+
+    def _training_set(self) -> str:
+        """Digest of the training items: file name, label, class name."""
+        items = self.dm.dataset.train_x if hasattr(self, "dm") else ()
+        facts = [(Path(item.impath).name, item.label, item.classname) for item in items]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     # -- TensorBoard
 
@@ -334,7 +342,7 @@ class TrainerBase:
         try:
             self.before_train()
             set_random_state(self._resumed_random_state or at_start)
-            for self.epoch in range(self.start_epoch, self.max_epoch):
+            for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
                 self.before_epoch()
                 self.run_epoch()
                 self.after_epoch()
@@ -383,6 +391,8 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """Builds loaders, model and evaluator from a configuration; trains, keeps checkpoints, tests."""
 
+    num_batches: int  # of the running epoch
+
     def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.check_cfg(cfg)
@@ -400,7 +410,7 @@ class SimpleTrainer(TrainerBase):
         """Checks the configuration before any work; a method raises here."""
 
     def build_data_loader(self) -> None:
-        """Sets train_loader_x, train_loader_u, val_loader, test_loader, num_classes, num_source_domains, lab2cname, dm."""
+        """Sets dm, its four loaders, num_classes, num_source_domains and lab2cname."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
@@ -460,7 +470,7 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def after_epoch(self) -> None:
-        """Keeps the best model on val (TEST.FINAL_MODEL best_val), and one every TRAIN.CHECKPOINT_FREQ epochs and at the end."""
+        """Keeps the best model on val (TEST.FINAL_MODEL best_val), one every TRAIN.CHECKPOINT_FREQ epochs and the last."""
         done, every = self.epoch + 1, self.cfg.TRAIN.CHECKPOINT_FREQ
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             result = self.test(split="val")
@@ -499,7 +509,7 @@ class SimpleTrainer(TrainerBase):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def _run_batches(self, batches: Iterable[tuple[Any, ...]]) -> None:
-        """forward_backward on each; averages are printed every TRAIN.PRINT_FREQ batches (each one in an epoch shorter than that)."""
+        """forward_backward on each; prints averages every TRAIN.PRINT_FREQ batches, at each one in a shorter epoch."""
         self.set_model_mode("train")
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
         every = self.cfg.TRAIN.PRINT_FREQ

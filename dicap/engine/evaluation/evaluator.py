@@ -1,4 +1,4 @@
-"""Accuracy, error, macro-F1, accuracy of each class, confusion matrix. The printed lines are read by other repositories' parsers."""
+"""Accuracy, error, macro-F1, accuracy of each class, confusion matrix. Other repositories' parsers read the printed lines."""
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class EvaluatorBase:
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Classification by the highest score. Keeps labels and predictions in _y_true and _y_pred, in the order of the loader."""
+    """Classification by the highest score. _y_true and _y_pred hold labels and predictions in the order of the loader."""
 
     def __init__(self, cfg: Any, lab2cname: dict[int, str] | None = None, **kwargs: Any) -> None:
         super().__init__(cfg)
@@ -86,7 +86,8 @@ class Classification(EvaluatorBase):
         for label in sorted(set(self._y_true)):
             total, correct = counts[label].sum(), counts[label, label]
             accuracies.append(100.0 * correct / total)
-            print(f"* class: {label} ({self._lab2cname[label]})\ttotal: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%")
+            print(f"* class: {label} ({self._lab2cname[label]})\t"
+                  f"total: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%")
         print(f"* average: {np.mean(accuracies):.1f}%")
         return float(np.mean(accuracies))
 

@@ -5,7 +5,9 @@ __all__ = ["compute_accuracy"]
 
 
 def compute_accuracy(
-    output: torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor], target: torch.Tensor, topk: tuple[int, ...] = (1,)
+    output: torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor],
+    target: torch.Tensor,
+    topk: tuple[int, ...] = (1,),
 ) -> list[torch.Tensor]:
     """Share of the labels that are among the k highest scores, in percent.
 

@@ -4,5 +4,6 @@ from dicap.engine.modeling.head import HEAD_REGISTRY, build_head
 from dicap.engine.modeling.network import NETWORK_REGISTRY, build_network
 
 __all__ = [
-    "BACKBONE_REGISTRY", "HEAD_REGISTRY", "NETWORK_REGISTRY", "Backbone", "build_backbone", "build_head", "build_network",
+    "BACKBONE_REGISTRY", "HEAD_REGISTRY", "NETWORK_REGISTRY", "Backbone", "build_backbone", "build_head",
+    "build_network",
 ]

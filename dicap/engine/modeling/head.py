@@ -16,7 +16,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 class MLP(nn.Module):
-    """Linear layers, each with optional batch normalisation, activation and dropout: (B, in_features) to (B, last width)."""
+    """Linear layers, each with activation and, on request, batch normalisation and dropout: (B, in) to (B, last width)."""
 
     def __init__(self, in_features: int = 2048, hidden_layers: int | Sequence[int] = (), activation: str = "relu",
                  bn: bool = True, dropout: float = 0.0) -> None:
@@ -27,8 +27,12 @@ class MLP(nn.Module):
                              f"{', '.join(_ACTIVATIONS)}")
         layers: list[nn.Module] = []
         for before, width in zip([in_features, *widths], widths):
-            layers += [nn.Linear(before, width), *([nn.BatchNorm1d(width)] if bn else []), _ACTIVATIONS[activation](inplace=True),
-                       *([nn.Dropout(dropout)] if dropout > 0 else [])]
+            layers.append(nn.Linear(before, width))
+            if bn:
+                layers.append(nn.BatchNorm1d(width))
+            layers.append(_ACTIVATIONS[activation](inplace=True))
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
         self.mlp = nn.Sequential(*layers)
         self.out_features = widths[-1]
 

@@ -17,7 +17,8 @@ AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 class _BaseWarmupScheduler(LRScheduler):
     """warmup_epoch epochs of its own rates, then the successor takes over."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int,
+                 last_epoch: int = -1) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)

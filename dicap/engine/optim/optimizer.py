@@ -13,7 +13,9 @@ __all__ = ["AVAI_OPTIMS", "build_optimizer"]
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 
-def build_optimizer(model: nn.Module | Iterable[Any], optim_cfg: Any, param_groups: Any = None) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module | Iterable[Any], optim_cfg: Any, param_groups: Any = None
+) -> torch.optim.Optimizer:
     """The optimiser optim_cfg.NAME.
 
     Args:
@@ -30,8 +32,8 @@ def build_optimizer(model: nn.Module | Iterable[Any], optim_cfg: Any, param_grou
     if param_groups is not None and optim_cfg.STAGED_LR:
         warnings.warn("OPTIM.STAGED_LR is ignored: param_groups is given and has rates of its own", stacklevel=2)
     if param_groups is None:
-        staged = optim_cfg.STAGED_LR
-        param_groups = _staged_groups(model, optim_cfg) if staged else model.parameters() if isinstance(model, nn.Module) else model
+        parameters = model.parameters() if isinstance(model, nn.Module) else model
+        param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else parameters
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
     betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
     if optim_cfg.NAME == "sgd":
@@ -49,7 +51,7 @@ def build_optimizer(model: nn.Module | Iterable[Any], optim_cfg: Any, param_grou
 def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
     """The children in NEW_LAYERS at the full rate, the others at LR * BASE_LR_MULT."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"OPTIM.STAGED_LR needs the module itself, to know its layers; build_optimizer got {type(model).__name__}")
+        raise TypeError(f"OPTIM.STAGED_LR needs the module itself, to know its layers, not a {type(model).__name__}")
     model = model.module if isinstance(model, nn.DataParallel) else model
     new_layers = [optim_cfg.NEW_LAYERS] if isinstance(optim_cfg.NEW_LAYERS, str) else optim_cfg.NEW_LAYERS
     if not new_layers:

@@ -22,7 +22,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a stream-format file
 
 
 class Placeholder:
-    """Stands where the file held an object of another class. `origin` is that class's name, `state` the object's attributes."""
+    """Stands for an object of another class. `origin` is that class's name, `state` the object's attributes."""
 
     origin = ""
 
@@ -52,7 +52,9 @@ class Placeholder:
         return f"<placeholder of {self.origin}>"
 
 
-def _tensor(storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> torch.Tensor:
+def _tensor(
+    storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> torch.Tensor:
     if offset < 0 or min((*size, *stride), default=0) < 0:
         raise ValueError("a tensor with a negative size or stride")
     return storage.as_strided(size, stride, offset)  # refuses what reaches beyond the storage
@@ -62,7 +64,10 @@ def _parameter(data: torch.Tensor, *_: Any) -> torch.Tensor:
     return data
 
 
-_SAFE: dict[tuple[str, str], type] = {("collections", "OrderedDict"): collections.OrderedDict, ("torch", "Size"): torch.Size}
+_SAFE: dict[tuple[str, str], type] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): torch.Size,
+}
 _REBUILD: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -70,8 +75,8 @@ _REBUILD: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
 }
 _DTYPES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
-    "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }
 
 
@@ -87,7 +92,7 @@ class _InertUnpickler(pickle.Unpickler):
             return _SAFE[module, name]
         if (module, name) in _REBUILD:
             rebuild = _REBUILD[module, name]
-            return lambda *args: rebuild(*args)  # a new function each time: a pickle may set attributes of what it is given
+            return lambda *args: rebuild(*args)  # new each time: a pickle may set attributes of what it gets
         if module in ("torch", "torch.cuda") and name in _DTYPES:
             return _DTYPES[name]
         return type("Placeholder", (Placeholder,), {"origin": f"{module}.{name}"})
@@ -122,7 +127,8 @@ def _or_damaged(path: str | os.PathLike[str], read: Callable[[], Any]) -> Any:
     try:
         return read()
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
-        raise ValueError(f"{path} is damaged, truncated or of an unknown format ({type(error).__name__}: {error})") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged, truncated or of an unknown format ({cause})") from error
 
 
 def _read_zip(path: str | os.PathLike[str]) -> Any:
@@ -146,7 +152,7 @@ def _read_zip(path: str | os.PathLike[str]) -> Any:
 
 
 def _read_stream(path: str | os.PathLike[str]) -> Any:
-    """Four pickles (magic number, version, machine, structure), the list of storage keys, then each storage with its length."""
+    """Four pickles (magic number, version, machine, structure), the storage keys, then each storage with its length."""
     limit = os.path.getsize(path)
     storages: dict[str, torch.Tensor] = {}
 

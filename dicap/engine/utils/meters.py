@@ -48,7 +48,7 @@ class MetricMeter:
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):
-            raise TypeError(f"metrics come as a dict of name to number, not as {type(input_dict).__name__}: {input_dict!r}")
+            raise TypeError(f"metrics are a dict of name to number, not a {type(input_dict).__name__}: {input_dict!r}")
         for name, value in input_dict.items():
             self.meters[name].update(value)
 

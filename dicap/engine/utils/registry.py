@@ -42,7 +42,8 @@ class Registry:
             KeyError: nothing is registered under that name.
         """
         if name not in self._obj_map:
-            raise KeyError(f"{name} is not registered in {self._name}; there are: {', '.join(sorted(self._obj_map)) or 'none'}")
+            there = ", ".join(sorted(self._obj_map)) or "none"
+            raise KeyError(f"{name} is not registered in {self._name}; there are: {there}")
         return self._obj_map[name]
 
     def registered_names(self) -> list[str]:

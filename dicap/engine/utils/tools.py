@@ -81,7 +81,7 @@ def set_random_seed(seed: int) -> None:
         ValueError: not in 0 .. 2^32 - 1, the range that numpy takes.
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed {seed}: a seed is a number from 0 to 4294967295; a negative SEED in a configuration means unseeded")
+        raise ValueError(f"seed {seed}: seeds go from 0 to 4294967295; a negative SEED in a configuration means unseeded")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def read_image(path: str) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {path}: is DATASET.ROOT the folder that the split was made for?") from None
+        raise FileNotFoundError(f"no image at {path}: is DATASET.ROOT right and the dataset complete?") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(f"the image {path} cannot be read ({error}): fetch that file again") from error
 
@@ -110,7 +110,7 @@ def collect_env_info() -> str:
 
     lines = [f"Python: {platform.python_version()} ({sys.executable})", f"Platform: {platform.platform()}",
              f"PyTorch: {torch.__version__}", f"torchvision: {torchvision.__version__}", f"numpy: {np.__version__}",
-             f"Pillow: {PIL.__version__}", f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used by PyTorch"]
+             f"Pillow: {PIL.__version__}", f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used"]
     if torch.cuda.is_available():
         lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
         lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]

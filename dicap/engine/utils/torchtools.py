@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    state: dict[str, Any], save_dir: str, is_best: bool = False, remove_module_from_keys: bool = True, model_name: str = ""
+    state: dict[str, Any], save_dir: str, is_best: bool = False, remove_module_from_keys: bool = True,
+    model_name: str = "",
 ) -> None:
     """Writes a checkpoint, atomically, and notes its name in the text file `checkpoint`.
 
@@ -72,7 +73,8 @@ def _plain(value: Any, where: str) -> Any:
         return {key: item for key, item in kept.items() if item is not _LEFT_OUT}
     if isinstance(value, (list, tuple, set, frozenset)):
         return type(value)(item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT)
-    _log.warning("%s holds a %s, which is not saved: what depends on it starts anew after a resume", where, type(value).__name__)
+    _log.warning("%s holds a %s, which is not saved: what depends on it starts anew after a resume", where,
+                 type(value).__name__)
     return _LEFT_OUT
 
 
@@ -131,10 +133,12 @@ def resume_from_checkpoint(
 
 def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
     """A scheduler's state in which the pickled inner scheduler is replaced by that one's own state."""
-    return {
-        key: {k: v for k, v in value.state.items() if not isinstance(v, Placeholder)} if isinstance(value, Placeholder) else value
-        for key, value in state.items()
-    }
+    def unwrap(value: Any) -> Any:
+        if not isinstance(value, Placeholder):
+            return value
+        return {key: item for key, item in value.state.items() if not isinstance(item, Placeholder)}
+
+    return {key: unwrap(value) for key, value in state.items()}
 
 
 def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -157,8 +161,8 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     own = model.state_dict()
     fit = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fit:
-        warnings.warn(f"nothing in {weight_path} fits the model: it has {sorted(found)[:5]} ..., the model {sorted(own)[:5]} ...",
-                      stacklevel=2)
+        warnings.warn(f"nothing in {weight_path} fits the model: it has {sorted(found)[:5]} ..., the model "
+                      f"{sorted(own)[:5]} ...", stacklevel=2)
         return
     model.load_state_dict(fit, strict=False)
     print(f"Successfully loaded pretrained weights from {weight_path}")

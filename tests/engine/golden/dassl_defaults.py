@@ -1,4 +1,4 @@
-"""Writes dassl_defaults.json: python tests/engine/golden/dassl_defaults.py PATH/TO/Dassl.pytorch/dassl/config/defaults.py"""
+"""Writes dassl_defaults.json:  python tests/engine/golden/dassl_defaults.py .../Dassl.pytorch/dassl/config/defaults.py"""
 import importlib.util
 import json
 import sys

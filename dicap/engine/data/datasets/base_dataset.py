@@ -26,7 +26,7 @@ class Datum:
         if not isinstance(impath, str):
             raise TypeError(f"impath is a string, not {type(impath).__name__}: {impath!r}")
         if not os.path.isfile(impath):
-            raise FileNotFoundError(f"no image at {impath} (class {classname!r}): is DATASET.ROOT right and the dataset complete?")
+            raise FileNotFoundError(f"no image at {impath} (class {classname!r}): is DATASET.ROOT right, the dataset complete?")
         self._impath = impath
         self._label = label
         self._domain = domain
@@ -68,7 +68,7 @@ class DatasetBase:
         test: list[Datum] | None = None,
     ) -> None:
         if not train_x:
-            raise ValueError(f"{type(self).__name__}: no training item; is DATASET.ROOT right and the split file complete?")
+            raise ValueError(f"{type(self).__name__}: no training item; is DATASET.ROOT right, the split file complete?")
         self._train_x, self._train_u, self._val, self._test = train_x, train_u, val, test
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
@@ -147,7 +147,7 @@ class DatasetBase:
             ValueError: not from Google Drive, or neither .zip, .tar nor .tar.gz.
         """
         if not from_gdrive or not dst.endswith((".zip", ".tar", ".tar.gz")):
-            raise ValueError(f"{url}: only .zip, .tar and .tar.gz from Google Drive are fetched; put {dst} there by hand")
+            raise ValueError(f"{url}: only .zip, .tar, .tar.gz from Google Drive are fetched; put {dst} there by hand")
         import gdown
 
         folder = Path(dst).parent

@@ -34,7 +34,9 @@ _TRAIN: dict[str, Callable[[Any], Any]] = {
     "gaussian_blur": lambda i: T.RandomApply([T.GaussianBlur(i.GB_K)], p=i.GB_P),
 }
 AVAI_CHOICES = [*_TRAIN, "center_crop", "normalize"]  # a centre crop is always part of the test transform
-_DASSL_ONLY = ["cutout", "gaussian_noise", "instance_norm", "random_translation", "randaugment2", "randaugment_fixmatch"]
+_DASSL_ONLY = [
+    "cutout", "gaussian_noise", "instance_norm", "random_translation", "randaugment2", "randaugment_fixmatch",
+]
 
 
 def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
@@ -70,7 +72,7 @@ def check_choices(choices: Sequence[str]) -> None:
     for choice in choices:
         if choice in _DASSL_ONLY:
             raise ValueError(f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine "
-                             f"carries only {AVAI_CHOICES}; give DataManager a custom_tfm_train, or run on Dassl itself")
+                             f"carries only {AVAI_CHOICES}; give DataManager a custom_tfm_train, or use Dassl itself")
         if choice not in AVAI_CHOICES:
             raise ValueError(f"INPUT.TRANSFORMS {choice}: there are {AVAI_CHOICES}")
 
