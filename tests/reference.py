@@ -8,7 +8,6 @@ import math
 
 import torch
 
-
 # ---- diffusion of Gaussians
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raises ValueError where the tensor (R, ...) is not finite, naming the first bad row."""
-    bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+    bad = ~torch.isfinite(tensor).flatten(1).all(1)
     if bool(bad.any()):
         first = int(bad.nonzero()[0, 0])
         raise ValueError(

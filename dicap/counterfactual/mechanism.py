@@ -136,7 +136,7 @@ class Gaussian:
     def of(cls, covariance: Tensor) -> "Gaussian":
         """Eigenvalues of a covariance (k, k), kept above 1e-6 of the largest."""
         values, vectors = torch.linalg.eigh(covariance)
-        return cls(values.clamp_min(1e-6 * float(values[-1].clamp_min(1e-12))), vectors)
+        return cls(values.clamp_min(1e-6 * float(values[-1].clamp_min(1e-12))), vectors.contiguous())
 
     def x0(self, z: Tensor, t: Tensor, mean: Tensor) -> Tensor:
         """Posterior mean of x0 (B, k) at z (B, k), time t () or (B,): m + S (S + sigma^2)^-1 (z/A - m)."""

@@ -67,7 +67,9 @@ def load(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+            names = list(file.keys())
+            # copied: mapped tensors are not aligned, and sums then differ in the last bit
+            tensors = {name: file.get_tensor(name).to(device, copy=True) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error}); fit and save again") from error
     if metadata.get("format") != FORMAT:

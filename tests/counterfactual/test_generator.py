@@ -1,0 +1,276 @@
+"""The public class, over the table of generators: determinism, storage, batches, errors, degenerate inputs."""
+
+import dataclasses
+import json
+
+import pytest
+import scm
+import torch
+from safetensors import safe_open
+
+from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
+
+F32 = 1e-5
+
+
+def same(one, other, tolerance=0.0):
+    return all(
+        torch.allclose(getattr(one, field.name).double(), getattr(other, field.name).double(), atol=tolerance, rtol=0)
+        for field in dataclasses.fields(one)
+    )
+
+
+def answer(generator, images, targets, rows=slice(None), train_on="full"):
+    return generator.counterfactual(images.features[rows, 0], images.labels[rows], targets[rows], train_on=train_on)
+
+
+def test_answers_have_the_documented_shapes(generator, images, targets):
+    for train_on in ("full", "minimal"):
+        found = answer(generator, images, targets, train_on=train_on)
+        assert found.features.shape == (48, 2, 32) and not found.features.requires_grad
+        assert torch.allclose(found.features.norm(dim=-1), torch.ones(48, 2), atol=F32)
+        for name in ("valid", "start_time", "kappa", "margin", "w"):
+            assert getattr(found, name).shape == (48, 2), name
+        assert found.valid.dtype == torch.bool and bool(((found.kappa >= 0) & (found.kappa <= 1)).all())
+        assert bool((found.margin[found.valid] >= generator.config.delta).all())
+    single = generator.counterfactual(images.features[:, 0], images.labels, targets[:, 0])
+    assert single.features.shape == (48, 1, 32)
+
+
+@pytest.mark.parametrize("train_on", ["full", "minimal"])
+def test_12_batched_is_one_by_one(generator, images, targets, train_on):
+    together = answer(generator, images, targets, train_on=train_on)
+    for row in (0, 17, 47):
+        alone = answer(generator, images, targets, slice(row, row + 1), train_on)
+        tolerance = F32 if generator.config.generator != "eps" else 1e-3  # eps divides by A = 1e-3 at the ceiling
+        assert torch.allclose(alone.features[0], together.features[row], atol=tolerance)
+
+
+def test_17_the_seed_decides(generator, images, targets):
+    config = generator.config
+    twin = CounterfactualGenerator(config).fit(images.features, images.labels, images.texts, logit_scale=20.0)
+    assert same(answer(twin, images, targets), answer(generator, images, targets))
+    other = CounterfactualGenerator(dataclasses.replace(config, seed=6)).fit(images.features, images.labels, images.texts)
+    changed = not same(answer(other, images, targets), answer(generator, images, targets))
+    assert changed == (config.generator in ("gskip", "v", "eps"))
+
+
+def test_6_the_own_class_changes_nothing(generator, images):
+    null = generator.counterfactual(images.features[:, 0], images.labels, images.labels)
+    worst = (null.features[:, 0] - images.features[:, 0]).norm(dim=1).max()
+    near = {"v": 0.2, "eps": 2.0}  # networks alone need more than a moment's training; eps divides by A = 1e-3
+    assert worst < near.get(generator.config.generator, 1e-4)
+    latents = generator.abduct(images.features[:, 0], images.texts[images.labels])
+    if generator.config.generator != "shift":
+        nothing = generator.predict(latents, images.texts[0], start=0.0)
+        assert torch.allclose(nothing, images.features[:, 0], atol=F32)
+
+
+def test_the_default_generator_agrees_with_the_shift(images, targets):
+    """With a shared covariance and do(Y), the full counterfactual is the shift of the class effects."""
+    full = {}
+    for name in ("shift", "gauss", "gskip"):
+        fitted = CounterfactualGenerator(scm.small(generator=name)).fit(images.features, images.labels, images.texts)
+        full[name] = answer(fitted, images, targets).features
+    assert (full["gauss"] - full["shift"]).norm(dim=-1).max() < 0.01
+    assert (full["gskip"] - full["shift"]).norm(dim=-1).mean() < 0.05
+
+
+def test_saved_and_loaded_answers_are_bit_equal(generator, images, targets, tmp_path):
+    path = tmp_path / "generator.safetensors"
+    generator.save(path)
+    loaded = CounterfactualGenerator.load(path)
+    assert loaded.config == generator.config and loaded.logit_scale == 20.0
+    for train_on in ("full", "minimal"):
+        assert same(answer(loaded, images, targets, train_on=train_on), answer(generator, images, targets, train_on=train_on))
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["config"])["generator"] == generator.config.generator
+    assert [entry.name for entry in tmp_path.iterdir()] == ["generator.safetensors"]  # no temporary left
+
+
+def test_a_failed_save_leaves_the_old_file(gauss, tmp_path, monkeypatch):
+    path = tmp_path / "generator.safetensors"
+    gauss.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        gauss.save(path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_that_are_no_generators_are_refused(gauss, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "generator.safetensors"
+    with pytest.raises(FileNotFoundError, match="generator"):
+        CounterfactualGenerator.load(path)
+    gauss.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="not a complete"):
+        CounterfactualGenerator.load(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="format"):
+        CounterfactualGenerator.load(path)
+    save_file({"a": torch.zeros(1)}, path, {"format": "dicap.counterfactual/1", "config": gauss.config.to_json()})
+    with pytest.raises(ValueError, match="does not hold"):
+        CounterfactualGenerator.load(path)
+
+
+def test_autocast_and_inference_mode_change_nothing(generator, images, targets):
+    plain = answer(generator, images, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert same(answer(generator, images, targets), plain)
+    with torch.inference_mode():
+        assert same(answer(generator, images, targets), plain)
+    half = generator.counterfactual(images.features[:, 0].half(), images.labels, targets)
+    assert torch.allclose(half.features, plain.features, atol=0.02 if generator.config.generator != "eps" else 10)
+
+
+def test_other_texts_than_those_of_the_fit(gauss, images):
+    """A text is a text: classes never seen, in any order."""
+    f = images.features[:4, 0]
+    order = torch.tensor([3, 1, 0, 5, 2, 4])
+    known = gauss.counterfactual(f, images.labels[:4], torch.full((4,), 3))
+    moved = gauss.counterfactual(f, torch.full((4,), 2), torch.zeros(4, dtype=torch.long), conditions=images.texts[order])
+    assert torch.allclose(known.features, moved.features, atol=F32)
+    unseen = torch.nn.functional.normalize(scm.noise(3, 32, seed=40).float(), dim=1)
+    found = gauss.counterfactual(f, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long), conditions=unseen)
+    assert bool(torch.isfinite(found.margin).all())
+
+
+def test_equal_texts_are_one_class_to_the_judge(gauss, images):
+    f, y, one = images.features[:4, 0], images.labels[:4], torch.ones(4, dtype=torch.long)
+    doubled = torch.cat([images.texts, images.texts[1:2]])
+    assert torch.allclose(gauss.counterfactual(f, y, one, conditions=doubled).margin, gauss.counterfactual(f, y, one).margin)
+
+
+def test_classifier_guidance_raises_the_margin(images, targets):
+    margins = []
+    for gamma in (0.0, 0.05):
+        fitted = CounterfactualGenerator(scm.small(generator="gauss", gamma=gamma))
+        fitted.fit(images.features, images.labels, images.texts)
+        with torch.inference_mode():
+            margins.append(answer(fitted, images, targets).margin.mean())
+    assert margins[1] > margins[0] + 0.01
+
+
+def test_the_text_head_can_judge(images, targets):
+    config = scm.small(generator="gauss", judge="text", delta=-1e3)
+    fitted = CounterfactualGenerator(config).fit(images.features, images.labels, images.texts, logit_scale=20.0)
+    found = answer(fitted, images, targets)
+    logits = 20.0 * found.features @ images.texts.T
+    own = logits.gather(2, targets[..., None])[..., 0]
+    rest = logits.scatter(2, targets[..., None], -torch.inf).amax(2)
+    assert torch.allclose(found.margin, own - rest, atol=1e-4) and bool(found.valid.all())
+
+
+DEGENERATE = {
+    "one shot, two classes": {"patterns": 1, "shapes": 2, "shots": 1},
+    "one shot": {"patterns": 2, "shapes": 3, "shots": 1},
+    "two classes": {"patterns": 1, "shapes": 2, "shots": 16},
+    "ten classes' half": {"patterns": 1, "shapes": 5, "shots": 16, "views": 4},
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+@pytest.mark.parametrize("name", ["gskip", "gauss", "shift"])
+def test_few_classes_and_shots(case, name):
+    images = scm.scenes(1.0, width=32, **DEGENERATE[case])
+    fitted = CounterfactualGenerator(scm.small(generator=name)).fit(images.features, images.labels, images.texts)
+    target = (images.labels + 1) % len(images.texts)
+    for train_on in ("full", "minimal"):
+        found = fitted.counterfactual(images.features[:, 0], images.labels, target, train_on=train_on)
+        assert bool(torch.isfinite(found.features).all() & torch.isfinite(found.margin).all())
+
+
+def test_a_class_without_images_is_reached_through_its_text(images):
+    without = images.labels != 5
+    fitted = CounterfactualGenerator(scm.small(generator="gskip"))
+    fitted.fit(images.features[without], images.labels[without], images.texts)
+    found = fitted.counterfactual(images.features[:8, 0], images.labels[:8], torch.full((8,), 5))
+    assert found.valid.float().mean() > 0.5
+
+
+def test_features_without_views(images):
+    one = CounterfactualGenerator(scm.small(generator="gauss")).fit(images.features[:, 0], images.labels, images.texts)
+    assert one.abduct(images.features[:3, 0], images.texts[0]).z.shape == (3, 12)
+
+
+def broken(images, **changes):
+    given = {"features": images.features, "labels": images.labels, "conditions": images.texts} | changes
+    return lambda: CounterfactualGenerator(scm.small(generator="gauss")).fit(**given)
+
+
+def test_errors_of_fit_name_what_is_wrong(images):
+    nan = images.features.clone()
+    nan[7, 0, 3] = float("nan")
+    cases = {
+        "first is row 7": broken(images, features=nan),
+        "divide by": broken(images, features=3 * images.features),
+        r"expected \(N, V, e\)": broken(images, features=images.features[:0]),
+        "one per image": broken(images, labels=images.labels[:-1]),
+        "allow 0 to 5": broken(images, labels=images.labels + 1),
+        "expected long": broken(images, labels=images.labels.float()),
+        "of 1 class": broken(images, labels=torch.zeros_like(images.labels)),
+        "are equal": broken(images, conditions=images.texts[:1].expand(6, -1)),
+        "expected .rows": broken(images, conditions=images.texts[0]),
+        "nothing to learn": broken(images, features=images.features[:1].expand(48, -1, -1)),
+        "at least 2": broken(images, features=images.features[:1], labels=images.labels[:1]),
+    }
+    for message, act in cases.items():
+        with pytest.raises(ValueError, match=message):
+            act()
+    single = {"features": images.features[:8], "labels": images.labels[:8], "conditions": images.texts[:1]}
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        broken(images, **single)()
+
+
+def test_errors_of_the_text_judge(images):
+    with pytest.raises(ValueError, match="logit_scale"):
+        CounterfactualGenerator(scm.small(judge="text")).fit(images.features, images.labels, images.texts)
+    with pytest.raises(ValueError, match="judge='gauss'"):
+        fit = CounterfactualGenerator(scm.small(judge="text")).fit
+        fit(images.features, images.labels, images.texts[:, :5], logit_scale=20.0)
+
+
+def test_errors_of_use(gauss, images, targets, tmp_path):
+    f, y = images.features[:, 0], images.labels
+    fresh = CounterfactualGenerator()
+    for act in (lambda: fresh.save(tmp_path / "x"), lambda: fresh.counterfactual(f, y, y), lambda: fresh.abduct(f, images.texts[0])):
+        with pytest.raises(ValueError, match="not fitted"):
+            act()
+    cases = {
+        "train_on='half'": lambda: gauss.counterfactual(f, y, y, train_on="half"),
+        "target from": lambda: gauss.counterfactual(f, y, y + 1),
+        "expected .48,.": lambda: gauss.counterfactual(f, y[:3], y),
+        "NaN": lambda: gauss.counterfactual(f * float("nan"), y, y),
+        "expected .rows, 32": lambda: gauss.counterfactual(f[:, :5], y, y),
+        "different texts": lambda: gauss.counterfactual(f[:0], y[:0], targets[:0]),
+        "one per feature": lambda: gauss.abduct(f, images.texts[:2]),
+    }
+    for message, act in cases.items():
+        with pytest.raises(ValueError, match=message):
+            act()
+
+
+@pytest.mark.parametrize("settings", [
+    {"generator": "gan"}, {"w": "1"}, {"steps": 1}, {"steps": 2.5}, {"gamma": -1.0}, {"seed": -1}, {"ema": 1.0}, {"w": float("nan")},
+    {"generator": "shift"}, {"generator": "shift", "search": "line", "w": 2.0}, {"pca_k": True},
+])  # fmt: skip
+def test_settings_are_checked(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        GeneratorConfig(**settings)
+
+
+def test_settings_travel_as_json():
+    config = scm.small(w=2, delta=1)
+    assert GeneratorConfig.from_json(config.to_json()) == config and isinstance(config.w, float)
+    with pytest.raises(ValueError, match="sigma"):
+        GeneratorConfig.from_json('{"sigma": 1}')
+
+
+def test_shift_has_no_time(images):
+    fitted = CounterfactualGenerator(scm.small(generator="shift")).fit(images.features, images.labels, images.texts)
+    latents = fitted.abduct(images.features[:2, 0], images.texts[0])
+    with pytest.raises(ValueError, match="neither"):
+        fitted.predict(latents, images.texts[1], start=0.5)
