@@ -70,8 +70,8 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
         EngineError: unknown choice, no Dassl that can run, or the other engine is in use already.
     """
     reason = "as asked"
-    if choice == "auto" and os.environ.get("DICAP_ENGINE"):
-        choice, reason = os.environ["DICAP_ENGINE"], "as DICAP_ENGINE says"
+    if choice == "auto" and _environment():
+        choice, reason = _environment(), "as DICAP_ENGINE says"
     if choice not in CHOICES:
         raise EngineError(f"engine {choice}: there are {', '.join(CHOICES)} (option --engine, or DICAP_ENGINE)")
     running = _running()
@@ -83,13 +83,21 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
     if choice == "builtin":
         return _use_builtin(reason)
     place = _installed_dassl()
-    cause = _why_not(place, json.dumps(sys.path)) if place else f"no Dassl is installed (way out: {INSTALL_DASSL})"
+    cause = _why_not(place, json.dumps(sys.path)) if place else "no Dassl is installed"
     if not cause:
         os.environ["DICAP_ENGINE"] = "dassl"
         return EngineChoice("dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here")
     if choice == "dassl":
-        raise EngineError(f"Dassl cannot be the engine: {cause}. Or use --engine builtin")
+        hint = "" if place else f" (way out: {INSTALL_DASSL})"
+        raise EngineError(f"Dassl cannot be the engine: {cause}{hint}. Or use --engine builtin")
     return _use_builtin(cause)
+
+
+def _environment() -> str:
+    """DICAP_ENGINE as the user or a parent process set it; the built-in engine sets it too, by being imported."""
+    engine = sys.modules.get("dicap.engine")
+    by_import = engine is not None and engine.is_installed() and not engine.ASKED_FOR
+    return "" if by_import else os.environ.get("DICAP_ENGINE", "")
 
 
 def _use_builtin(reason: str) -> EngineChoice:

@@ -92,4 +92,5 @@ def uninstall() -> None:
 
 
 FINDER = DasslFinder()
+ASKED_FOR = os.environ.get("DICAP_ENGINE") == "builtin"  # by the user or a parent process, not by importing this package
 install()

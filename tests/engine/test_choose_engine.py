@@ -96,7 +96,7 @@ def test_a_dassl_that_cannot_run_is_passed_over_with_the_cause(choose, change, c
 def test_no_dassl_at_all(choose):
     (refused, chosen, unknown), runs = choose(None, "dassl", "auto", "mine")
     assert "no Dassl is installed" in refused and "pip install --no-deps" in refused
-    assert chosen[0] == "builtin" and runs == "RUNS dicap.engine builtin"
+    assert chosen == ["builtin", "no Dassl is installed"] and runs == "RUNS dicap.engine builtin"
     assert "engine mine: there are auto, dassl, builtin" in unknown
 
 

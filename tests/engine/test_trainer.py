@@ -2,7 +2,6 @@
 import io
 import os
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -370,11 +369,13 @@ def test_the_default_model_trains(toy, pictures, tmp_path):
     assert (tmp_path / "model" / "model.pth.tar-1").exists()
 
 
-def test_progress_bar_only_on_a_terminal(toy, pictures, tmp_path, monkeypatch):
+def test_progress_bar_on_a_terminal_and_not_in_the_log(toy, pictures, tmp_path, monkeypatch):
     trainer = toy.build(toy.config(pictures, str(tmp_path)))
-    terminal = types.SimpleNamespace(isatty=lambda: True, write=io.StringIO().write, flush=lambda: None)
-    errors = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", errors)
-    monkeypatch.setattr(sys, "stdout", terminal)
-    trainer.test()
-    assert "it/s" in errors.getvalue() or "%|" in errors.getvalue()
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    with logged_to(tmp_path):
+        trainer.test()
+    assert "%|" in shown.getvalue() and "* accuracy" in shown.getvalue()
+    log = (tmp_path / "log.txt").read_text()
+    assert "%|" not in log and "\r" not in log and "* accuracy" in log

@@ -492,7 +492,8 @@ class SimpleTrainer(TrainerBase):
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
         loader = self.val_loader if split == "val" else self.test_loader
         print(f"Evaluate on the *{split}* set")
-        for batch in tqdm(loader, disable=not sys.stdout.isatty(), leave=False):
+        terminal = getattr(sys.stdout, "console", sys.stdout)  # past the log
+        for batch in tqdm(loader, file=terminal, disable=not terminal.isatty(), leave=False):
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()

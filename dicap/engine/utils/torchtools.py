@@ -52,6 +52,8 @@ def save_checkpoint(
         with atomic_open(path.with_name("model-best.pth.tar")) as best, open(path, "rb") as file:
             shutil.copyfileobj(file, best)
         print(f'Best checkpoint saved to "{path.with_name("model-best.pth.tar")}"')
+    for left in path.parent.glob(".*.tmp"):  # of a process that was killed inside a save
+        left.unlink(missing_ok=True)
 
 
 def write_tensors(state: Any, path: str | os.PathLike[str]) -> None:
