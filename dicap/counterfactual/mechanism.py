@@ -102,9 +102,7 @@ def ridge_map(texts: Tensor, targets: Tensor) -> tuple[Tensor, float, float]:
         classes.
     """
     count, width = texts.shape
-    values, vectors = torch.linalg.eigh(
-        texts @ texts.T / width
-    )  # mean diagonal 1: a strength of 1 halves a typical text
+    values, vectors = torch.linalg.eigh(texts @ texts.T / width)  # mean diagonal 1: strength 1 halves a typical text
     values = values.clamp_min(0)
     projected = vectors.T @ targets
 

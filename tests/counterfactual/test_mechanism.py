@@ -6,7 +6,15 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from dicap.counterfactual import CounterfactualGenerator
-from dicap.counterfactual.mechanism import STRENGTHS, ClassMechanism, Gaussian, ridge_map, within_and_total
+from dicap.counterfactual.mechanism import (
+    DEFAULT_STRENGTH,
+    STRENGTHS,
+    TELLS,
+    ClassMechanism,
+    Gaussian,
+    ridge_map,
+    within_and_total,
+)
 from dicap.counterfactual.space import FeatureSpace
 
 
@@ -49,6 +57,14 @@ def test_ridge_map_is_the_textbook_one_with_the_best_held_out_class():
     assert strength == min(errors, key=errors.get)
     assert torch.allclose(weight, reference.ridge(texts, outputs, 4 * strength)[0], atol=1e-9)
     assert abs(holdout - errors[strength] / nothing) < 1e-6
+
+
+def test_where_texts_tell_nothing_classes_still_have_an_effect():
+    texts, outputs = torch.eye(5, dtype=torch.float64), scm.means(5, 3)  # every text is as far from every other
+    weight, strength, holdout = ridge_map(texts - texts.mean(0), outputs - outputs.mean(0))
+    assert strength == DEFAULT_STRENGTH and holdout > TELLS
+    moved = (texts - texts.mean(0)) @ weight
+    assert moved.norm() > 0.1 * (outputs - outputs.mean(0)).norm()
 
 
 def test_gaussian_is_the_posterior_mean_and_newton_solves_its_step():

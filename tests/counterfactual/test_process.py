@@ -15,26 +15,24 @@ EIGENVALUES = (0.01, 0.05, 0.3, 1.0, 10.0)
 
 
 def rowwise(score):
-    """eps(z, t, rows) of a textbook score(z, float t, rows), for one time or a time per row."""
+    """eps(z, t, rows) of a textbook score(z, float t), for one time or a time per row."""
 
     def eps(z, t, rows):
         if t.dim() == 0:
-            return reference.eps_of(score(z, float(t), rows), float(t))
-        every = torch.arange(len(z))
-        one = [eps(z[i : i + 1], time, rows if isinstance(rows, slice) else rows[i : i + 1]) for i, time in zip(every, t)]
-        return torch.cat(one)
+            return reference.eps_of(score(z, float(t)), float(t))
+        return torch.cat([eps(row[None], time, rows) for row, time in zip(z, t)])
 
     return eps
 
 
 def exact(mean, covariance):
-    """eps of N(mean, covariance)."""
-    return rowwise(lambda z, t, rows: reference.gaussian_score(z, t, mean, covariance))
+    """eps of N(mean, covariance); mean (k,) or one per row."""
+    return rowwise(lambda z, t: reference.gaussian_score(z, t, mean, covariance))
 
 
 def marginal(means, covariances):
     """eps of the mixture of all classes."""
-    return rowwise(lambda z, t, rows: reference.mixture_score(z, t, means, covariances))
+    return rowwise(lambda z, t: reference.mixture_score(z, t, means, covariances))
 
 
 def transport(x, source, target, steps, fixed_point=3, start=None, solve=process.unpreconditioned):
