@@ -11,6 +11,7 @@ from torch import nn
 
 from dicap.engine.utils.inert import Placeholder, read_pickle
 from dicap.engine.utils.tools import atomic_open
+from dicap.engine.utils.torchtools import write_tensors
 
 
 class PickledSchedule:
@@ -149,6 +150,16 @@ def test_ours_hold_no_objects_and_drop_what_data_parallel_adds(tmp_path, caplog,
     assert (tmp_path / "a" / "model-best.pth.tar").read_bytes() == (tmp_path / "a" / "model.pth.tar-3").read_bytes()
     assert f"Checkpoint saved to {tmp_path}/a/model.pth.tar-3" in capsys.readouterr().out
     assert list(state["state_dict"]) == ["module.ctx"]  # the caller's dict is left alone
+
+
+def test_plain_containers_survive(tmp_path):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    milestones = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 2, 5]).state_dict()["milestones"]
+    state = {"milestones": milestones, "list": [1, (2.0, "a")], "none": None, "flag": True, "bytes": b"x"}
+    write_tensors({**state, "set": {1}, "array": torch.ones(2).numpy()}, tmp_path / "a")
+    loaded = torch.load(tmp_path / "a", weights_only=True)
+    assert loaded.pop("set") == [1] and loaded.pop("array").tolist() == [1, 1]
+    assert loaded == state and type(loaded["milestones"]) is collections.Counter
 
 
 def test_writes_are_atomic_and_leave_nothing_behind(tmp_path):

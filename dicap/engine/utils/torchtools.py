@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,11 @@ def _plain(value: Any, where: str) -> Any:
         return torch.from_numpy(value)
     if isinstance(value, Mapping):
         kept = {key: _plain(item, f"{where}: {key}") for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item is not _LEFT_OUT}
+        kept = {key: item for key, item in kept.items() if item is not _LEFT_OUT}
+        return Counter(kept) if isinstance(value, Counter) else kept  # a MultiStepLR counts its milestones
     if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT)
+        items = [item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT]
+        return tuple(items) if isinstance(value, tuple) else items
     _log.warning("%s holds a %s, which is not saved: what depends on it starts anew after a resume", where,
                  type(value).__name__)
     return _LEFT_OUT
