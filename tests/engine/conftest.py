@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import dicap.engine  # noqa: F401  these are its tests, whatever Dassl is installed
+
 HERE = Path(__file__).parent
 
 
