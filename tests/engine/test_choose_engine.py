@@ -22,7 +22,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 def build_optimizer(model, cfg): return torch.optim.SGD(model.parameters(), lr=1.0)
 class Warmup(LRScheduler):
-    def __init__(self, optimizer): super().__init__(optimizer, -1, False)
+    def __init__(self, optimizer): super().__init__(optimizer, -1, gone=False)
 def build_lr_scheduler(optimizer, cfg): return Warmup(optimizer)
 """
 PICKLED = """
@@ -33,6 +33,7 @@ class Holder(CosineAnnealingLR):
     def state_dict(self): return {"successor": self}
 def build_lr_scheduler(optimizer, cfg): return Holder(optimizer, 3)
 """
+REFUSING = WORKING["utils.py"].replace("torch.load(path)", "torch.load(path, weights_only=True)")  # torch >= 2.6
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_the_environment_decides_for_auto(choose):
 
 @pytest.mark.parametrize("change, cause", [
     ({"optim.py": AS_UPSTREAM}, "building a schedule with warm-up failed with TypeError"),
-    ({"optim.py": PICKLED}, "saving and loading a checkpoint failed with UnpicklingError"),
+    ({"optim.py": PICKLED, "utils.py": REFUSING}, "saving and loading a checkpoint failed with UnpicklingError"),
     ({"data.py": "import wilds_is_missing"}, "importing it failed with ModuleNotFoundError"),
     ({"engine.py": "import os; os._exit(3)"}, "ended Python with code 3"),
 ])

@@ -65,7 +65,7 @@ def write_tensors(state: Any, path: str | os.PathLike[str]) -> None:
 
 def _plain(value: Any, where: str) -> Any:
     """value with only tensors, numbers, strings and containers of them; another object is left out, with a warning."""
-    if isinstance(value, (torch.Tensor, str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.Size)):
+    if isinstance(value, (torch.Tensor, str, bool, int, float, complex, type(None), torch.dtype, torch.Size)):
         return value.detach() if isinstance(value, torch.Tensor) else value
     if isinstance(value, np.generic):
         return value.item()
