@@ -19,14 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import process, store
+from . import process, scores, store
 from .checks import check_features, check_fit, check_texts
 from .config import NETWORK, GeneratorConfig
 from .denoiser import Denoiser
 from .estimators import Estimator, TrainingData, train
 from .interventions import Counterfactuals, answer
 from .mechanism import ClassMechanism, within_and_total
-from .process import Eps, Rows
 from .search import GaussJudge, TextJudge
 from .space import FeatureSpace
 
@@ -148,7 +147,7 @@ class CounterfactualGenerator:
         z, residual = self.space.encode(features)
         if self.config.generator == "shift":
             return Latents((z - self.mechanism.mean(condition))[None], residual, condition)
-        path = process.encode(self._abduction(condition), z, self.times, self.config.fixed_point, self._solve)
+        path = process.encode(scores.abduction(self, condition), z, self.times, self.config.fixed_point, scores.solver(self))
         return Latents(path, residual, condition)
 
     @_exact
@@ -173,9 +172,9 @@ class CounterfactualGenerator:
         times = self.times
         begin = times[-1] if start is None else torch.as_tensor(start, dtype=torch.float64, device=self.device)
         begin = begin.clamp(0, float(times[-1]))
-        abduction, refinements = self._abduction(latents.condition), self.config.fixed_point
-        z = process.stop_at(abduction, latents.path, times, begin, refinements, self._solve)
-        score = self._prediction(condition, self.config.w if w is None else w, latents.residual)
+        abduction, refinements = scores.abduction(self, latents.condition), self.config.fixed_point
+        z = process.stop_at(abduction, latents.path, times, begin, refinements, scores.solver(self))
+        score = scores.prediction(self, condition, self.config.w if w is None else w, latents.residual)
         z = process.decode(score, z, begin, times)
         return self.space.lift(z, latents.residual)
 
@@ -184,7 +183,7 @@ class CounterfactualGenerator:
         """Features (B, e) decoded with the score that abducted them: near the factual for any score, however wrong."""
         if self.config.generator == "shift":
             return self.predict(latents, latents.condition)
-        z = process.decode(self._abduction(latents.condition), latents.z, self.times[-1], self.times)
+        z = process.decode(scores.abduction(self, latents.condition), latents.z, self.times[-1], self.times)
         return self.space.lift(z, latents.residual)
 
     @_exact
@@ -258,49 +257,6 @@ class CounterfactualGenerator:
         if len(condition) != rows:
             raise ValueError(f"conditions of shape {tuple(condition.shape)}: expected {rows} rows, one per feature")
         return condition
-
-    @property
-    def _solve(self) -> process.Solve:
-        return (self.estimator.total if self.config.abduct == "marg" else self.estimator.within).solve
-
-    def _abduction(self, condition: Tensor) -> Eps:
-        """eps of the factual class, or of the marginal for the ablation abduct="marg"."""
-
-        def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
-            factual = None if self.config.abduct == "marg" else condition[rows]
-            return process.epsilon(self.estimator.x0(z, t, factual), z, t)
-
-        return eps
-
-    def _prediction(self, condition: Tensor, w: float, residual: Tensor) -> Eps:
-        """eps_null + w (eps_c - eps_null) - gamma S grad log p(c | lift(x0)); the null is evaluated only where w !=
-        1."""
-        gradient = self._judgement(condition, residual) if self.config.gamma else None
-
-        def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
-            value = process.epsilon(self.estimator.x0(z, t, condition[rows]), z, t)
-            if w != 1:
-                value = process.guided(process.epsilon(self.estimator.x0(z, t, None), z, t), value, w)
-            if gradient is not None:
-                value = value - self.config.gamma * process.coefficients(t, z)[1] * gradient(z, t, rows)
-            return value
-
-        return eps
-
-    def _judgement(self, condition: Tensor, residual: Tensor) -> Eps:
-        """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c))) among the texts of the fit and the
-        condition's."""
-        texts, index = torch.unique(torch.cat([self.conditions, condition]), dim=0, return_inverse=True)
-        target, judge = index[len(self.conditions) :], self.judge
-
-        def gradient(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
-            with torch.enable_grad():
-                point = z.clone().requires_grad_()
-                moved = self.space.lift(self.estimator.x0(point, t, condition[rows]), residual[rows])
-                chosen = judge.scores(moved, texts).log_softmax(1).gather(1, target[rows][:, None])
-                return torch.autograd.grad(chosen.sum(), point)[0]
-
-        return gradient
 
 
 def _plain(tensor: Tensor) -> Tensor:
