@@ -1,13 +1,17 @@
-"""Structural causal models with known counterfactuals, for tests: Gaussian ones in latent space, scenes in feature space."""
+"""Structural causal models with known counterfactuals, for tests: Gaussian ones in latent space, scenes in feature space.
+
+Exact scores come from the textbook formulas of tests/reference.py; `transport` is abduction, action and prediction by them.
+"""
 
 import dataclasses
 from collections.abc import Callable
 
+import reference
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dicap.counterfactual import GeneratorConfig
+from dicap.counterfactual import GeneratorConfig, process
 
 
 def small(**settings) -> GeneratorConfig:
@@ -75,3 +79,41 @@ def means(classes: int, k: int, spread: float = 1.0, seed: int = 1) -> Tensor:
 def noise(rows: int, k: int, seed: int = 2) -> Tensor:
     """(B, k) fp64 standard normal: the exogenous U."""
     return torch.randn(rows, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ---- exact scores, and DDIM along them
+
+
+def rowwise(score) -> process.Eps:
+    """eps(z, t, rows) of a textbook score(z, float t), for one time or a time per row."""
+
+    def eps(z, t, rows):
+        if t.dim() == 0:
+            return reference.eps_of(score(z, float(t)), float(t))
+        return torch.cat([eps(row[None], time, rows) for row, time in zip(z, t)])
+
+    return eps
+
+
+def exact(mean, covariance) -> process.Eps:
+    """eps of N(mean, covariance); mean (k,) or one per row."""
+    return rowwise(lambda z, t: reference.gaussian_score(z, t, mean, covariance))
+
+
+def marginal(means, covariances) -> process.Eps:
+    """eps of the mixture of all classes."""
+    return rowwise(lambda z, t: reference.mixture_score(z, t, means, covariances))
+
+
+def transport(x, source, target, steps, fixed_point=3, start=None, solve=process.unpreconditioned) -> Tensor:
+    """Abduct x (B, k) with the score `source`, predict with `target`."""
+    times = process.time_grid(steps)
+    path = process.encode(source, x, times, fixed_point, solve)
+    start = times[-1] if start is None else torch.tensor(start, dtype=torch.float64)
+    return process.decode(target, process.stop_at(source, path, times, start, fixed_point, solve), start, times)
+
+
+def linear_part(function, k: int) -> tuple[Tensor, Tensor]:
+    """M (k, k) and b (k,) of an affine map x -> x M + b of rows (B, k)."""
+    offset = function(torch.zeros(1, k, dtype=torch.float64))
+    return function(torch.eye(k, dtype=torch.float64)) - offset, offset[0]

@@ -1,46 +1,20 @@
 """DDIM against closed forms: exact Gaussian scores, known counterfactuals, and negative controls (docs/method.md)."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import reference
 import scm
 import torch
+from scm import exact, marginal, transport
 
 from dicap.counterfactual import process
 from dicap.counterfactual.diagnostics import hsic_p
 from dicap.counterfactual.mechanism import Gaussian
 
 EIGENVALUES = (0.01, 0.05, 0.3, 1.0, 10.0)
-
-
-def rowwise(score):
-    """eps(z, t, rows) of a textbook score(z, float t), for one time or a time per row."""
-
-    def eps(z, t, rows):
-        if t.dim() == 0:
-            return reference.eps_of(score(z, float(t)), float(t))
-        return torch.cat([eps(row[None], time, rows) for row, time in zip(z, t)])
-
-    return eps
-
-
-def exact(mean, covariance):
-    """eps of N(mean, covariance); mean (k,) or one per row."""
-    return rowwise(lambda z, t: reference.gaussian_score(z, t, mean, covariance))
-
-
-def marginal(means, covariances):
-    """eps of the mixture of all classes."""
-    return rowwise(lambda z, t: reference.mixture_score(z, t, means, covariances))
-
-
-def transport(x, source, target, steps, fixed_point=3, start=None, solve=process.unpreconditioned):
-    """Abduct with the score `source`, predict with `target`."""
-    times = process.time_grid(steps)
-    path = process.encode(source, x, times, fixed_point, solve)
-    start = times[-1] if start is None else torch.tensor(start, dtype=torch.float64)
-    return process.decode(target, process.stop_at(source, path, times, start, fixed_point, solve), start, times)
 
 
 @pytest.fixture
@@ -63,8 +37,13 @@ def test_grid_and_schedule():
 def test_1_exact_scores_from_the_ceiling_give_the_shift(shared):
     x, means, covariance = shared
     shift = means[1] - means[0]
-    moved = transport(x, exact(means[0], covariance), exact(means[1], covariance), 400)
-    assert (moved - (x + shift)).norm(dim=1).max() < 0.01 * shift.norm()
+
+    def error(fixed_point):
+        moved = transport(x, exact(means[0], covariance), exact(means[1], covariance), 400, fixed_point)
+        return float((moved - (x + shift)).norm(dim=1).max() / shift.norm())
+
+    assert error(1) < 0.01 and error(3) < 0.01
+    assert error(0) > 0.01  # first-order inversion is not enough at 400 steps
 
 
 def test_1_control_a_low_ceiling_leaves_the_factual_class():
@@ -79,17 +58,22 @@ def test_2_plain_inversion_is_first_order(shared):
     x, means, covariance = shared
     score, steps = exact(means[0], covariance), [200, 400, 800]
     errors = [float((transport(x, score, score, n, fixed_point=0) - x).norm(dim=1).mean()) for n in steps]
-    order = -(math.log(errors[2]) - math.log(errors[0])) / (math.log(steps[2]) - math.log(steps[0]))
+    order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]  # fitted over all of them
     assert 0.9 < order < 1.1
+    local = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
+    assert all(0.9 < value < 1.1 for value in local)
 
 
 def test_2_refinement_inverts_and_newton_is_exact(shared):
+    """Two plain refinements leave 3e-3 at 50 steps, three 5e-4; one of Newton's, for its own score, nothing at 10."""
     x, means, covariance = shared
     score = exact(means[0], covariance)
-    plain = (transport(x, score, score, 50, fixed_point=3) - x).norm(dim=1) / x.norm(dim=1)
-    newton = (transport(x, score, score, 10, fixed_point=1, solve=Gaussian.of(covariance).solve) - x).norm(dim=1)
-    assert plain.max() < 1e-3
-    assert newton.max() < 1e-9
+
+    def relative(steps, fixed_point, solve=process.unpreconditioned):
+        return float(((transport(x, score, score, steps, fixed_point, solve=solve) - x).norm(dim=1) / x.norm(dim=1)).max())
+
+    assert relative(50, 3) < 1e-3 < relative(50, 2) < 5e-3
+    assert relative(50, 2, Gaussian.of(covariance).solve) < 1e-9 and relative(10, 1, Gaussian.of(covariance).solve) < 1e-9
 
 
 @pytest.mark.parametrize("t", [0.1, 0.4, 0.7, 0.95])
@@ -109,15 +93,6 @@ def test_3_start_times_invert_the_mean_kappa():
     table = process.kappa_table(values)
     wanted = torch.tensor([0.0, 0.02, 0.3, 0.77, float(table[1][-1])], dtype=torch.float64)
     assert torch.allclose(process.kappa(process.start_times(wanted, table), values).mean(-1), wanted, atol=1e-5)
-
-
-def test_4_commuting_covariances_give_the_transport_map():
-    one, other = scm.covariance((0.02, 0.5, 1.0, 4.0)), scm.covariance((0.3, 0.1, 2.0, 1.0))
-    means = scm.means(2, 4)
-    x = means[0] + scm.noise(50, 4) @ reference.root(one)
-    moved = transport(x, exact(means[0], one), exact(means[1], other), 800)
-    expected = reference.optimal_transport(x, means[0], one, means[1], other)
-    assert (moved - expected).norm(dim=1).max() < 0.02 * (expected - x).norm(dim=1).mean()
 
 
 def test_5_classifier_free_guidance_is_classifier_guidance():
@@ -173,51 +148,6 @@ def test_8_marginal_abduction_is_biased():
     right = transport(x, exact(means[0], covariance), target, 50)
     wrong = transport(x, marginal(means, [covariance] * 3), target, 50)
     assert (wrong - truth).norm(dim=1).mean() > 5 * (right - truth).norm(dim=1).mean()
-
-
-def test_9_the_error_is_within_its_bound():
-    means, covariance = scm.means(2, 4), scm.covariance((0.05, 0.3, 1.0, 2.0))
-    shots = scm.noise(2 * 16, 4, seed=8) @ reference.root(covariance)
-    fitted = [means[c] + shots[16 * c : 16 * c + 16].mean(0) for c in range(2)]  # 16 shots, wrong as they are
-    estimate = torch.cov(shots.T)
-    x = means[0] + scm.noise(40, 4) @ reference.root(covariance)
-    truth, times = x + means[1] - means[0], process.time_grid(50)
-    newton, fitted_newton = Gaussian.of(covariance).solve, Gaussian.of(estimate).solve
-    noise = process.encode(exact(means[0], covariance), x, times, 2, newton)[-1]
-    abducted = process.encode(exact(fitted[0], estimate), x, times, 2, fitted_newton)[-1]
-
-    def decode(latent):
-        return process.decode(exact(fitted[1], estimate), latent, times[-1], times)
-
-    error = (decode(abducted) - truth).norm(dim=1)
-    lipschitz = reference.affine_lipschitz(decode, 4)
-    bound = lipschitz * (abducted - noise).norm(dim=1) + (decode(noise) - truth).norm(dim=1)
-    assert bool((error <= bound * (1 + 1e-9)).all())
-    assert float(bound.mean()) < 20 * float(error.mean())  # and it says something
-
-
-def test_10_control_a_rotation_of_the_noise_is_invisible_to_the_likelihood():
-    means, covariance = scm.means(2, 4), scm.covariance((0.3, 0.5, 1.0, 2.0))
-    half = reference.root(covariance)
-    rotation = torch.linalg.qr(scm.noise(4, 4, seed=9))[0]
-    u = scm.noise(200, 4)
-    x, plain, rotated = means[0] + u @ half, means[1] + u @ half, means[1] + u @ rotation @ half
-    # both mechanisms have the same p(x | y): the exact scores below are those of either
-    moved = transport(x, exact(means[0], covariance), exact(means[1], covariance), 100)
-    size = (plain - x).norm(dim=1).mean()
-    assert (moved - plain).norm(dim=1).mean() < 0.01 * size
-    assert (moved - rotated).norm(dim=1).mean() > 0.5 * size
-
-
-def test_10_control_a_wrong_score_reconstructs_perfectly(shared):
-    x, means, covariance = shared
-    wrong_mean, wrong = scm.means(2, 5, spread=3.0, seed=21), scm.covariance((1.0, 2.0, 0.5, 0.2, 0.1), seed=7)
-    score, solve = exact(wrong_mean[0], wrong), Gaussian.of(wrong).solve
-    reconstruction = transport(x, score, score, 50, fixed_point=2, solve=solve)
-    moved = transport(x, score, exact(wrong_mean[1], wrong), 50, fixed_point=2, solve=solve)
-    shift = means[1] - means[0]
-    assert (reconstruction - x).norm(dim=1).max() < 1e-9
-    assert (moved - x - shift).norm(dim=1).min() > shift.norm()
 
 
 def test_rows_join_at_their_own_start(shared):
