@@ -118,7 +118,8 @@ class CounterfactualGenerator:
         self.conditions = conditions
         self.space = FeatureSpace.fit(features, config.pca_k)
         z = self.space.encode(features)[0]  # (N, V, k)
-        self.mechanism = ClassMechanism.fit(z.mean(1), labels, conditions, config.means)
+        shared = self.space.directions if conditions.shape[1] == features.shape[-1] else None  # CLIP's common space
+        self.mechanism = ClassMechanism.fit(z.mean(1), labels, conditions, config.means, shared)
         effects = self.mechanism.mean(conditions)  # (C, k)
         within, total = within_and_total(z - effects[labels][:, None], effects)
         randomness = torch.Generator().manual_seed(config.seed)
@@ -130,8 +131,8 @@ class CounterfactualGenerator:
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
         self.final_loss = train(self.estimator, data, config, randomness)
         logger.info(
-            "counterfactual generator %s: %d images x %d views, k=%d, text ridge %g (held-out error %.2f of none)",
-            config.generator, count, views, self.space.k, float(self.mechanism.strength), float(self.mechanism.holdout),
+            "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)",
+            config.generator, count, views, self.space.k, float(self.mechanism.strength.median()), float(self.mechanism.holdout),
         )  # fmt: skip
 
     @_exact

@@ -5,8 +5,10 @@
 Scenes that come with classes sit in the class means, but not in the frozen text of a class name. So the class effect
 is restricted to what the text explains, and the rest of a feature stays in the residual z - m_c, that is in U. The
 strength of the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed. Where
-nothing does (the digits: "four" tells nothing of "five"), the strongest ridge would win and no class would have an
-effect; there the strength is the one that leaving out chooses where it can choose.
+texts live in the space of the images (CLIP's do), each direction that the texts themselves span has its own strength:
+a class effect is well told along some of them, and hardly at all across.
+Where nothing carries over (the digits: "four" tells nothing of "five"), the strongest ridge would win and no class
+would have an effect; there the strength is the one that leaving out chooses where it can choose.
 (`means` = class or blend put the class means back: ablations.) Around m_c one shared covariance Sw, shrunk after
 Ledoit and Wolf (2004).
 """
@@ -23,6 +25,7 @@ from .process import coefficients
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the mean squared length of a centred text
 DEFAULT_STRENGTH = 0.3  # where leaving out cannot choose: under four classes, or names that say nothing of one another
 TELLS = 0.9  # held-out error, relative to no effect at all, under which the texts are believed to carry over
+NEIGHBOURS = 3  # directions whose held-out errors are added: of one alone, 25 classes tell too little
 SAME = 1e-5  # standardised texts closer than this, RMS per coordinate, are one text
 
 
@@ -34,8 +37,8 @@ class ClassMechanism:
         centre: (d,) mean text. scale: () RMS per coordinate of the centred texts. weight: (d, k) ridge map.
         offset: (k,) m at the mean text. known: (C, d) texts of the fit, standardised.
         correction: (C, k) what `means` = class|blend add for a known text; zero for `text`.
-        strength: () ridge strength. holdout: () held-out squared error over that of the mean class, < 1 where texts
-            help.
+        strength: (k,) ridge strengths, one a direction of `text_axes`. holdout: () held-out squared error over that of
+            the mean class, < 1 where texts help.
     """
 
     centre: Tensor
@@ -48,8 +51,13 @@ class ClassMechanism:
     holdout: Tensor
 
     @classmethod
-    def fit(cls, z: Tensor, labels: Tensor, conditions: Tensor, means: str = "text") -> "ClassMechanism":
+    def fit(
+        cls, z: Tensor, labels: Tensor, conditions: Tensor, means: str = "text", directions: Tensor | None = None
+    ) -> "ClassMechanism":
         """Fit to one row per image: z (N, k), labels (N,) in 0..C-1, conditions (C, d); classes may lack images.
+
+        Args:
+            directions: (d, k) what z is of the space of the texts, where images and texts share one; else None.
 
         Raises:
             ValueError: images of fewer than two classes, or texts that are all equal.
@@ -67,13 +75,13 @@ class ClassMechanism:
         class_means = torch.zeros(len(conditions), z.shape[1], dtype=z.dtype, device=z.device)
         class_means = class_means.index_add(0, labels, z) / counts.clamp_min(1)[:, None]
         offset = class_means[seen].mean(0)
-        weight, strength, holdout = ridge_map(known[seen], class_means[seen] - offset)
+        axes = None if directions is None else text_axes(known[seen] @ directions.double())
+        weight, strength, holdout = ridge_map(known[seen], class_means[seen] - offset, axes)
         share = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}[
             means
         ]
         correction = (class_means - offset - known @ weight) * (share * seen)[:, None]
-        numbers = [torch.tensor(value, device=z.device) for value in (strength, holdout)]
-        tensors = [centre, scale, weight, offset, known, correction, *numbers]
+        tensors = [centre, scale, weight, offset, known, correction, strength, holdout]
         return cls(*(tensor.float() for tensor in tensors))
 
     def standardise(self, conditions: Tensor) -> Tensor:
@@ -92,35 +100,49 @@ class ClassMechanism:
         return mean + self.correction[nearest.indices] * found[:, None]
 
 
-def ridge_map(texts: Tensor, targets: Tensor) -> tuple[Tensor, float, float]:
-    """Ridge map of centred texts (C, d) to centred class means (C, k), its strength chosen by leaving one class out.
+def text_axes(projected: Tensor) -> Tensor:
+    """Orthonormal directions (k, r) that centred texts, projected into the image space (C, k), span; widest first."""
+    _, spread, rows = torch.linalg.svd(projected, full_matrices=False)
+    return rows[spread > 1e-6 * spread[0].clamp_min(1e-30)].T
+
+
+def ridge_map(texts: Tensor, targets: Tensor, axes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Ridge map of centred texts (C, d) to centred class means (C, k), its strengths chosen by leaving one class out.
 
     The held-out error has a closed form (the PRESS residual, intercept included): error_i / (1 - h_i - 1/C).
 
+    Args:
+        axes: (k, r) orthonormal directions of the targets with a strength each; all others share one. None: r = 0.
+
     Returns:
-        weight (d, k), the strength, and the held-out squared error relative to predicting the mean of the other
-        classes.
+        weight (d, k), the strengths (k,), those of the axes first, and the held-out squared error () relative to
+        predicting the mean of the other classes.
     """
     count, width = texts.shape
+    axes = targets.new_zeros(targets.shape[1], 0) if axes is None else axes
+    basis = torch.linalg.svd(axes, full_matrices=True)[0] if axes.shape[1] else torch.eye(len(axes)).to(targets)
+    basis = torch.cat([axes, basis[:, axes.shape[1] :]], dim=1)  # (k, k)
     values, vectors = torch.linalg.eigh(texts @ texts.T / width)  # mean diagonal 1: strength 1 halves a typical text
-    values = values.clamp_min(0)
-    projected = vectors.T @ targets
+    values, projected = values.clamp_min(0), vectors.T @ targets @ basis
+    choices = torch.tensor(STRENGTHS, dtype=targets.dtype, device=targets.device)
+    gains = values / (values + choices[:, None])  # (L, C)
+    remaining = (1 - 1 / count - gains @ vectors.square().T).clamp_min(1e-9)  # (L, C)
+    gap = targets @ basis - vectors @ (gains[..., None] * projected)  # (L, C, k)
+    held_out = (gap / remaining[..., None]).square().sum(1)  # (L, k)
+    unmoved = (targets / (1 - 1 / count)).square().sum().clamp_min(1e-30)
+    chosen = _best_strengths(held_out, axes.shape[1])
+    if count < 4 or held_out.sum(1).min() > TELLS * unmoved:  # the best would be no effect, and so no counterfactual
+        chosen = torch.full_like(chosen, STRENGTHS.index(DEFAULT_STRENGTH))
+    dual = vectors @ (projected / (values[:, None] + choices[chosen])) @ basis.T
+    return texts.T @ dual / width, choices[chosen], held_out.gather(0, chosen[None]).sum() / unmoved
 
-    def fitted(strength: float) -> tuple[Tensor, Tensor]:
-        gain = values / (values + strength)
-        return vectors @ (gain[:, None] * projected), vectors.square() @ gain  # predictions (C, k), leverages (C,)
 
-    def held_out(strength: float) -> float:
-        prediction, leverage = fitted(strength)
-        remaining = (1 - 1 / count - leverage).clamp_min(1e-9)
-        return float(((targets - prediction) / remaining[:, None]).square().sum())
-
-    unmoved = max(float((targets / (1 - 1 / count)).square().sum()), 1e-30)
-    strength = min(STRENGTHS, key=held_out)
-    if count < 4 or held_out(strength) > TELLS * unmoved:  # the best would be no effect, and so no counterfactual
-        strength = DEFAULT_STRENGTH
-    dual = vectors @ (projected / (values + strength)[:, None])
-    return texts.T @ dual / width, strength, held_out(strength) / unmoved
+def _best_strengths(held_out: Tensor, axes: int) -> Tensor:
+    """Index of the best strength for each direction (k,), of held-out errors (L, k): the first `axes` directions look
+    at their neighbours too, the others decide together."""
+    along, across = held_out[:, :axes], held_out[:, axes:]
+    around = [along[:, max(0, j - NEIGHBOURS // 2) : j + NEIGHBOURS // 2 + 1].mean(1) for j in range(axes)]
+    return torch.stack([*around, *[across.sum(1)] * across.shape[1]], 1).argmin(0)
 
 
 @dataclasses.dataclass(frozen=True)
