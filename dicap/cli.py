@@ -2,6 +2,7 @@
 
     dicap train ...       one run: train.py's flags, exactly as CoOp has them
     dicap base2new ...    a whole comparison: plan, run, table (what scripts/*/base2new.sh call)
+    dicap ablations ...   many variants over the same seeds, compared in pairs (scripts/dicap/ablations.sh)
     dicap report OUTPUT   tables from the result files below a folder
     dicap options METHOD  every setting of a method, with its default and reason
     dicap world ...       the generated image world: pictures, pretraining of the tiny CLIP
@@ -75,6 +76,13 @@ def _parser(default: str) -> argparse.ArgumentParser:
                     "interrupted ones go on.",
         epilog="Without --data: the embedded datasets, tiny CLIP, recipe `tiny`. With --data: the real benchmark, "
                "ViT-B/16 and the published recipes."))
+    _add_ablations(commands.add_parser(
+        "ablations", help="compare many variants over the same seeds, in pairs",
+        description="Run every cell of a file of ablations base-to-new over the same seeds, and compare each with the "
+                    "reference cell: paired differences with 95 % intervals. Finished runs are skipped, interrupted "
+                    "ones go on; a failing run is listed at the end and the others go on.",
+        epilog="Runs go to OUT/ablations/NAME/CELL, the table to OUT/ablations/NAME.md, .csv and .json. The form of the "
+               "file: configs/ablations/causal_shapes.yaml."))
     report = commands.add_parser(
         "report", help="tables from the result files below a folder",
         description="Gather the result.json files below a folder into the base-to-new table: in the terminal, and as "
@@ -140,6 +148,33 @@ def _add_base2new(parser: argparse.ArgumentParser) -> None:
                         help="settings for every run, such as OPTIM.MAX_EPOCH 20")
 
 
+def _add_ablations(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="causal_shapes", metavar="NAME",
+                        help="a file in configs/ablations, or a .yaml file (default: causal_shapes)")
+    parser.add_argument("--cells", nargs="+", default=[], metavar="NAME",
+                        help="run these cells, or groups of cells; the table has all")
+    parser.add_argument("--seeds", nargs="+", default=[], metavar="N", help="instead of the file's: 1 2 3, or 101-120")
+    parser.add_argument("--shots", type=int, default=0, metavar="N", help="training images a class instead of the file's")
+    parser.add_argument("--as", dest="output_name", default="", metavar="NAME",
+                        help="name of the output instead of the file's, for a variant made by --shots, --set ...")
+    parser.add_argument("--config", dest="recipe", default="", metavar="NAME", help="recipe instead of the file's")
+    _add_cells(parser)
+
+
+def _add_cells(parser: argparse.ArgumentParser) -> None:
+    """What the commands that run many cells share."""
+    parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP instead of the recipe's")
+    parser.add_argument("--data", default="", metavar="PATH", help="folder that holds the datasets' folders")
+    parser.add_argument("--out", default="output", metavar="PATH", help="output folder (default: output)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="runs at a time, each in a process on one thread (default: 1, in this process)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is finished; run nothing")
+    parser.add_argument("--verbose", action="store_true", help="show the runs' logs too (they are in their log.txt)")
+    _add_engine(parser)
+    parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE",
+                        help="settings for every run, such as OPTIM.MAX_EPOCH 20")
+
+
 def _start(args: argparse.Namespace) -> None:
     """Choose the engine, say which, load plugins."""
     from dicap.run import engine_line, show_log
@@ -187,6 +222,31 @@ def _base2new(args: argparse.Namespace) -> int:
                          settings=args.settings)
     run_protocol(BASE2NEW, request, dry_run=args.dry_run, verbose=args.verbose)
     return 0
+
+
+def _ablations(args: argparse.Namespace) -> int:
+    _start(args)
+    from dicap.ablations import run_ablations
+    from dicap.cells import numbers
+
+    run_ablations(args.name, _request_of_cells(args, seeds=numbers(args.seeds), recipe=args.recipe, shots=args.shots),
+                  cells=args.cells, output_name=args.output_name, **_how_to_run(args))
+    return 0
+
+
+def _request_of_cells(args: argparse.Namespace, **values: Any) -> Any:
+    from dicap.protocols import Request
+
+    return Request(backbone=args.backbone, data=args.data, out=args.out, settings=tuple(args.settings), **values)
+
+
+def _how_to_run(args: argparse.Namespace) -> dict[str, Any]:
+    from dicap.options import ConfigError
+
+    if args.jobs < 1 or (args.verbose and args.jobs > 1):
+        raise ConfigError(f"--jobs {args.jobs}: expected 1 or more, and 1 with --verbose, lest the logs mix")
+    return {"jobs": args.jobs, "dry_run": args.dry_run, "verbose": args.verbose, "engine": args.engine,
+            "plugins": args.plugin}
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -246,7 +306,8 @@ def _world(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": _train, "base2new": _base2new, "report": _report, "options": _options, "world": _world}
+COMMANDS = {"train": _train, "base2new": _base2new, "ablations": _ablations, "report": _report, "options": _options,
+            "world": _world}
 
 if __name__ == "__main__":
     sys.exit(main())

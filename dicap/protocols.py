@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 METHODS = ("ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap")  # the comparison of the main job
 SEEDS = (1, 2, 3)
 SHOTS = 16
+NOT_FINISHED = "not finished"
 STAMP = ".plan.json"  # in a run's folder: what the checkpoints there belong to
 # published base-to-new recipes: a method's is the first of these that it has
 RECIPES = ("vit_b16_ctxv1", "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16")
@@ -50,7 +51,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A name, which is also its output folder and its table's file name, and its stages in order."""
+    """A name, which is also its output folder and stands in its results, and its stages in order."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -144,8 +145,20 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
     jobs = [Job(protocol, stage, dataset, method, find_recipe(method, dataset, request), seed, request)
             for dataset in datasets for method in methods for seed in dict.fromkeys(request.seeds)
             for stage in protocol.stages]
-    _ = [job.cfg for job in jobs]
+    for job in jobs:
+        _check_method(job)
     return jobs
+
+
+def _check_method(job: Job) -> None:
+    """Settings that contradict each other are found here, not after an hour of other runs. Raises ConfigError."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from dicap.trainer import PromptTrainer
+
+    cls = TRAINER_REGISTRY.get(job.cfg.TRAINER.NAME)
+    if issubclass(cls, PromptTrainer):  # its check_cfg reads the configuration alone; others' may need a whole trainer
+        cls.check_cfg(object.__new__(cls), job.cfg)
 
 
 def find_method(name: str) -> str:
@@ -246,7 +259,7 @@ def why_run(job: Job, planned: dict[str, str]) -> str:
     """
     path = job.folder / store.FILE
     if not path.exists():
-        return "not finished"
+        return NOT_FINISHED
     try:
         result = store.read_result(path)
     except store.ResultError as error:
@@ -307,17 +320,24 @@ def execute(jobs: list[Job], *, verbose: bool = False) -> None:
     skipped = 0
     for number, (job, planned) in enumerate(zip(jobs, plans), 1):
         head = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job.name}"
-        why = why_run(job, planned)
-        if not why:
+        began = time.perf_counter()
+        result, why = finish(job, planned, verbose)
+        if why:
+            again = "" if why == NOT_FINISHED else f" (again: {why})"
+            log.info("%s: %.1f %%, %.0f s%s", head, result["accuracy"], time.perf_counter() - began, again)
+        else:
             skipped += 1
             log.info("%s: finished before", head)
-            continue
-        again = "" if why == "not finished" else f" (again: {why})"
-        _make_way(job, planned)
-        began = time.perf_counter()
-        result = _run(job, verbose)
-        log.info("%s: %.1f %%, %.0f s%s", head, result["accuracy"], time.perf_counter() - began, again)
     log.info("%d runs in %.0f s, %d finished before", len(jobs) - skipped, time.perf_counter() - start, skipped)
+
+
+def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[dict, str]:
+    """A run's result and why it was made now, "" where it was finished before. Raises RunError."""
+    why = why_run(job, planned)
+    if not why:
+        return store.read_result(job.folder), ""
+    _make_way(job, planned)
+    return _run(job, verbose), why
 
 
 def _make_way(job: Job, planned: dict[str, str]) -> None:

@@ -6,7 +6,7 @@
 import csv
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +102,17 @@ def _number(stat: Stat | None) -> str:
 
 def markdown(table: Table) -> str:
     """The page base2new.md."""
-    parts = [f"# {title(table)}", _markdown_grid(main_grid(table)), "\n".join(f"- {note}" for note in notes(table))]
+    parts = [f"# {title(table)}", markdown_grid(main_grid(table)), "\n".join(f"- {note}" for note in notes(table))]
     record = record_grid(table)
     if record:
-        parts += [f"## {RECORD_TITLE}", _markdown_grid(record)]
+        parts += [f"## {RECORD_TITLE}", markdown_grid(record)]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_grid(grid: Grid) -> str:
+def markdown_grid(grid: Grid, left: Sequence[str] = LEFT) -> str:
+    """A Markdown table; `left` names the columns of words."""
     header, rows = grid
-    lines = [header, ["---" if name in LEFT else "---:" for name in header], *rows]
+    lines = [header, ["---" if name in left else "---:" for name in header], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -138,19 +139,28 @@ def _pair(stat: Stat | None) -> tuple[float | None, float | None]:
 
 def print_table(table: Table, console: Any = None) -> None:
     """The table in the terminal, with its notes."""
-    from rich.console import Console
-
-    console = console or Console(width=None if os.isatty(1) else 120, highlight=False)
-    console.print(_rich_grid(main_grid(table), title(table)))
+    console = console or make_console(120)
+    grid = main_grid(table)
+    rows = grid[1]
+    ends = {i for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1][0] != row[0]}
+    console.print(rich_grid(grid, title(table), ends))
     for note in notes(table):
         console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
     record = record_grid(table, RECORD_LIMIT)
     if record:
-        console.print(_rich_grid(record, RECORD_TITLE))
+        console.print(rich_grid(record, RECORD_TITLE))
         console.print(f"The first {RECORD_LIMIT}; all of them are in {PROTOCOL}.md.", style="dim", markup=False)
 
 
-def _rich_grid(grid: Grid, heading: str) -> Any:
+def make_console(width: int) -> Any:
+    """The terminal, or so many columns where the output is none."""
+    from rich.console import Console
+
+    return Console(width=None if os.isatty(1) else width, highlight=False)
+
+
+def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequence[str] = LEFT) -> Any:
+    """A table for a rich console; a rule follows each row in `ends`, `left` names the columns of words."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -158,9 +168,8 @@ def _rich_grid(grid: Grid, heading: str) -> Any:
     header, rows = grid
     rich_table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for name in header:
-        rich_table.add_column(name, justify="left" if name in LEFT else "right",
-                              no_wrap=name in ("Dataset", "Method", "Recorded"))
+        rich_table.add_column(name, justify="left" if name in left else "right",
+                              no_wrap=name in ("Dataset", "Method", "Recorded", "Cell"))
     for i, row in enumerate(rows):
-        last = header[0] == "Dataset" and (i + 1 == len(rows) or rows[i + 1][0] != row[0])
-        rich_table.add_row(*map(Text, row), end_section=last)
+        rich_table.add_row(*map(Text, row), end_section=i in ends)
     return rich_table

@@ -1,0 +1,60 @@
+"""Paired comparison over the same draws: a draw is a seed, or a seed and a fold, and two methods share its data.
+
+    difference({1: 61.2, 2: 60.1, 3: 62.4}, {1: 59.9, 2: 59.5, 3: 60.3})     # mean 1.33, low .., high .., n 3
+
+What both share (which images were drawn, how hard they are) cancels, so a paired interval is much narrower than two
+standard deviations side by side. The interval is Student's t over the differences, 95 %, for one comparison at a time.
+"""
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dicap.report.table import Stat, harmonic_mean, worst_group
+
+MEASURES = {"base": "Base", "new": "New", "h": "H", "worst_group": "Worst group"}
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of n paired differences, their standard error, and the bounds of the 95 % t interval."""
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width."""
+        return (self.high - self.low) / 2
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def difference(one: Mapping[Any, float], other: Mapping[Any, float]) -> Difference | None:
+    """one - other over the draws that both have; None under two of them: one difference has no spread."""
+    from scipy.stats import t
+
+    values = [one[draw] - other[draw] for draw in one if draw in other]
+    n = len(values)
+    if n < 2:
+        return None
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(n)
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    return Difference(mean, error, mean - half, mean + half, n)
+
+
+def measures_of(base: dict, new: dict) -> dict[str, float]:
+    """The measures of one draw, per cent, from its results on base and on new classes. H is that of this draw."""
+    h = harmonic_mean(Stat.of([base["accuracy"]]), Stat.of([new["accuracy"]]))
+    found = {"base": base["accuracy"], "new": new["accuracy"], "h": h}
+    if base["groups"]:
+        found["worst_group"] = worst_group(base)
+    return {key: float(value) for key, value in found.items() if value is not None}

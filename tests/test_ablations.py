@@ -1,0 +1,190 @@
+"""`dicap ablations`: what a file of cells may say, and that the driver skips, goes on, compares and lists failures."""
+import json
+
+import pytest
+
+import dicap.run
+from dicap import cli
+from dicap.ablations import ablation_path, choose, read_ablation, run_ablations
+from dicap.cells import numbers, slug
+from dicap.config import CONFIGS
+from dicap.options import ConfigError
+from dicap.protocols import Request, RunError
+from dicap.report import store
+
+FILE = """
+dataset: digits
+seeds: 1-2
+shots: 1
+method: CoOp
+reference: long
+settings: {OPTIM.MAX_EPOCH: 1}
+groups:
+  Length:
+    long: {OPTIM.MAX_EPOCH: 2}
+    short:
+  Prompts:
+    two tokens: {CTX_INIT: "", N_CTX: 2, seeds: 1}
+    CoCoOp: {method: cocoop, shots: 2}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def read(path, **request):
+    return read_ablation(path, Request(**{"seeds": (), "shots": 0, **request}))
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The (cell, seed, split) that are really run, in order."""
+    made, real = [], dicap.run.run
+
+    def run(cfg, **kwargs):
+        made.append((kwargs["protocol"].split("/")[-1], cfg.SEED, cfg.DATASET.SUBSAMPLE_CLASSES))
+        return real(cfg, **kwargs)
+
+    monkeypatch.setattr(dicap.run, "run", run)
+    return made
+
+
+def test_a_file_becomes_cells(file):
+    ablation = read(file)
+    by_name = {cell.name: cell for cell in ablation.cells}
+    assert ablation.name == "mine" and list(by_name) == ["long", "short", "two tokens", "CoCoOp"]
+    cfg = {name: ablation.units(cell)[0].jobs[0].cfg for name, cell in by_name.items()}
+    assert [cfg[name].OPTIM.MAX_EPOCH for name in by_name] == [2, 1, 1, 1]  # a cell's own setting wins
+    assert (cfg["two tokens"].TRAINER.COOP.N_CTX, cfg["two tokens"].TRAINER.COOP.CTX_INIT) == (2, "")  # no dot: its own section
+    assert by_name["CoCoOp"].request.methods == ("CoCoOp",) and cfg["CoCoOp"].DATASET.NUM_SHOTS == 2
+    assert [len(ablation.units(cell)) for cell in ablation.cells] == [2, 2, 1, 2]
+    assert {cell.group for cell in ablation.cells} == {"Length", "Prompts"}
+
+
+def test_the_command_line_wins(file):
+    ablation = read(file, seeds=(7, 8, 9), shots=4, settings=("OPTIM.MAX_EPOCH", "3"))
+    units = [ablation.units(cell) for cell in ablation.cells]
+    assert all([unit.draw for unit in some] == [(7,), (8,), (9,)] for some in units)
+    assert {some[0].jobs[0].cfg.OPTIM.MAX_EPOCH for some in units} == {3}
+    assert [some[0].jobs[0].cfg.DATASET.NUM_SHOTS for some in units] == [4, 4, 4, 2]  # a cell's own shots stay
+
+
+def test_where_a_cell_writes(file, tmp_path):
+    job = read(file, out=str(tmp_path)).units(read(file).cells[2])[0].jobs[0]
+    assert slug("two tokens") == "two-tokens"
+    assert str(job.folder).endswith("ablations/mine/two-tokens/train_base/digits/shots_1/CoOp/tiny/seed1")
+
+
+def test_cells_and_groups_can_be_chosen(file):
+    ablation = read(file)
+    assert [cell.name for cell in choose(ablation, ["Prompts", "long"])] == ["long", "two tokens", "CoCoOp"]
+    assert len(choose(ablation, [])) == 4
+    with pytest.raises(ConfigError, match="no cell or group 'logn'; there are: long, short"):
+        choose(ablation, ["logn"])
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("shots: 1\n", "shot: 1\n", "unknown key 'shot'; allowed: dataset, seeds"),
+    ("seeds: 1}", "sedes: 1}", "cell 'two tokens': unknown key 'sedes'"),
+    ("seeds: 1-2", "seeds: 2-1", "seeds '2-1': expected whole numbers"),
+    ("reference: long", "reference: lang", "reference 'lang' of 'long' is no cell"),
+    ("method: cocoop", "method: kokoop", "unknown method 'kokoop'"),
+    ("two tokens:", "short!:", "share a name or a folder"), ("groups:\n", "groups: [\n", "not a file of cells"),
+    ("short:\n", "short: 3\n", "cell 'short' is 3")])
+def test_what_a_file_may_not_say(file, old, new, message):
+    assert old in FILE
+    file.write_text(FILE.replace(old, new))
+    with pytest.raises(ConfigError, match=message) as error:
+        read(file)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("N_CTX: 2", "N_CXT: 2", "cell 'two tokens': .*N_CXT"), ("dataset: digits", "dataset: digit", "unknown dataset 'digit'"),
+    ("method: CoOp", "method: CoOp\nrecipe: tini", "no recipe tini"),
+    ("{OPTIM.MAX_EPOCH: 2}", "{method: DiCap, TRAIN_ON: minimal}", "cell 'long': TRAIN_ON minimal contradicts L_CF")])
+def test_every_cell_is_checked_before_any_runs(file, tmp_path, ran, old, new, message):
+    assert old in FILE
+    file.write_text(FILE.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        run_ablations(str(file), Request(seeds=(), shots=0, out=str(tmp_path / "out")), cells=["short"])
+    assert ran == [] and not (tmp_path / "out").exists()
+
+
+def test_numbers():
+    assert numbers([1, "4-6", 5]) == (1, 4, 5, 6) and numbers("3") == (3,) and numbers(7) == (7,)
+    with pytest.raises(ConfigError, match="seeds '-1'"):
+        numbers(["-1"])
+
+
+def test_the_shipped_files_plan(tmp_path):
+    files = sorted((CONFIGS / "ablations").glob("*.yaml"))
+    assert files
+    for path in files:
+        ablation = read(ablation_path(path.stem), out=str(tmp_path))
+        units = [unit for cell in ablation.cells for unit in ablation.units(cell)]
+        assert len(units) > len(ablation.cells) and not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="no ablation 'shapes'; .*causal_shapes"):
+        ablation_path("shapes")
+
+
+def test_it_runs_compares_skips_and_goes_on_after_a_failure(file, tmp_path, embedded_data, ran, monkeypatch, capsys, caplog):
+    from dicap.trainers.cocoop import CoCoOp
+
+    def fail(self, batch):
+        raise ValueError("the cause")
+
+    caplog.set_level("INFO", "dicap")
+    out = tmp_path / "out"
+    monkeypatch.setattr(CoCoOp, "loss", fail)
+    assert cli.main(["ablations", str(file), "--out", str(out)]) == 1
+    text = capsys.readouterr()
+    assert "2 of 7 failed:\n- CoCoOp, seed 1:" in text.err and "ValueError: the cause" in text.err
+    assert [run[:2] for run in ran if run[2] == "base"] == [  # seed by seed, and on after the failures
+        ("long", 1), ("short", 1), ("two-tokens", 1), ("CoCoOp", 1), ("long", 2), ("short", 2), ("CoCoOp", 2)]
+    table = json.loads((out / "ablations/mine.json").read_text())
+    by_name = {cell["name"]: cell for cell in table["cells"]}
+    assert by_name["short"]["gain"]["h"]["n"] == 2 and by_name["long"]["base"]["n"] == 2
+    assert by_name["CoCoOp"]["base"] is None and not by_name["CoCoOp"]["complete"]
+    base = store.read_result(out / "ablations/mine/short/train_base/digits/shots_1/CoOp/tiny/seed2")
+    assert by_name["short"]["values"][1]["base"] == base["accuracy"] and base["protocol"] == "ablations/mine/short"
+
+    ran.clear()
+    assert cli.main(["ablations", str(file), "--out", str(out), "--cells", "Length"]) == 0
+    assert ran == [] and "0 of 4 to run, 4 finished before" in caplog.text
+    assert cli.main(["ablations", str(file), "--out", str(out), "--dry-run"]) == 0
+    assert "CoCoOp, seed 2: to run (base: not finished)" in caplog.text and ran == []
+
+    # results of other settings are not taken for this table's
+    changed = ["--cells", "short", "--set", "OPTIM.LR", "0.1"]
+    assert cli.main(["ablations", str(file), "--out", str(out), *changed]) == 0
+    assert {cell for cell, *_ in ran} == {"short"}
+    by_name = {cell["name"]: cell for cell in json.loads((out / "ablations/mine.json").read_text())["cells"]}
+    assert by_name["short"]["complete"] and by_name["short"]["gain"]["h"] is None and "long" not in by_name
+
+
+def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(file, tmp_path, embedded_data, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one, two = (Request(seeds=(1,), shots=0, out=str(tmp_path / name)) for name in ("one", "two"))
+    run_ablations(str(file), one, cells=["Length"])
+    blocked = tmp_path / "two/ablations/mine/two-tokens"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder should be")
+    with pytest.raises(RunError, match=r"(?s)1 of 3 failed:\n- two tokens, seed 1: .*mine/two-tokens"):
+        run_ablations(str(file), two, cells=["Length", "two tokens"], jobs=2)
+    found = [json.loads((tmp_path / name / "ablations/mine.json").read_text())["cells"] for name in ("one", "two")]
+    assert [cell["values"] for cell in found[0]] == [cell["values"] for cell in found[1][:2]]
+    assert len(found[0]) == 2 and not found[1][2]["complete"]
+    results = sorted((tmp_path / "two").rglob(store.FILE))
+    assert len(results) == 4 and {store.read_result(path)["versions"]["threads"] for path in results} == {1}
+
+
+@pytest.mark.parametrize("args, message", [
+    (["--jobs", "0"], "--jobs 0"), (["--jobs", "2", "--verbose"], "lest the logs mix"), (["--seeds", "a"], "seeds 'a'")])
+def test_a_bad_argument_is_one_message(file, args, message, capsys):
+    assert cli.main(["ablations", str(file), *args]) == 2
+    assert message in capsys.readouterr().err
