@@ -1,6 +1,6 @@
 """Data with a known truth: features of images whose scenes are tied to their classes, and a fitted generator of each kind.
 
-`import reference` and `import scm` in this folder's tests are tests/reference.py and scm.py, loaded by path so that no folder
+`import reference`, `import scm` and `import mutations` in this folder's tests are loaded by path, so that no folder
 of tests (datasets, engine ...) becomes importable.
 """
 # ruff: noqa: E402
@@ -24,6 +24,7 @@ def _load(name: str, path: Path) -> None:
 
 _load("reference", HERE.parent / "reference.py")
 _load("scm", HERE / "scm.py")
+_load("mutations", HERE / "mutations.py")
 
 import scm
 

@@ -81,6 +81,15 @@ def noise(rows: int, k: int, seed: int = 2) -> Tensor:
     return torch.randn(rows, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+FAR = 30.0  # distance of the origin from `on_the_sphere`'s rows: there the sphere is flat to a relative |z|^2 / FAR^2
+
+
+def on_the_sphere(z: Tensor, width: int = 16, seed: int = 11) -> Tensor:
+    """Unit-length features (..., e) that hold coordinates z (..., k) without bending them: normalise(FAR b + z Q^T)."""
+    frame = torch.linalg.qr(noise(width, width, seed))[0]
+    return normalize(FAR * frame[:, -1] + z @ frame[:, : z.shape[-1]].T, dim=-1).float()
+
+
 # ---- exact scores, and DDIM along them
 
 

@@ -1,5 +1,6 @@
 """Feature space, class effect and covariances against closed forms; confounding and its cure."""
 
+import pytest
 import reference
 import scm
 import torch
@@ -103,6 +104,21 @@ def test_18_without_shrinkage_the_shift_errs_as_the_textbook_says():
         fitted = ClassMechanism.fit(z, labels, texts, means="class").mean(texts).double()
         squares.append(((fitted[1] - fitted[0]) - (means[1] - means[0])).square().sum())
     assert abs(float(torch.stack(squares).mean().sqrt()) / reference.shift_error(covariance, shots) - 1) < 0.05
+
+
+def test_18_the_shift_generator_errs_by_its_class_means():
+    """Counterfactuals of `shift` without shrinkage (means=class, every direction diffused), against the true shift."""
+    covariance, means, shots = scm.covariance((0.1, 0.5, 1.0, 2.0)), scm.means(3, 4), 8
+    labels, squares = torch.arange(3).repeat_interleave(shots), []
+    config = scm.small(generator="shift", means="class", pca_k=4)
+    for seed in range(300):
+        z = means[labels] + scm.noise(3 * shots, 4, seed) @ reference.root(covariance)
+        fitted = CounterfactualGenerator(config).fit(scm.on_the_sphere(z), labels, torch.eye(3))
+        found = fitted.counterfactual(scm.on_the_sphere(z[:1]), labels[:1], labels[:1] + 1).features[0, 0]
+        truth = scm.on_the_sphere(z[:1] + means[1] - means[0])[0]
+        squares.append((scm.FAR * (found - truth)).square().sum())
+    measured = float(torch.stack(squares).mean().sqrt())
+    assert measured == pytest.approx(reference.shift_error(covariance, shots), rel=0.06)
 
 
 def test_means_text_blend_class_and_unseen_texts():
