@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dicap import losses
-from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
+from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose, store
 from dicap.counterfactual.config import CHOICES
 from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
 from dicap.features import cache_folder
@@ -48,7 +48,8 @@ class DiCap(PromptTrainer):
                          CHOICES["abduct"]),
         "MEANS": Option("text", "class effect as the text explains it; class means carry the scene along (ablations)",
                         CHOICES["means"]),
-        "TRAIN_DATA": Option("do", "train the network under do(Y), on recombined features; observed pairs teach it the scene",
+        "TRAIN_DATA": Option("swap", "what the text does not explain of a class mean (its scene) is swapped among classes; do:"
+                             " whole residuals, an additive law; observed pairs teach the network the scene",
                              CHOICES["train_data"]),
         "PCA_K": Option(128, "most directions that are diffused; the rest of a feature passes through", least=1),
         "STEPS": Option(25, "DDIM steps", least=2),
@@ -127,7 +128,7 @@ class DiCap(PromptTrainer):
         """The generator of these features and settings: from the cache where it is there. Saved beside the prompt."""
         config = generator_config(self.options, self.cfg.SEED)
         scale = self.model.clip.logit_scale.exp().item()
-        digest = hashlib.sha256(config.to_json().encode() + str(scale).encode())
+        digest = hashlib.sha256(f"{store.FORMAT} {config.to_json()} {scale}".encode())
         for tensor in (self.views, self.label, self.condition):
             digest.update(tensor.contiguous().numpy().tobytes())
         folder = cache_folder("generators")

@@ -12,7 +12,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "generator": ("gskip", "gauss", "shift", "v", "eps"),
     "abduct": ("cond", "marg"),
     "means": ("text", "blend", "class"),
-    "train_data": ("do", "observed"),
+    "train_data": ("swap", "do", "observed"),
     "search": ("t0", "line", "none"),
     "judge": ("gauss", "text"),
 }
@@ -36,8 +36,9 @@ class GeneratorConfig:
             (ablation).
         means: what the class effect is fitted to: `text` ridge map of the text; `blend`, `class` add the class means
             (ablations).
-        train_data: what the network sees: `do` residuals recombined with class effects, so U is independent of Y;
-            `observed` pairs.
+        train_data: what the network sees: `swap` images whose class mean, as far as the text does not explain it, is
+            that of a random class; `do` whole residuals recombined with class effects; `observed` pairs
+            (estimators.TrainingData).
         pca_k: most principal directions that are diffused; the rest of a feature passes through.
         steps: DDIM steps from data to the ceiling.
         fixed_point: refinements of every abduction step towards the exact inverse.
@@ -63,7 +64,7 @@ class GeneratorConfig:
     generator: str = "gskip"
     abduct: str = "cond"
     means: str = "text"
-    train_data: str = "do"
+    train_data: str = "swap"
     pca_k: int = 128
     steps: int = 25
     fixed_point: int = 2

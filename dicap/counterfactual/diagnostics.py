@@ -218,7 +218,7 @@ def _loss_on(suffix: str, generator: CounterfactualGenerator, features: Tensor, 
         if scale == 0 and generator.config.generator != "gskip":
             continue
         randomness = torch.Generator().manual_seed(generator.config.seed)
-        x0, texts = data.draw(2048, generator.config.train_data == "do", randomness)
+        x0, texts = data.draw(2048, generator.config.train_data, randomness)
         value = loss(generator.estimator, x0, texts, 0.0, randomness, train=False, network_share=scale)
         figures[name + suffix] = float(value)
     return figures

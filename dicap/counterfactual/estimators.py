@@ -7,11 +7,23 @@
 | v | A z - S F | A eps - S x0 (Salimans and Ho 2022, arXiv 2202.00512) |
 | eps | (z - S F) / A | eps (Ho et al. 2020, arXiv 2006.11239) |
 
+What the network is trained on decides what it can learn. A residual has two parts: what the text leaves unexplained of
+its class's mean (there sits the scene that comes with the class) and the image's own distance from that mean.
+
+    z - m_y = r_y + v,     r_y = class mean - m_y
+
+| train_data | x0 | the class may shape | U independent of Y |
+|---|---|---|---|
+| observed | m_y + r_y + v | the mean, scene and all, and what lies around it | only where the text explains the means |
+| swap | m_y + r_y' + v, y' random | m_y, and what lies around the mean | in its mean: what the text does not name |
+| do | m_y + r_y' + v' of another image | m_y alone: an additive law, and so `gauss` | by construction |
+
 For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). (`shift` has no x0: it moves by m_c' -
 m_c.)
 """
 
 import dataclasses
+import functools
 import logging
 
 import torch
@@ -73,21 +85,32 @@ class Estimator:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a network is trained on: z (N * V, k), labels (N * V,), conditions (C, d), class effects (C, k)."""
+    """What a network is trained on: z (N * V, k), labels (N * V,), conditions (C, d), class effects m_c (C, k)."""
 
     z: Tensor
     labels: Tensor
     conditions: Tensor
     effects: Tensor
 
-    def draw(self, count: int, recombine: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """x0 (B, k) and conditions (B, d): observed pairs, or under do(Y) a residual with the effect of another
-        class."""
+    @functools.cached_property
+    def unexplained(self) -> tuple[Tensor, Tensor]:
+        """What the text leaves of the class means, r (C, k), and the classes that have rows."""
+        counts = torch.bincount(self.labels, minlength=len(self.effects))
+        rest = torch.zeros_like(self.effects).index_add(0, self.labels, self.z - self.effects[self.labels])
+        return rest / counts.clamp_min(1)[:, None], counts.nonzero()[:, 0]
+
+    def draw(self, count: int, train_data: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x0 (B, k) and conditions (B, d), as train_data says: swap, do or observed."""
         rows = torch.randint(len(self.z), (count,), generator=generator).to(self.z.device)
-        if not recombine:
-            return self.z[rows], self.conditions[self.labels[rows]]
-        classes = torch.randint(len(self.conditions), (count,), generator=generator).to(self.z.device)
-        return self.z[rows] - self.effects[self.labels[rows]] + self.effects[classes], self.conditions[classes]
+        own = self.labels[rows]
+        if train_data == "do":
+            classes = torch.randint(len(self.conditions), (count,), generator=generator).to(self.z.device)
+            return self.z[rows] - self.effects[own] + self.effects[classes], self.conditions[classes]
+        if train_data == "swap":
+            rest, seen = self.unexplained
+            other = seen[torch.randint(len(seen), (count,), generator=generator).to(seen.device)]
+            return self.z[rows] - rest[own] + rest[other], self.conditions[own]
+        return self.z[rows], self.conditions[own]
 
 
 def loss(
@@ -140,7 +163,7 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
     average = [parameter.detach().clone() for parameter in parameters]
     losses: list[Tensor] = []
     for step in range(config.train_steps):
-        x0, conditions = data.draw(config.batch, config.train_data == "do", generator)
+        x0, conditions = data.draw(config.batch, config.train_data, generator)
         value = loss(estimator, x0, conditions, config.null_dropout, generator)
         optimiser.zero_grad(set_to_none=True)
         value.backward()

@@ -20,7 +20,7 @@ from .space import FeatureSpace
 if typing.TYPE_CHECKING:
     from .generator import CounterfactualGenerator
 
-FORMAT = "dicap.counterfactual/1"
+FORMAT = "dicap.counterfactual/2"
 
 
 def save(generator: "CounterfactualGenerator", path: str | os.PathLike[str]) -> None:

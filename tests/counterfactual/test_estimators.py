@@ -68,9 +68,9 @@ def test_do_recombines_residuals_and_observed_keeps_pairs():
     labels = torch.arange(4).repeat_interleave(5)
     residual = scm.noise(20, 3).float()
     data = TrainingData(effects[labels] + residual, labels, torch.eye(4), effects)
-    x0, texts = data.draw(500, True, torch.Generator().manual_seed(0))
+    x0, texts = data.draw(500, "do", torch.Generator().manual_seed(0))
     assert torch.cdist(x0 - effects[texts.argmax(1)], residual).min(1).values.max() < 2e-3  # any residual with any effect
-    x0, texts = data.draw(500, False, torch.Generator().manual_seed(0))
+    x0, texts = data.draw(500, "observed", torch.Generator().manual_seed(0))
     nearest = torch.cdist(x0, data.z).argmin(1)
     assert torch.equal(labels[nearest], texts.argmax(1))
 
@@ -83,13 +83,13 @@ def test_training_learns_what_the_gaussian_misses():
     estimator = fitted(images, generator="gskip", train_steps=0, pca_k=k)
     data = TrainingData(z, torch.zeros(count, dtype=torch.long), images.texts, torch.zeros(4, k))
     before = evaluate(estimator, data)
-    train(estimator, data, scm.small(generator="gskip", train_steps=300, width=64), torch.Generator().manual_seed(0))
+    train(estimator, data, scm.small(generator="gskip", train_data="do", train_steps=300, width=64), torch.Generator().manual_seed(0))
     assert evaluate(estimator, data) < 0.85 * before
 
 
 def evaluate(estimator, data):
     g = torch.Generator().manual_seed(9)
-    x0, texts = data.draw(4000, True, g)
+    x0, texts = data.draw(4000, "do", g)
     with torch.no_grad():
         return float(loss(estimator, x0, texts, 0.0, g, train=False))
 
@@ -118,3 +118,19 @@ def test_divergence_is_reported(images):
 def test_estimators_are_immutable(images):
     with pytest.raises(dataclasses.FrozenInstanceError):
         fitted(images, generator="gauss").name = "v"
+
+
+def test_swap_exchanges_what_the_text_leaves_of_the_class_means():
+    effects, rest = scm.means(4, 3).float(), 5 * scm.means(4, 3, seed=8).float()
+    labels = torch.arange(4).repeat_interleave(5)
+    around = scm.noise(20, 3).float()
+    around = around - around.reshape(4, 5, 3).mean(1)[labels]
+    data = TrainingData(effects[labels] + rest[labels] + around, labels, torch.eye(4), effects)
+    x0, texts = data.draw(2000, "swap", torch.Generator().manual_seed(0))
+    own = texts.argmax(1)
+    gap = (x0 - effects[own])[:, None, None] - rest[:, None] - around  # (B, C, N, k)
+    at = gap.norm(dim=-1).flatten(1).min(1)
+    assert at.values.max() < 1e-4
+    assert torch.equal(labels[at.indices % 20], own)  # the image keeps its class
+    drawn = torch.zeros(4, 4).index_put_((own, at.indices // 20), torch.ones(()), accumulate=True)
+    assert drawn.min() > 80  # any class's rest with any class: 125 expected of each

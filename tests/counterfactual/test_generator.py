@@ -130,7 +130,7 @@ def test_files_that_are_no_generators_are_refused(gauss, tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="format"):
         CounterfactualGenerator.load(path)
-    save_file({"a": torch.zeros(1)}, path, {"format": "dicap.counterfactual/1", "config": gauss.config.to_json()})
+    save_file({"a": torch.zeros(1)}, path, {"format": "dicap.counterfactual/2", "config": gauss.config.to_json()})
     with pytest.raises(ValueError, match="does not hold"):
         CounterfactualGenerator.load(path)
 
