@@ -4,14 +4,16 @@ Training and validation pictures show the scene that is tied to their class, tes
 "conflicting" test pictures are reported apart. DATASET.CAUSALSHAPES.* are the knobs; each setting has its own folder.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.datasets.base import FewShotDataset, Item, Items
 from dicap.options import Option, default_section, read_options
-from dicap.world import CLASSES, Knobs, data_root, read_manifest, write_causal_shapes
+from dicap.world import CLASSES, Knobs, data_root, do, read_manifest, rendered_truth, write_causal_shapes
 
 
 @DATASET_REGISTRY.register()
@@ -37,5 +39,15 @@ class CausalShapes(FewShotDataset):
         return write_causal_shapes(Path(cfg.DATASET.ROOT or data_root()).expanduser().absolute(), knobs)
 
     def group(self, test: Items) -> dict[Item, str]:
-        aligned = {record["path"]: record["aligned"] for record in read_manifest(self.dataset_dir)}
+        aligned = _aligned(self.dataset_dir)
         return {item: "aligned" if aligned[item[0]] else "conflicting" for item in test}
+
+    def counterfactual_images(self, impaths: list[str], names: list[str]) -> np.ndarray:
+        """(B, 64, 64, 3) uint8: the pictures at impaths had their classes been `names`, all else the same."""
+        return rendered_truth(self.dataset_dir, impaths, do({"class": np.array(names)}))
+
+
+@functools.lru_cache(maxsize=4)
+def _aligned(folder: str) -> dict[str, bool]:
+    """Path -> whether the picture shows its class's tied scene. A folder's name tells its content: it never changes."""
+    return {record["path"]: record["aligned"] for record in read_manifest(folder)}

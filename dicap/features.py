@@ -9,11 +9,12 @@ import logging
 import os
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from dassl.utils import read_image
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,16 +31,18 @@ class Views(Dataset):
         transform: from PIL image to tensor (3, H, W), with Python's or torch's randomness.
         views: K.
         seed: of the augmentation.
+        images: N uint8 arrays (H, W, 3) that are seen in place of the items' files.
     """
 
-    def __init__(self, items: list, transform: Callable, views: int, seed: int):
-        self.items, self.transform, self.views, self.seed = items, transform, views, seed
+    def __init__(self, items: list, transform: Callable, views: int, seed: int, images: Sequence | None = None):
+        self.items, self.transform, self.views, self.seed, self.images = items, transform, views, seed, images
 
     def __len__(self) -> int:
         return len(self.items) * self.views
 
     def __getitem__(self, index: int) -> dict:
-        image = read_image(self.items[index // self.views].impath)
+        number = index // self.views
+        image = read_image(self.items[number].impath) if self.images is None else Image.fromarray(self.images[number])
         state = random.getstate()
         try:
             with torch.random.fork_rng(devices=[]):

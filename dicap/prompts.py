@@ -27,6 +27,11 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
+def hand_template(dataset: object, given: str = "") -> str:
+    """The template that is given, else the dataset's own, else CLIP's."""
+    return given or getattr(dataset, "template", "") or "a photo of a {}."
+
+
 class FixedPrompt(nn.Module):
     """A hand template around each class name.
 

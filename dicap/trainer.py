@@ -9,6 +9,7 @@ It runs on Dassl's TrainerX and speaks to `dassl.*` alone. The towers are frozen
 PREC: fp32; amp = autocast on a GPU (fp32 on a CPU); fp16 = frozen towers in fp16 on a GPU.
 """
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,7 +98,8 @@ class PromptTrainer(TrainerX):
                 setattr(self, name, self._test_features(getattr(self, name)))
         self.views: Any = None  # (N, K, e), a tensor where INPUT.VIEWS > 0
         if self.cfg.INPUT.VIEWS and self._models:
-            self.views = self._train_views()
+            self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
+            self.views = self.train_views()
             self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)
 
     def _test_features(self, loader: DataLoader) -> DataLoader:
@@ -106,13 +108,18 @@ class PromptTrainer(TrainerX):
         found = features.encode(self.model, loader, self.device, 1, facts)
         return self._loader(features.Features(found, items), train=False)
 
-    def _train_views(self) -> Tensor:
-        """(N, K, e): K augmented views of the training images, the same for every method of the same seed."""
+    def train_views(self, images: Sequence | None = None, facts: dict | None = None) -> Tensor:
+        """(N, K, e): K augmented views of the training images, the same for every method of the same seed.
+
+        Args:
+            images: N pictures that stand in for the training images (uint8 arrays (H, W, 3)), seen through the same views.
+            facts: what tells these pictures from others, for the cache.
+        """
         cfg, items = self.cfg, self.dm.dataset.train_x
-        transform = self.train_loader_x.dataset.transform
-        views = features.Views(items, transform, cfg.INPUT.VIEWS, max(cfg.SEED, 0))
+        transform = self._transform
+        views = features.Views(items, transform, cfg.INPUT.VIEWS, max(cfg.SEED, 0), images)
         loader = DataLoader(views, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS)
-        facts = {**self._facts(items, transform), "seed": views.seed}
+        facts = {**self._facts(items, transform), "seed": views.seed, **(facts or {})}
         return features.encode(self.model, loader, self.device, cfg.INPUT.VIEWS, facts)
 
     def _facts(self, items: list, transform) -> dict:

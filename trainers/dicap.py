@@ -14,6 +14,7 @@ python train.py --trainer DiCap --dataset-config-file configs/datasets/causal_sh
 """
 import dataclasses
 import hashlib
+import json
 import logging
 import time
 from pathlib import Path
@@ -24,12 +25,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dicap import losses
-from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose, store
+from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
 from dicap.counterfactual.config import CHOICES
 from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
+from dicap.counterfactual.store import FORMAT, write_atomically
 from dicap.features import cache_folder
 from dicap.options import ConfigError, Option
-from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
+from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext, hand_template
 from dicap.trainer import CONTEXT, PromptTrainer
 
 log = logging.getLogger(__name__)
@@ -73,8 +75,9 @@ class DiCap(PromptTrainer):
         "CON_MODE": Option("text", "anchor of L_CON; image is near-degenerate and kept as an ablation",
                            ("text", "image", "both")),
         "BANK": Option(True, "answer from counterfactuals generated once; False generates them in every step: equal, slower"),
-        "CONTROL": Option("none", "what stands in for counterfactuals, to see whether it is them that help; no-cf is CoOp",
-                          ("none", "no-cf", *CONTROLS)),
+        "CONTROL": Option("none", "what stands in for counterfactuals, to see whether it is them that help; no-cf: nothing (CoOp where"
+                          " L_KG is 0); truth: pictures that the data set's own world renders",
+                          ("none", "no-cf", "truth", *CONTROLS)),
     }
 
     def check_cfg(self, cfg):
@@ -91,6 +94,11 @@ class DiCap(PromptTrainer):
             raise ConfigError(f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once, for all images")
         generator_config(o, cfg.SEED)
 
+    def build_model(self):
+        if self.read_options(self.cfg).control == "truth" and not hasattr(self.dm.dataset, "counterfactual_images"):
+            raise ConfigError(f"CONTROL truth: {self.cfg.DATASET.NAME} cannot show what its images would have been; CausalShapes can")
+        super().build_model()
+
     def build_prompt(self, clip, names):
         o = self.options
         if o.prompt == "cocoop":
@@ -101,16 +109,15 @@ class DiCap(PromptTrainer):
 
     def before_train(self):
         super().before_train()
-        self.diagnostics: dict[str, float] = {}
-        if self.options.control == "no-cf":
-            return
         start, o = time.perf_counter(), self.options
+        self.diagnostics: dict[str, float] = {}
         self.label = torch.tensor([item.label for item in self.dm.dataset.train_x])  # (N,)
         self.condition = self.frozen_text().cpu()  # (C, e): a text, never a class index
+        if o.control == "no-cf":
+            return
         random = torch.Generator().manual_seed(max(self.cfg.SEED, 0))
         self.target = choose_targets(self.condition, self.label, min(o.m, len(self.condition) - 1), o.target, random)  # (N, M)
-        self.generator = self.load_or_fit()
-        self.diagnostics = diagnose(self.generator, self.views, self.label, self.target)
+        self.generator, self.diagnostics = self.load_or_fit()
         self.bank = self.fill_bank() if o.bank else None
         self.diagnostics["stage1_seconds"] = time.perf_counter() - start
         for name, value in self.diagnostics.items():
@@ -120,19 +127,19 @@ class DiCap(PromptTrainer):
     @torch.no_grad()
     def frozen_text(self) -> Tensor:
         """(C, e) text features of the dataset's hand prompts, L2-normalised."""
-        template = getattr(self.dm.dataset, "template", "") or "a photo of a {}."
-        fixed = FixedPrompt(self.model.clip, self.dm.dataset.classnames, template).to(self.device)
+        fixed = FixedPrompt(self.model.clip, self.dm.dataset.classnames, hand_template(self.dm.dataset)).to(self.device)
         return PromptedCLIP(self.model.clip, fixed).encode_text()
 
-    def load_or_fit(self) -> CounterfactualGenerator:
-        """The generator of these features and settings: from the cache where it is there. Saved beside the prompt."""
+    def load_or_fit(self) -> tuple[CounterfactualGenerator, dict[str, float]]:
+        """The generator of these features and settings, and its diagnosis: from the cache where they are there.
+
+        The generator is saved beside the prompt too.
+        """
         config = generator_config(self.options, self.cfg.SEED)
         scale = self.model.clip.logit_scale.exp().item()
-        digest = hashlib.sha256(f"{store.FORMAT} {config.to_json()} {scale}".encode())
-        for tensor in (self.views, self.label, self.condition):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        key = digest_of((FORMAT, config.to_json(), scale), self.views, self.label, self.condition)
         folder = cache_folder("generators")
-        cached = folder and folder / f"{digest.hexdigest()}.safetensors"
+        cached = folder and folder / f"{key}.safetensors"
         if cached is not None and cached.is_file():
             generator = CounterfactualGenerator.load(cached)
         else:
@@ -143,7 +150,16 @@ class DiCap(PromptTrainer):
         folder = Path(self.output_dir) / "counterfactual"
         folder.mkdir(parents=True, exist_ok=True)
         generator.save(folder / "generator.safetensors")
-        return generator
+        return generator, self.diagnose(generator, cached and cached.with_name(f"{key}-{digest_of((), self.target)}.json"))
+
+    def diagnose(self, generator: CounterfactualGenerator, cached: Path | None) -> dict[str, float]:
+        """Figures of dicap.counterfactual.diagnose; kept beside the cached generator, they cost more than the fit."""
+        if cached is not None and cached.is_file():
+            return json.loads(cached.read_text(encoding="utf-8"))
+        figures = diagnose(generator, self.views, self.label, self.target)
+        if cached is not None:
+            write_atomically(cached, json.dumps(figures, sort_keys=True).encode())
+        return figures
 
     def answer(self, f: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Counterfactuals (B, M, e) and which are valid (B, M), of views f (B, e) of the training images index (B,)."""
@@ -157,8 +173,19 @@ class DiCap(PromptTrainer):
     def fill_bank(self) -> tuple[Tensor, Tensor]:
         """Counterfactuals (N, V, M, e) of every view, and which are valid (N, V, M), on the device."""
         n, v, _ = self.views.shape
+        if self.options.control == "truth":
+            truth = self.truth()
+            return truth.to(self.device), torch.ones(truth.shape[:3], dtype=torch.bool, device=self.device)
         cf, valid = self.answer(self.views.flatten(0, 1), torch.arange(n).repeat_interleave(v))
         return cf.unflatten(0, (n, v)).to(self.device), valid.unflatten(0, (n, v)).to(self.device)
+
+    def truth(self) -> Tensor:
+        """(N, V, M, e): the pictures that the data set's world shows under each intervention, seen by the same camera views."""
+        dataset = self.dm.dataset
+        columns = [[dataset.classnames[label] for label in column] for column in self.target.T.tolist()]
+        paths = [item.impath for item in dataset.train_x]
+        return torch.stack([self.train_views(dataset.counterfactual_images(paths, names), {"truth": names})
+                            for names in columns], dim=2)
 
     # -- stage 2: the prompt -------------------------------------------------------------------------------------------
 
@@ -176,6 +203,8 @@ class DiCap(PromptTrainer):
         o, label = self.options, batch["label"]
         f, text, logits = self.model.parts(batch["img"])  # (B, e), (C, e) or (B, C, e), (B, C)
         parts = {"ce": cross_entropy(logits, label)}
+        if o.l_kg:
+            parts["kg"] = o.l_kg * losses.knowledge_loss(text, self.condition.to(text))
         if o.control == "no-cf":
             return logits, parts
         cf, valid, target = self.counterfactuals(batch)
@@ -183,8 +212,6 @@ class DiCap(PromptTrainer):
             parts["cf"] = o.l_cf * losses.counterfactual_loss(self.model.logits(cf, text), target, valid)
         if o.l_con:
             parts["con"] = o.l_con * self.contrast(f, text, label, cf, valid)
-        if o.l_kg:
-            parts["kg"] = o.l_kg * losses.knowledge_loss(text, self.condition.to(text))
         return logits, parts
 
     def contrast(self, f, text, label, cf, valid):
@@ -209,3 +236,11 @@ def generator_config(o, seed: int) -> GeneratorConfig:
         return GeneratorConfig(**settings, seed=max(seed, 0))
     except ValueError as error:
         raise ConfigError(f"TRAINER.DICAP: {error}") from None
+
+
+def digest_of(settings: tuple, *tensors: Tensor) -> str:
+    """SHA-256 of settings and the content of tensors."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ python train.py --trainer ZeroshotCLIP --dataset-config-file configs/datasets/di
 from dassl.engine import TRAINER_REGISTRY
 
 from dicap.options import Option
-from dicap.prompts import FixedPrompt
+from dicap.prompts import FixedPrompt, hand_template
 from dicap.trainer import PREC, PromptTrainer
 
 
@@ -22,5 +22,4 @@ class ZeroshotCLIP(PromptTrainer):
     }
 
     def build_prompt(self, clip, names):
-        template = self.options.template or getattr(self.dm.dataset, "template", "") or "a photo of a {}."
-        return FixedPrompt(clip, names, template)
+        return FixedPrompt(clip, names, hand_template(self.dm.dataset, self.options.template))
