@@ -18,7 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 RANGES: dict[str, tuple[float, float]] = {
     "pca_k": (1, 4096), "steps": (2, 10_000), "fixed_point": (0, 100), "w": (0.0, 100.0), "gamma": (0.0, 1e4),
-    "delta": (-1e4, 1e4), "train_steps": (0, 10_000_000), "batch": (1, 1_000_000), "width": (8, 16_384),
+    "delta": (-1e4, 1e4), "train_steps": (0, 10_000_000), "passes": (1, 1_000_000), "batch": (1, 1_000_000), "width": (8, 16_384),
     "lr": (1e-8, 1.0), "weight_decay": (0.0, 10.0), "warm_up": (0, 1_000_000), "dropout": (0.0, 0.99),
     "null_dropout": (0.0, 0.99), "ema": (0.0, 0.999999), "seed": (0, 2**63 - 1),
 }  # fmt: skip
@@ -51,6 +51,8 @@ class GeneratorConfig:
         delta: sufficient margin in nats of log-odds, target over the best rival, for both judges: 0 = the judge's first
             choice is the target. More than 0 demands certainty that the judge often lacks on true images of the class
             (the Gaussian's log-odds are calibrated, so exp(delta) is the odds asked for).
+        passes: most passes over the images, which cuts train_steps where images are few: a network that sees them more
+            often learns them by heart.
         train_steps, batch, width, lr, weight_decay, warm_up, dropout, null_dropout, ema: the network and its training;
             warm_up is cut to a fifth of train_steps, ema is bias-corrected and cut to 1 - 10 / train_steps for short
             runs.
@@ -74,6 +76,7 @@ class GeneratorConfig:
     judge: str = "gauss"
     delta: float = 0.0
     train_steps: int = 1500
+    passes: int = 100
     batch: int = 128
     width: int = 256
     lr: float = 1e-3

@@ -129,7 +129,8 @@ class CounterfactualGenerator:
             network = network.to(self.device).requires_grad_(False)
         self.estimator = Estimator(config.generator, self.mechanism, within, total, effects.mean(0), network)
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
-        self.final_loss = train(self.estimator, data, config, randomness)
+        steps = min(config.train_steps, -(-config.passes * count // config.batch))
+        self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), randomness)
         logger.info(
             "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)",
             config.generator, count, views, self.space.k, float(self.mechanism.strength.median()), float(self.mechanism.holdout),
