@@ -9,7 +9,7 @@ import scm
 import torch
 from scm import exact, transport
 
-from dicap.counterfactual import process
+from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, process
 from dicap.counterfactual.diagnostics import hsic_p
 from dicap.counterfactual.mechanism import Gaussian
 from dicap.counterfactual.scm import FAR, NEAR, SPREAD, skewed
@@ -124,6 +124,35 @@ def test_1_exact_scores_reach_the_truth_of_a_non_gaussian_world(world):
     shifted = x + to[0] - own[0]  # the true class means are not enough
     assert (reached - truth).norm(dim=1).mean() < 0.01 * size
     assert (shifted - truth).norm(dim=1).mean() > 0.3 * size
+
+
+# ---- what a network may learn
+
+
+def relative_error(data, features, target, truth, **settings):
+    """Error of full counterfactuals of a fitted generator to the truth (N, e), over the distance that the truth moved."""
+    config = GeneratorConfig(**({"train_steps": 300, "width": 64, "pca_k": 32, "search": "none"} | settings))
+    fitted = CounterfactualGenerator(config).fit(data.features, data.labels, data.texts)
+    found = fitted.counterfactual(features, data.labels, target).features[:, 0]
+    return float((found - truth).norm(dim=1).mean() / (truth - features).norm(dim=1).mean())
+
+
+def test_the_network_learns_the_stretch_of_a_class_unless_residuals_are_recombined():
+    data = skewed(seed=1, classes=12, shots=16)
+    target = (data.labels + 1 + torch.arange(len(data.labels)) % 11) % 12
+    error = functools.partial(relative_error, data, data.features, target, data.truth(target))
+    shift = error(generator="shift")
+    assert error(train_data="swap") < 0.8 * shift < 0.8  # 0.30 and 0.41
+    assert error(train_data="do") == pytest.approx(shift, rel=0.05)  # an additive law is all there is to learn
+
+
+def test_tied_scenes_are_learnt_back_from_observed_pairs_and_not_from_swapped_ones():
+    data = scm.scenes(1.0, seed=1)
+    target = (data.labels + 7) % 25
+    error = functools.partial(relative_error, data, data.features[:, 0], target, data.truth(target))
+    shift = error(generator="shift")
+    assert error(train_data="swap") == pytest.approx(shift, rel=0.05)  # 0.61: the text's shift, and no scene
+    assert error(train_data="observed") > 1.3 * shift  # 0.94
 
 
 # ---- the error bound, its terms measured
