@@ -6,6 +6,7 @@ A dataset file states facts (see caltech101.py); this file does the reading, onc
     few-shot draw   classes in the order of their first item, random.sample(items, n) each with the run's seed; train
                     first, then val with min(n, 4); over all classes, before base and new are separated: CoOp's draw
     base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
+    class hold-out  DATASET.HOLDOUT_FOLDS: base and new are parts of the base classes, from their training shots alone
 
 The draw has its own generator, so a run does not depend on whether a draw was cached. The cache is JSON beside the
 data (split_fewshot/shot_16-seed_1.json). It counts where it belongs to this split and holds the right number of items
@@ -45,7 +46,8 @@ class FewShotDataset(DatasetBase):
     """A dataset from a split file. Subclasses state facts; `locate` and `read` are there to be overridden.
 
     Args:
-        cfg: reads DATASET.ROOT, DATASET.NUM_SHOTS (< 1: all), DATASET.SUBSAMPLE_CLASSES and SEED.
+        cfg: reads DATASET.ROOT, DATASET.NUM_SHOTS (< 1: all), DATASET.SUBSAMPLE_CLASSES, DATASET.HOLDOUT_FOLDS,
+            DATASET.HOLDOUT_FOLD and SEED.
 
     Raises:
         DatasetError: missing root, folder, split file or image; a split file that breaks the rules or the counts.
@@ -66,7 +68,8 @@ class FewShotDataset(DatasetBase):
         shots = cfg.DATASET.NUM_SHOTS
         if shots >= 1:
             split = few_shot(split, shots, cfg.SEED, Path(self.dataset_dir) / "split_fewshot")
-        split = subsample(split, getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all"))
+        classes, folds = getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all"), getattr(cfg.DATASET, "HOLDOUT_FOLDS", 0)
+        split = hold_out(split, classes, folds, cfg.DATASET.HOLDOUT_FOLD, cfg.SEED) if folds else subsample(split, classes)
         check_images(split, self.image_dir)
         self.groups = {self.path(item): name for item, name in self.group(split["test"]).items()}
         train, val, test = ([Datum(self.path(item), item[1], 0, item[2]) for item in split[part]] for part in PARTS)
@@ -156,6 +159,60 @@ def subsample(split: dict[str, Items], classes: str) -> dict[str, Items]:
     half = math.ceil(len(labels) / 2)
     number = {label: i for i, label in enumerate(labels[:half] if classes == "base" else labels[half:])}
     return {part: [(p, number[y], name) for p, y, name in split[part] if y in number] for part in PARTS}
+
+
+def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed: int) -> dict[str, Items]:
+    """Base and new classes for the choice of settings, made of the training shots of the base classes alone.
+
+    By the seed, the base classes are dealt into `folds` parts and a quarter of each class's shots (at least one) is kept
+    back. The part `fold` plays the new classes, the others the base classes. No test or validation image and no new
+    class takes part: the validation shots show the same ties of scene to class as the training shots.
+
+    Args:
+        split: after the few-shot draw, all classes.
+        classes: "base": train on what is not kept back, test on what is; "new": test on every shot (train, the same
+            without what is kept back, names the classes).
+        folds, fold: 1 <= fold <= folds <= half the number of base classes.
+
+    Raises:
+        DatasetError: a value outside of these, no seed, or a class with a single shot.
+    """
+    shots: dict[int, Items] = {}
+    for item in subsample(split, "base")["train"]:
+        shots.setdefault(item[1], []).append(item)
+    _check_hold_out(shots, classes, folds, fold, seed)
+    rng = random.Random(seed)
+    order = rng.sample(sorted(shots), len(shots))
+    kept_back = {item for label in sorted(shots) for item in rng.sample(shots[label], max(1, len(shots[label]) // 4))}
+    new = set(order[fold - 1 :: folds])
+    chosen = sorted(new if classes == "new" else set(shots) - new)
+    number = {label: i for i, label in enumerate(chosen)}
+    train: Items = []
+    test: Items = []
+    for item in (item for label in chosen for item in shots[label]):
+        relabelled = (item[0], number[item[1]], item[2])
+        if item not in kept_back:
+            train.append(relabelled)
+        if item in kept_back or classes == "new":
+            test.append(relabelled)
+    return {"train": train, "val": [], "test": test}
+
+
+def _check_hold_out(shots: dict[int, Items], classes: str, folds: int, fold: int, seed: int) -> None:
+    most = len(shots) // 2
+    if not 2 <= folds <= most:
+        raise DatasetError(f"DATASET.HOLDOUT_FOLDS is {folds}; with {len(shots)} base classes 2 to {most} are allowed: "
+                           "each fold needs two classes")  # fmt: skip
+    if not 1 <= fold <= folds:
+        raise DatasetError(f"DATASET.HOLDOUT_FOLD is {fold}; allowed: 1 to {folds} (DATASET.HOLDOUT_FOLDS)")
+    if classes not in ("base", "new"):
+        raise DatasetError(f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; with DATASET.HOLDOUT_FOLDS base or new is allowed")
+    if seed < 0:
+        raise DatasetError(f"SEED is {seed}; DATASET.HOLDOUT_FOLDS needs one from 0: every run must draw the same folds")
+    single = [items[0][2] for items in shots.values() if len(items) < 2]
+    if single:
+        raise DatasetError(f"DATASET.HOLDOUT_FOLDS keeps one shot of each class back, but {single[0]!r} has a single one:"
+                           " DATASET.NUM_SHOTS must be 2 or more")  # fmt: skip
 
 
 def check_images(split: dict[str, Items], folder: str) -> None:

@@ -82,7 +82,7 @@ def plan_units(cell: str, protocol: Protocol, request: Request, fold: int | None
     by_seed: dict[int, list[Job]] = {}
     for job in jobs:
         by_seed.setdefault(job.seed, []).append(job)
-    ending = "" if fold is None else f", fold {fold + 1}"
+    ending = "" if fold is None else f", fold {fold}"
     return [Unit(cell, (seed,) if fold is None else (seed, fold), f"{cell}, seed {seed}{ending}", tuple(some))
             for seed, some in by_seed.items()]
 

@@ -3,6 +3,7 @@
     dicap train ...       one run: train.py's flags, exactly as CoOp has them
     dicap base2new ...    a whole comparison: plan, run, table (what scripts/*/base2new.sh call)
     dicap ablations ...   many variants over the same seeds, compared in pairs (scripts/dicap/ablations.sh)
+    dicap select ...      settings chosen by class hold-out, without a test image or a new class (scripts/*/select.sh)
     dicap report OUTPUT   tables from the result files below a folder
     dicap options METHOD  every setting of a method, with its default and reason
     dicap world ...       the generated image world: pictures, pretraining of the tiny CLIP
@@ -83,6 +84,13 @@ def _parser(default: str) -> argparse.ArgumentParser:
                     "ones go on; a failing run is listed at the end and the others go on.",
         epilog="Runs go to OUT/ablations/NAME/CELL, the table to OUT/ablations/NAME.md, .csv and .json. The form of the "
                "file: configs/ablations/causal_shapes.yaml."))
+    _add_select(commands.add_parser(
+        "select", help="choose a method's settings by class hold-out",
+        description="Choose settings on the training shots of the base classes alone: train on the classes of all folds "
+                    "but one, test on shots that were kept back and on the classes of that fold, take the point of the "
+                    "grid with the highest mean H over folds and seeds. No test image and no new class is read.",
+        epilog="Runs go to OUT/select/DATASET/METHOD/POINT, the table to OUT/select/DATASET_METHOD_RECIPE_SHOTS.md, "
+               ".csv and .json. docs/protocols.md tells the rule and its limits."))
     report = commands.add_parser(
         "report", help="tables from the result files below a folder",
         description="Gather the result.json files below a folder into the base-to-new table: in the terminal, and as "
@@ -161,6 +169,21 @@ def _add_ablations(parser: argparse.ArgumentParser) -> None:
     _add_cells(parser)
 
 
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", default="DiCap", metavar="NAME", help="default: DiCap")
+    parser.add_argument("--dataset", default="causal_shapes", metavar="NAME",
+                        help="a file in configs/datasets (default: causal_shapes)")
+    parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=V,V",
+                        help="values to try; several keys make a product; a key without a dot is one of the method's own "
+                             "(default: OPTIM.MAX_EPOCH=5,10,20,50)")
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the base classes (default: 5)")
+    parser.add_argument("--seeds", nargs="+", default=["1-3"], metavar="N", help="1 2 3, or 1-3 (default)")
+    parser.add_argument("--shots", type=int, default=16, metavar="N", help="training images a class (default: 16)")
+    parser.add_argument("--config", dest="recipe", default="", metavar="NAME",
+                        help="recipe, a file in configs/trainers/METHOD (default: as for base2new)")
+    _add_cells(parser)
+
+
 def _add_cells(parser: argparse.ArgumentParser) -> None:
     """What the commands that run many cells share."""
     parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP instead of the recipe's")
@@ -231,6 +254,17 @@ def _ablations(args: argparse.Namespace) -> int:
 
     run_ablations(args.name, _request_of_cells(args, seeds=numbers(args.seeds), recipe=args.recipe, shots=args.shots),
                   cells=args.cells, output_name=args.output_name, **_how_to_run(args))
+    return 0
+
+
+def _select(args: argparse.Namespace) -> int:
+    _start(args)
+    from dicap.cells import numbers
+    from dicap.selection import run_selection
+
+    request = _request_of_cells(args, methods=(args.method,), datasets=(args.dataset,), seeds=numbers(args.seeds),
+                                recipe=args.recipe, shots=args.shots)
+    run_selection(args.grid, request, folds=args.folds, **_how_to_run(args))
     return 0
 
 
@@ -306,8 +340,8 @@ def _world(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": _train, "base2new": _base2new, "ablations": _ablations, "report": _report, "options": _options,
-            "world": _world}
+COMMANDS = {"train": _train, "base2new": _base2new, "ablations": _ablations, "select": _select, "report": _report,
+            "options": _options, "world": _world}
 
 if __name__ == "__main__":
     sys.exit(main())

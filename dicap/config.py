@@ -15,6 +15,9 @@ CONFIGS = Path(__file__).parent / "configs"
 # keys of every run that Dassl does not have
 GENERAL = {
     "DATASET.SUBSAMPLE_CLASSES": Option("all", "which half of the classes, by label: base-to-new", ("all", "base", "new")),
+    "DATASET.HOLDOUT_FOLDS": Option(0, "2 and more: choose settings by class hold-out; base and new are then parts of the"
+                                       " base classes' training shots (`dicap select`)", least=0),
+    "DATASET.HOLDOUT_FOLD": Option(1, "the fold whose classes play the new ones, from 1", least=1),
     "INPUT.VIEWS": Option(0, "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"
                              " training image are encoded once and reused", least=0),
 }

@@ -39,8 +39,10 @@ END
 
 # arguments are those of `dicap ablations` or `dicap select`; knobs add to them
 usage_cells() {
+    local first="[NAME]"
+    [ "$PROTOCOL" = ablations ] || first="[DATASET]"
     cat <<END
-Usage: [KNOB=VALUE ...] bash scripts/$METHOD/$PROTOCOL.sh [ARGUMENT ...]
+Usage: [KNOB=VALUE ...] bash scripts/$METHOD/$PROTOCOL.sh $first [ARGUMENT ...]
 
 Knobs (environment): SEEDS ("1 2 3" or 101-120), SHOTS, CFG, BACKBONE, DATA, OUT, ENGINE and JOBS stand for the options
     --seeds, --shots, --config, --backbone, --data, --out, --engine and --jobs; PYTHON is the interpreter.
@@ -84,7 +86,10 @@ done
 case "$PROTOCOL" in
     base2new) read_base2new "$@" ;;
     ablations) OPTIONS+=("$@") SEED='^[0-9]+(-[0-9]+)?$' ;;
-    select) OPTIONS+=("$@" --method "$METHOD") SEED='^[0-9]+(-[0-9]+)?$' ;;
+    select)
+        case "${1:--}" in -*) ;; *) OPTIONS+=(--dataset "$1"); shift ;; esac
+        OPTIONS+=("$@" --method "$METHOD") SEED='^[0-9]+(-[0-9]+)?$'
+        ;;
     *) echo "unknown protocol '$PROTOCOL'; there are: base2new, ablations, select" >&2; exit 2 ;;
 esac
 for seed in ${SEEDS:-}; do

@@ -19,7 +19,8 @@ def train(*args):
     return cli.main(["train", "--dataset-config-file", DIGITS, "--config-file", TINY, *args])
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("base2new",), ("report",), ("options",)])
+@pytest.mark.parametrize("command", [
+    (), ("train",), ("base2new",), ("ablations",), ("select",), ("report",), ("options",)])
 def test_help_answers_without_torch(command):
     args = [*command, "--help"]
     code = f"import sys\nfrom dicap.cli import main\ntry: main({args})\nfinally: print('torch' in sys.modules)"

@@ -113,7 +113,7 @@ def notes(table: CellTable) -> list[str]:
     if other:
         lines.append(f"Other data than the reference's, so not compared: {', '.join(other)}.")
     lines += [f"Not run: {', '.join(table.not_run)}."] if table.not_run else []
-    return lines + [f"Incomplete: {line.name}: {_incomplete(line)}." for line in table.lines if not line.complete]
+    return lines + [f"Incomplete: {line.name}: {incomplete(line)}." for line in table.lines if not line.complete]
 
 
 def _other_data(table: CellTable, line: Line) -> bool:
@@ -122,7 +122,8 @@ def _other_data(table: CellTable, line: Line) -> bool:
         line.data[draw] != reference.data[draw] for draw in line.data if draw in reference.data)
 
 
-def _incomplete(line: Line) -> str:
+def incomplete(line: Line) -> str:
+    """How many draws an incomplete line has, and why not all."""
     rest = f" and {len(line.problems) - 3} more" if len(line.problems) > 3 else ""
     return f"{len(line.values)} of {len(line.draws)} seeds; {'; '.join(line.problems[:3])}{rest}"
 
@@ -202,7 +203,7 @@ def to_csv(table: CellTable) -> str:
         bounds = [value for one in gain for value in ((one.mean, one.low, one.high) if one else (None,) * 3)]
         writer.writerow([line.group, line.name, facts["method"], facts["recipe"], facts["dataset"], facts["shots"],
                          " ".join(f"{key} {value}" for key, value in facts["settings"].items()),
-                         " ".join(str(draw[0]) for draw in line.draws), *map(_number, figures), line.reference,
+                         " ".join("/".join(map(str, draw)) for draw in line.draws), *map(_number, figures), line.reference,
                          next((one.n for one in gain if one), ""), *map(_number, bounds),
                          "yes" if line.complete else "no", "; ".join(line.problems)])
     return out.getvalue()

@@ -157,8 +157,8 @@ def plain(cfg: Any) -> Any:
 def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
     """SHA-256 of what a configuration computes (64 hex digits).
 
-    Left out: PLACES, `leave_out` (dotted keys), and keys of *other* methods' and datasets' sections that stand at their
-    default, so that a new file in trainers/ does not make finished runs look unfinished.
+    Left out: PLACES, `leave_out` (dotted keys), and general keys and those of *other* methods' and datasets' sections
+    that stand at their default, so that a new key or a new file in trainers/ leaves finished runs finished.
     """
     leaves = flatten(plain(cfg))
     own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
@@ -172,9 +172,10 @@ def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
 
 
 def _section_defaults() -> dict[str, Any]:
+    from dicap.config import GENERAL
     from dicap.discover import classes_with_options
 
-    return {
+    return {key: plain(option.default) for key, option in GENERAL.items()} | {
         f"{section}.{key}": plain(option.default)
         for section, cls in classes_with_options().items() for key, option in cls.OPTIONS.items()  # type: ignore[attr-defined]
     }

@@ -1,0 +1,160 @@
+"""Choice of settings by class hold-out: never a test image, never a new class, for any method on any dataset.
+
+    dicap select --method CoOp --dataset causal_shapes --grid OPTIM.MAX_EPOCH=5,10,20,50 --folds 5 --seeds 1 2 3
+
+The rule: on the few shots of the base classes, deal the base classes into folds; train on the shots of all folds but
+one, a quarter of each class's shots kept back; test on what was kept back (pseudo-base) and on all shots of the fold that
+was left out (pseudo-new); take the settings with the highest mean H over folds and seeds. dicap/datasets/base.py deals.
+
+Why shots are kept back instead of using the few-shot validation split: it would be no fairer a judge (where training
+shots tie a scene to a class, so do validation shots, so neither can select for robustness to that tie) and many
+datasets' users have none; what is learned on k shots is then chosen from k shots.
+
+Fewer images make shorter epochs, and the length of training is what is mostly chosen: a run here gets as many more
+epochs (OPTIM.MAX_EPOCH) as it takes to make the number of optimiser steps of the run that the settings are for.
+"""
+import contextlib
+import dataclasses
+import io
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dicap.cells import Unit, gather, own_settings, plan_units, raise_failures, run_units, show_units, slug
+from dicap.options import ConfigError
+from dicap.protocols import BASE2NEW, Job, Protocol, Request, find_method
+from dicap.report import store
+from dicap.report.cells import CellTable, Line
+from dicap.report.selection import best, print_selection, write_selection
+
+log = logging.getLogger(__name__)
+
+GRID = ("OPTIM.MAX_EPOCH=5,10,20,50",)  # CoOp's new-class accuracy peaks early and falls: length is the strongest lever
+FOLDS = 5
+
+
+def read_grid(texts: Sequence[str]) -> list[dict[str, str]]:
+    """["OPTIM.MAX_EPOCH=5,10", "W=1,2"] -> its four points, the last key varying fastest.
+
+    Raises:
+        ConfigError: not KEY=VALUE,VALUE, or a key that comes twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        found = [value.strip() for value in values.split(",")]
+        if not key or not all(found) or key in axes:
+            raise ConfigError(f"--grid {text!r}: expected KEY=VALUE,VALUE, each key once, such as OPTIM.MAX_EPOCH=5,10")
+        axes[key] = list(dict.fromkeys(found))
+    return [dict(zip(axes, point)) for point in itertools.product(*axes.values())]
+
+
+def name_of(point: dict[str, str]) -> str:
+    """A grid point as tables and folders name it."""
+    return " ".join(f"{key}={value}" for key, value in point.items()) or "as it is"
+
+
+def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Unit]]:
+    """The units of every grid point: its folds and seeds. The request names one method and one dataset.
+
+    Raises:
+        ConfigError: names the point, the value and what is allowed.
+    """
+    if folds < 2:
+        raise ConfigError(f"--folds {folds}: expected 2 or more")
+    method, dataset = find_method(request.methods[0]), request.datasets[0]
+    units: dict[str, list[Unit]] = {name_of(point): [] for point in points}
+    sizes: dict[str, tuple[int, int]] = {}
+    for point, fold in itertools.product(points, range(1, folds + 1)):
+        name = name_of(point)
+        held = ("DATASET.HOLDOUT_FOLDS", str(folds), "DATASET.HOLDOUT_FOLD", str(fold))
+        wanted = dataclasses.replace(request, settings=(*request.settings, *own_settings(point, method), *held))
+        protocol = Protocol(f"select/{dataset}/{method}/{slug(name)}/fold{fold}of{folds}", BASE2NEW.stages)
+        epochs = _epochs(plan_units(name, protocol, dataclasses.replace(wanted, seeds=wanted.seeds[:1]), fold)[0], sizes)
+        settings = (*wanted.settings, "OPTIM.MAX_EPOCH", str(epochs))
+        units[name] += plan_units(name, protocol, dataclasses.replace(wanted, settings=settings), fold)
+    return units
+
+
+def _epochs(unit: Unit, sizes: dict[str, tuple[int, int]]) -> int:
+    """Epochs on a fold that make the steps of MAX_EPOCH epochs on all shots; sizes: by data, read once."""
+    cfg = unit.jobs[0].cfg
+    key = store.digest_of(store.plain(cfg.DATASET))
+    if key not in sizes:
+        base, new = (_read(job) for job in unit.jobs)
+        sizes[key] = len(base.train_x), len(base.train_x) + len(base.test) + len(new.test)
+    here, there = (max(1, size // cfg.DATALOADER.TRAIN_X.BATCH_SIZE) for size in sizes[key])  # the last is dropped
+    return max(1, round(cfg.OPTIM.MAX_EPOCH * there / here))
+
+
+def _read(job: Job) -> Any:
+    """A job's dataset. Raises ConfigError where it cannot hold classes out."""
+    from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+
+    from dicap.datasets.base import DatasetError, FewShotDataset
+
+    if not issubclass(DATASET_REGISTRY.get(job.cfg.DATASET.NAME), FewShotDataset):
+        raise ConfigError(f"dataset {job.dataset!r} cannot hold classes out: it is no dicap.datasets.base.FewShotDataset")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return build_dataset(job.cfg)
+    except DatasetError as error:
+        raise ConfigError(str(error)) from error
+
+
+def selection_table(points: Sequence[dict[str, str]], units: dict[str, list[Unit]], request: Request) -> CellTable:
+    """The table from the result files; each point is compared with the best one, if all are complete."""
+    lines = []
+    for point in points:
+        name = name_of(point)
+        values, problems, data = gather(units[name])
+        job = units[name][0].jobs[0]
+        kept = {draw: {key: found[key] for key in ("base", "new", "h")} for draw, found in values.items()}
+        facts = {"method": job.method, "recipe": job.recipe, "dataset": job.dataset, "shots": request.shots,
+                 "settings": dict(zip(*[iter(own_settings(point, job.method))] * 2))}
+        lines.append(Line(name, "", "", facts, tuple(unit.draw for unit in units[name]), kept, data, problems))
+    winner = best(lines)
+    if winner is not None:
+        lines = [dataclasses.replace(line, reference=winner.name) for line in lines]
+    facts = lines[0].facts
+    return CellTable(f"{facts['dataset']}_{facts['method']}_{facts['recipe']}_shots_{facts['shots']}", tuple(lines))
+
+
+def run_selection(grid: Sequence[str], request: Request, *, folds: int = FOLDS, jobs: int = 1, dry_run: bool = False,
+                  verbose: bool = False, engine: str = "auto", plugins: Sequence[str] = ()) -> None:
+    """Plan and check all points, run them, tabulate, name the best one and the command that uses it.
+
+    Raises:
+        ConfigError: before any work.
+        RunError: at the end, if a run failed; lists all that did.
+    """
+    points = read_grid(grid or GRID)
+    units = plan_points(points, request, folds)
+    every = [unit for point in points for unit in units[name_of(point)]]
+    log.info("select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
+             every[0].jobs[0].method, every[0].jobs[0].dataset, len(points), folds, " ".join(map(str, request.seeds)),
+             len(every))
+    if dry_run:
+        show_units(every)
+        return
+    failures = run_units(every, jobs, verbose=verbose, engine=engine, plugins=plugins)
+    table = selection_table(points, units, request)
+    print_selection(table, how_to_use(table, request))
+    paths = write_selection(table, Path(request.out, "select"), how_to_use(table, request))
+    log.info("Written: %s", ", ".join(map(str, paths)))
+    raise_failures(failures, len(every))
+
+
+def how_to_use(table: CellTable, request: Request) -> str:
+    """The command that runs the chosen settings base-to-new; "" where nothing is chosen."""
+    winner = best(table.lines)
+    if winner is None:
+        return ""
+    facts: dict[str, Any] = winner.facts
+    chosen = {**dict(zip(request.settings[::2], request.settings[1::2])), **facts["settings"]}
+    parts = ["dicap base2new", f"--methods {facts['method']}", f"--datasets {facts['dataset']}",
+             f"--shots {facts['shots']}", f"--config {facts['recipe']}"]
+    parts += [f"--{key} {value}" for key, value in (("data", request.data), ("backbone", request.backbone)) if value]
+    return " ".join([*parts, *(["--set"] if chosen else []), *(f"{key} {value}" for key, value in chosen.items())])
