@@ -13,6 +13,7 @@ data (split_fewshot/shot_16-seed_1.json). It counts where it belongs to this spl
 of every class; another one is drawn again, with a warning. A negative seed draws anew each time and caches nothing.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -118,16 +119,25 @@ def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) ->
             that are not 0..n-1, a path that leaves the image folder or stands twice.
     """
     try:
+        found = os.stat(path)
+    except OSError:
+        raise DatasetError(f"split file not found: {path}") from None
+    split = _read_split(os.fspath(path), tuple((rename or {}).items()), found.st_mtime_ns, found.st_size)
+    return {part: list(items) for part, items in split.items()}
+
+
+@functools.lru_cache(maxsize=4)  # the runs of one process read few files again and again
+def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size: int) -> dict[str, Items]:
+    try:
         with open(path, encoding="utf-8") as file:
             tree = json.load(file)
-    except FileNotFoundError:
-        raise DatasetError(f"split file not found: {path}") from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
         keys = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
         raise DatasetError(f"{path} must hold exactly train, val and test; it holds {keys}")
-    split = {part: [_item(path, part, entry, rename or {}) for entry in tree[part]] for part in PARTS}
+    names = dict(rename)
+    split = {part: [_item(path, part, entry, names) for entry in tree[part]] for part in PARTS}
     _check_labels(path, split)
     return split
 

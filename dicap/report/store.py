@@ -214,6 +214,12 @@ def data_digest(dataset: Any) -> str:
     for name, items in splits.items():
         for item in items:
             size = os.path.getsize(item.impath)
-            row = (name, Path(os.path.relpath(item.impath, folder)).as_posix(), item.label, item.classname, size)
+            row = (name, _relative(item.impath, folder), item.label, item.classname, size)
             total.update((json.dumps(row, ensure_ascii=False) + "\n").encode())
     return total.hexdigest()
+
+
+def _relative(path: str, folder: str) -> str:
+    inside = folder.rstrip(os.sep) + os.sep
+    relative = path[len(inside):] if path.startswith(inside) else os.path.relpath(path, folder)  # which is slow
+    return relative.replace(os.sep, "/")
