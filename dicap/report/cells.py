@@ -7,7 +7,7 @@ A cell with a draw missing is incomplete: neither averaged nor compared.
 """
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,19 @@ def heading(table: CellTable) -> str:
     for key, text in (("dataset", "{}"), ("shots", "{} shots"), ("recipe", "recipe {}")):
         values = {line.facts[key] for line in table.lines}
         parts += [text.format(values.pop())] if len(values) == 1 else []
-    counts = {len(line.draws) for line in table.lines}
-    return ", ".join(parts + ([f"{counts.pop()} seeds"] if len(counts) == 1 else []))
+    seeds = {tuple(draw[0] for draw in line.draws) for line in table.lines}
+    return ", ".join(parts + ([f"seeds {ranges(seeds.pop())}"] if len(seeds) == 1 else []))
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """(1, 2, 3, 7) -> "1-3 7"."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
 
 
 def notes(table: CellTable) -> list[str]:
@@ -240,6 +251,11 @@ def _line_json(table: CellTable, line: Line) -> dict[str, Any]:
     }
 
 
+def _style(cell: str) -> str:
+    """Differences whose interval excludes zero stand out: green where the reference is better."""
+    return "" if not cell.endswith("*") else "green" if cell.startswith("+") else "red"
+
+
 def print_table(table: CellTable, console: Any = None) -> None:
     """The table in the terminal, with its notes."""
     console = console or make_console(140)
@@ -254,6 +270,6 @@ def print_table(table: CellTable, console: Any = None) -> None:
     title = heading(table)
     if any(line.reference for line in table.lines):
         title += f"; {gain_heading(table)}"
-    console.print(rich_grid(([name for name, _ in shown], rows), title, ends, left=("Cell", "Reference")))
+    console.print(rich_grid(([name for name, _ in shown], rows), title, ends, ("Cell", "Reference"), _style))
     for note in notes(table):
         console.print(note, style="yellow" if note.startswith("Incomplete") else "dim", markup=False)

@@ -159,8 +159,12 @@ def make_console(width: int) -> Any:
     return Console(width=None if os.isatty(1) else width, highlight=False)
 
 
-def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequence[str] = LEFT) -> Any:
-    """A table for a rich console; a rule follows each row in `ends`, `left` names the columns of words."""
+def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequence[str] = LEFT,
+              style: Callable[[str], str] = lambda cell: "") -> Any:
+    """A table for a rich console; a rule follows each row in `ends`, `left` names the columns of words.
+
+    style: from a cell's text to its rich style.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -171,5 +175,5 @@ def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequen
         rich_table.add_column(name, justify="left" if name in left else "right",
                               no_wrap=name in ("Dataset", "Method", "Recorded", "Cell"))
     for i, row in enumerate(rows):
-        rich_table.add_row(*map(Text, row), end_section=i in ends)
+        rich_table.add_row(*(Text(cell, style(cell)) for cell in row), end_section=i in ends)
     return rich_table

@@ -5,6 +5,7 @@ deviation (ddof = 1); H = 2 base new / (base + new) of those means, as published
 for each seed, the lower of the groups' accuracies (aligned and conflicting scenes on CausalShapes) on the base classes.
 A set with a seed missing, or made with unequal settings, is named as such and not averaged.
 """
+import collections
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -118,6 +119,9 @@ def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
     halves = {split: {r["seed"]: r for r in found if r["split"] == split and r["seed"] in seeds}
               for split in ("base", "new")}
     problems, usable = _problems(halves, seeds)
+    twice = _twice(found)
+    if twice:
+        problems, usable = [*problems, *twice], dict.fromkeys(usable, False)
     accuracy = {split: Stat.of(r["accuracy"] for r in half.values()) if usable[split] else None
                 for split, half in halves.items()}
     base = list(halves["base"].values()) if usable["base"] else []
@@ -164,6 +168,13 @@ def _problems(halves: dict[str, dict[int, dict]], seeds: list[int]) -> tuple[lis
         problems.append(f"new was tested with another prompt than the present one of seed {', '.join(stale)}")
         usable["new"] = False
     return problems, usable
+
+
+def _twice(results: list[dict]) -> list[str]:
+    """Seeds with two results, such as from two output folders below the one that is looked at."""
+    seen = collections.Counter((r["split"], r["seed"]) for r in results)
+    return [f"{split} has {count} results of seed {seed}; which one counts cannot be told: give the folder of one job"
+            for (split, seed), count in sorted(seen.items()) if count > 1]
 
 
 def _unequal(results: list[dict]) -> list[str]:

@@ -88,3 +88,13 @@ def test_files_and_terminal(table, tmp_path):
 def test_a_measure_that_no_cell_has_has_no_column():
     values = {(seed,): {"base": 1.0, "new": 2.0, "h": 3.0} for seed in BASE}
     assert "Worst group" not in report.markdown(CellTable("t", (line("ref", values=values),)))
+
+
+def test_the_heading_names_the_seeds(table):
+    assert report.heading(table) == "Ablation t, digits, 16 shots, recipe tiny, seeds 1-3"
+    assert report.ranges((101, 102, 103, 7, 9, 10)) == "7 9-10 101-103"
+
+
+@pytest.mark.parametrize("cell, style", [("+1.0 ±0.5*", "green"), ("-1.0 ±0.5*", "red"), ("+1.0 ±1.5 ", ""), ("", "")])
+def test_a_sure_difference_stands_out(cell, style):
+    assert report._style(cell) == style

@@ -83,6 +83,17 @@ def test_a_new_half_that_was_tested_with_another_prompt_is_named(add):
     assert table.rows[0].problems == ("new was tested with another prompt than the present one of seed 2",)
 
 
+def test_two_results_of_one_run_are_named_and_not_averaged(add, tmp_path, make_result):
+    """Such as two jobs' output folders below the one that is looked at: neither counts, whichever is read last."""
+    add("DiCap")
+    other = make_result(method="DiCap", split="base", seed=2, accuracy=99.0)
+    store.write_result(tmp_path / "elsewhere", other)
+    table = base2new_table(add())
+    coop, dicap = table.rows
+    assert not coop.problems and coop.base.mean == 65.0
+    assert dicap.base is None and dicap.h is None and "base has 2 results of seed 2" in markdown(table)
+
+
 def test_an_unreadable_file_is_named(add):
     root = add()
     (root / "base/digits/CoOp/tiny/seed1/result.json").write_text("{")
