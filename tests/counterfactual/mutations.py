@@ -1,6 +1,6 @@
 """Can the tests fail? Each property of docs/method.md is broken on purpose, and its test must turn red.
 
-    python tests/counterfactual/mutations.py             # every mutation, some three minutes on two cores
+    python tests/counterfactual/mutations.py             # every mutation, three to five minutes on two cores
     python tests/counterfactual/mutations.py --only 7    # those of one property
 
 A mutation is one textual change of the code, which must match exactly once. It is made in a temporary copy, never in the
@@ -138,11 +138,11 @@ def mutated(mutation: Mutation, root: Path) -> str:
 
 
 def run_tests(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
-    """pytest on nodes of a copy: exit status and output."""
+    """pytest on nodes of a copy, up to the first failure: exit status and output."""
     environment = os.environ | {
         "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "240"
     }  # fmt: skip
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=no", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "--tb=no", *tests]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -170,20 +170,23 @@ def try_out(mutation: Mutation, copies: "queue.Queue[Path]") -> str:
         copies.put(copy)
 
 
-def make_copy(folder: Path) -> Path:
-    """A copy of what the tests need. Raises RuntimeError where Python would import another dicap than the copy's."""
-    for name in NEEDED:
-        source = ROOT / name
+def make_copies(folder: Path, count: int) -> list[Path]:
+    """Equal copies of what the tests need. Raises RuntimeError where Python would import another dicap than the copy's."""
+    copies = [folder / str(number) for number in range(count)]
+    copies[0].mkdir()
+    for source in (ROOT / name for name in NEEDED):
         if source.is_dir():
-            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, copies[0] / source.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy2(source, folder / name)
+            shutil.copy2(source, copies[0])
+    for other in copies[1:]:
+        shutil.copytree(copies[0], other, symlinks=True)
     command = [sys.executable, "-c", "import dicap; print(dicap.__file__)"]
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(copies[0]), "PYTHONDONTWRITEBYTECODE": "1"}
     found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-    if not Path(found).resolve().is_relative_to(folder.resolve()):
-        raise RuntimeError(f"tests in {folder} would import {found}, not the copy: uninstall that dicap or install it editable")
-    return folder
+    if not Path(found).resolve().is_relative_to(copies[0].resolve()):
+        raise RuntimeError(f"the tests would import {found}, not the copy in {copies[0]}: uninstall that dicap")
+    return copies
 
 
 def table(rows: list[tuple[str, str, str, str]]) -> str:
@@ -196,23 +199,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", type=int, metavar="N", choices=PROPERTIES, help="the mutations of property N alone")
     only = parser.parse_args(arguments).only
     chosen = [mutation for mutation in MUTATIONS if only in (None, mutation.number)]
-    try:
-        for mutation in chosen:
-            mutated(mutation, ROOT)
-    except MovedOn as error:
-        print(error, file=sys.stderr)
-        return 2
     with tempfile.TemporaryDirectory(prefix="dicap-mutations-") as folder:
-        copies: queue.Queue[Path] = queue.Queue()
-        for number in range(min(WORKERS, len(chosen))):
-            copies.put(make_copy(Path(folder) / str(number)))
-        status, output = run_tests(copies.queue[0], sorted({mutation.test for mutation in chosen}))
+        copies = make_copies(Path(folder), min(WORKERS, len(chosen)))
+        try:
+            for mutation in chosen:
+                mutated(mutation, copies[0])
+        except MovedOn as error:
+            print(error, file=sys.stderr)
+            return 2
+        status, output = run_tests(copies[0], sorted({mutation.test for mutation in chosen}))
         if status != 0:
             print(output, "\nthe tests must be green before anything is broken", sep="", file=sys.stderr)
             return 2
         print(f"unmutated: {output.strip().splitlines()[-1]}", flush=True)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            verdicts = list(pool.map(lambda mutation: try_out(mutation, copies), chosen))
+        free: queue.Queue[Path] = queue.Queue()
+        for copy in copies:
+            free.put(copy)
+        with ThreadPoolExecutor(len(copies)) as pool:
+            verdicts = list(pool.map(lambda mutation: try_out(mutation, free), chosen))
     rows = [(str(m.number), m.what, m.test.split("::")[1], found) for m, found in zip(chosen, verdicts)]
     print(table([("property", "mutation", "test", "verdict"), *rows]))
     red = verdicts.count("red")
