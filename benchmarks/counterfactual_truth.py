@@ -283,7 +283,7 @@ def report(results: dict[Task, dict], accuracy: dict[str, float], seconds: tuple
               "Probes on 1,000 independent pictures: " + ", ".join(f"{k} {v:.2f}" for k, v in accuracy.items()) + ".", ""]  # fmt: skip
     for rho in RHOS:
         full = {t.seed: r for t, r in results.items() if t.full and t.rho == rho}
-        lines += [f"### CausalShapes, rho {rho:g}, {len(full)} worlds (seeds {', '.join(map(str, full))})", ""]
+        lines += [f"### CausalShapes, rho {rho:g}, seeds {', '.join(map(str, full))}: all rows", ""]
         lines += [*table([r["figures"] for r in full.values()], FIGURES), ""]
         extras = [r for r in full.values() if r["minimal"]]
         lines += ["Minimal sufficient ones, one world:", "", *table([r["minimal"] for r in extras], MINIMAL), ""]
