@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -224,6 +225,7 @@ def _start_worker(engine: str, plugins: tuple[str, ...]) -> None:
     """Prepare a process: engine, plugins; it ends with the one that started it."""
     from dicap.choose_engine import choose_engine
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without a traceback of its own
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # type: ignore[union-attr]
     choose_engine(engine)
