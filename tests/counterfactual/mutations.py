@@ -1,6 +1,6 @@
 """Can the tests fail? Each property of docs/method.md is broken on purpose, and its test must turn red.
 
-    python tests/counterfactual/mutations.py             # every mutation, three to five minutes on two cores
+    python tests/counterfactual/mutations.py             # every mutation, some three minutes on two free cores
     python tests/counterfactual/mutations.py --only 7    # those of one property
 
 A mutation is one textual change of the code, which must match exactly once. It is made in a temporary copy, never in the
