@@ -11,6 +11,7 @@ training.
 import datetime
 import hashlib
 import logging
+import os
 import sys
 import time
 from collections import OrderedDict
@@ -305,7 +306,7 @@ class TrainerBase:
     def _training_set(self) -> str:
         """Digest of the training items: file name, label, class name."""
         items = self.dm.dataset.train_x if hasattr(self, "dm") else ()
-        facts = [(Path(item.impath).name, item.label, item.classname) for item in items]
+        facts = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     # -- TensorBoard
