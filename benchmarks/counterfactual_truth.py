@@ -1,6 +1,6 @@
 """Counterfactual features against a known truth: rendered pictures of CausalShapes, and a skewed causal model.
 
-    python -m benchmarks.counterfactual_truth [--seeds 10] [--jobs 2] [--markdown FILE] [--quick]
+    python -m benchmarks.counterfactual_truth [--seeds 10] [--jobs 2] [--markdown docs/counterfactual_truth.md] [--quick]
 
 CausalShapes: 25 base classes, 16 shots, 3 targets an image; each image's true counterfactual is rendered - same scene,
 colour, pose, light and sensor noise, another class - and encoded by the tiny CLIP, as the image itself is. The generator
@@ -66,6 +66,7 @@ ROWS: dict[str, dict] = {
 CONTROLS = ("real-neighbour-cf", "recombine", "prototype")
 ANSWERING = ("abduct", "w")  # settings that a fitted generator can change
 NO_WORSE = 0.01  # of the distance moved: what "no worse" allows, at the interval's far end
+MARKS = "<!-- measured: begin -->", "<!-- measured: end -->"
 CLEARLY = 0.75  # share of a shift's error that "clearly ahead" allows, at most
 
 # ---- worlds
@@ -300,12 +301,20 @@ def by_world(results: dict[int, dict]) -> str:
     )
 
 
+def between_marks(path: Path, measured: str) -> str:
+    """The file's text with what is between its two marks replaced; without marks, the measurement alone."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    head, begin, rest = old.partition(MARKS[0])
+    _, end, tail = rest.partition(MARKS[1])
+    return f"{head}{begin}\n{measured}\n{end}{tail}" if end else measured + "\n"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="worlds of the three statements (default %(default)s)")
     parser.add_argument("--ablations", type=int, default=2, help="worlds of the full tables (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="worlds at a time")
-    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    parser.add_argument("--markdown", type=Path, help="also write to this file: between its marks, if it has them")
     parser.add_argument("--quick", action="store_true", help="3 worlds, 1 of them in the full tables: a look, no result")
     args = parser.parse_args(arguments)
     count, ablations = (3, 1) if args.quick else (args.seeds, args.ablations)
@@ -320,7 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines += ["", f"The whole command took {time.perf_counter() - began:.0f} s, {spent:.0f} s of processor time."]
     print("\n".join(lines))
     if args.markdown:
-        write_atomically(args.markdown, ("\n".join(lines) + "\n").encode())
+        write_atomically(args.markdown, between_marks(args.markdown, "\n".join(lines)).encode())
     return 0 if holds else 1
 
 

@@ -77,6 +77,13 @@ def test_one_world_proves_nothing():
     assert [good for good, _ in benchmark.statements(one, one)] == [False, False, False]
 
 
+def test_the_measurement_replaces_what_is_between_the_marks(tmp_path):
+    page, (begin, end) = tmp_path / "page.md", benchmark.MARKS
+    assert benchmark.between_marks(page, "new") == "new\n"
+    page.write_text(f"before {begin}\nold\n{end} after\n")
+    assert benchmark.between_marks(page, "new") == f"before {begin}\nnew\n{end} after\n"
+
+
 def test_truth_is_the_same_picture_in_another_class():
     case = benchmark.shapes_case(3, rho=1.0, shots=2)
     assert case.truth.shape == (50, 3, 128) and torch.bincount(case.labels).tolist() == [2] * 25
