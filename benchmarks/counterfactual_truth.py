@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 import dicap
-from benchmarks.truth_measures import Case, Probe, bound_terms, errors, minimality, readings
+from benchmarks.truth_measures import Case, Probe, best_additive, bound_terms, errors, minimality, readings
 from dicap.backbones import load_clip
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets
 from dicap.counterfactual.controls import control_counterfactuals
@@ -63,6 +63,7 @@ ROWS: dict[str, dict] = {
     "abduct marg": {"abduct": "marg"},
     "w 1.5": {"w": 1.5},
 }
+ADDITIVE, AMOUNT = "best additive law", "with each image's amount"  # fitted to the truth: what additivity costs
 CONTROLS = ("real-neighbour-cf", "recombine", "prototype")
 ANSWERING = ("abduct", "w")  # settings that a fitted generator can change
 NO_WORSE = 0.01  # of the distance moved: what "no worse" allows, at the interval's far end
@@ -137,6 +138,8 @@ def counterfactuals(case: Case, fitted: Fitted, rows: Iterable[str]) -> dict[str
     for row in rows:
         if row in CONTROLS:
             found[row], _ = control_counterfactuals(row, fitted({}), case.features, case.labels, case.targets)
+        elif row in (ADDITIVE, AMOUNT):
+            found[row] = best_additive(case, own_amount=row == AMOUNT)
         elif row in (UNMOVED, TRUTH):
             found[row] = case.truth if row == TRUTH else case.features[:, None].expand_as(case.truth)
         else:
@@ -161,7 +164,7 @@ def measure(task: Task, probes: dict[str, Probe]) -> dict[str, dict[str, dict[st
     torch.set_num_threads(1)
     case = shapes_case(task.seed, task.rho) if task.kind == "shapes" else scm_case(task.seed)
     fitted = Fitted(case)
-    rows = (*ROWS, *CONTROLS, UNMOVED, TRUTH) if task.full else (*MAIN, UNMOVED)
+    rows = (*ROWS, *CONTROLS, UNMOVED, ADDITIVE, AMOUNT, TRUTH) if task.full else (*MAIN, UNMOVED, ADDITIVE)
     found = counterfactuals(case, fitted, rows)
     figures = {row: errors(case, features) for row, features in found.items()}
     answer: dict[str, dict] = {"figures": figures, "minimal": {}, "bound": {}}

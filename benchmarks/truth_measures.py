@@ -50,6 +50,19 @@ def errors(case: Case, found: Tensor) -> dict[str, float]:
     return {name: float(value) / case.distance for name, value in relative.items()} | {"cosine": float(cosine)}
 
 
+def best_additive(case: Case, own_amount: bool = False) -> Tensor:
+    """Counterfactuals (B, M, e) of the additive law f + e_y' - e_y whose effects fit the truth best (least squares); with
+    own_amount each image has its best multiple of it. Both look at the truth: no generator can, they say what it costs
+    to be additive."""
+    codes = torch.eye(len(case.texts))
+    design = codes[case.targets] - codes[case.labels][:, None]  # (B, M, C)
+    moved = case.truth - case.features[:, None]
+    shift = design @ (torch.linalg.pinv(design.flatten(0, 1)) @ moved.flatten(0, 1))  # (B, M, e)
+    if own_amount:
+        shift = shift * ((shift * moved).sum((1, 2)) / shift.square().sum((1, 2)))[:, None, None]
+    return normalize(case.features[:, None] + shift, dim=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Probe:
     """A linear reader of one variable, fitted to independent pictures in which all variables are independent."""

@@ -46,6 +46,20 @@ def test_errors_of_the_truth_of_nothing_and_of_known_mistakes():
     assert (beside["error"], beside["along"], beside["across"]) == pytest.approx((0.3, 0, 0.3), abs=1e-6)
 
 
+def test_the_best_additive_law_finds_an_additive_truth_and_its_amounts():
+    case = random_case()
+    effect = 0.1 * torch.randn(4, 16, generator=torch.Generator().manual_seed(2))
+    shift = effect[case.targets] - effect[case.labels][:, None]
+
+    def worst(truth, own_amount):  # truths of any length, so that the laws are exact
+        found = measures.best_additive(measures.dataclasses.replace(case, truth=truth), own_amount)
+        return float((found - normalize(truth, dim=-1)).norm(dim=-1).max())
+
+    assert worst(case.features[:, None] + shift, own_amount=False) < 1e-5
+    stronger = case.features[:, None] + (0.5 + torch.arange(12) / 11)[:, None, None] * shift
+    assert worst(stronger, own_amount=True) < 0.5 * worst(stronger, own_amount=False)
+
+
 def test_a_probe_reads_what_it_was_fitted_to():
     answers = torch.arange(60) % 3
     features = torch.eye(8)[answers] + 0.1 * torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
@@ -98,7 +112,7 @@ def test_truth_is_the_same_picture_in_another_class():
 def test_a_small_world_end_to_end(monkeypatch):
     monkeypatch.setattr(benchmark, "TRAIN_STEPS", 100)
     figures = benchmark.measure(benchmark.Task("scm", 5), {})["figures"]
-    assert set(figures) == {*benchmark.MAIN, benchmark.UNMOVED}
+    assert set(figures) == {*benchmark.MAIN, benchmark.UNMOVED, benchmark.ADDITIVE}
     assert figures[benchmark.DEFAULT]["error"] < 0.8 * figures[benchmark.TEXT_SHIFT]["error"]
     assert figures[benchmark.UNMOVED]["error"] == pytest.approx(1)
 
