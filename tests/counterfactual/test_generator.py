@@ -293,3 +293,12 @@ def test_shift_has_no_time(images):
     latents = fitted.abduct(images.features[:2, 0], images.texts[0])
     with pytest.raises(ValueError, match="neither"):
         fitted.predict(latents, images.texts[1], start=0.5)
+
+
+def test_few_images_are_seen_at_most_so_many_times(images, targets):
+    def moved(**settings):
+        config = scm.small(generator="gskip", batch=16, **settings)  # 48 images: 3 batches a pass
+        return answer(CounterfactualGenerator(config).fit(images.features, images.labels, images.texts), images, targets)
+
+    assert same(moved(train_steps=500, passes=2), moved(train_steps=6))
+    assert not same(moved(train_steps=6), moved(train_steps=5))

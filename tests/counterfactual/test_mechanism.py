@@ -14,6 +14,7 @@ from dicap.counterfactual.mechanism import (
     ClassMechanism,
     Gaussian,
     ridge_map,
+    text_axes,
     within_and_total,
 )
 from dicap.counterfactual.space import FeatureSpace
@@ -150,3 +151,34 @@ def test_tied_scenes_confound_class_means_and_the_text_cures_it():
         assert relative_error(one, "text") < 0.8 * relative_error(one, "class")
     for one, other in zip(tied, free):
         assert relative_error(other, "class") < 0.75 * relative_error(one, "class")
+
+
+def test_a_direction_that_texts_tell_nothing_of_is_held_down_and_others_are_not():
+    texts = scm.noise(20, 4, seed=1)
+    outputs = torch.cat([texts @ scm.noise(4, 6, seed=3), 3 * scm.noise(20, 6, seed=2)], 1)  # told, then not
+    texts, outputs = texts - texts.mean(0), outputs - outputs.mean(0)
+    weight, strength, _ = ridge_map(texts, outputs, torch.eye(12, dtype=torch.float64)[:, :8])
+    assert strength[:5].max() <= 0.03 and strength[7:].min() >= 3 and len(set(strength[8:].tolist())) == 1
+    for j in range(12):
+        column = reference.ridge(texts, outputs[:, j : j + 1], 4 * float(strength[j]))[0]
+        assert torch.allclose(weight[:, j : j + 1], column, atol=1e-9)
+    turn = torch.linalg.qr(scm.noise(12, 12, seed=4))[0]
+    turned, same, _ = ridge_map(texts, outputs @ turn, turn.T[:, :8])
+    assert torch.allclose(turned, weight @ turn, atol=1e-9) and torch.allclose(same, strength)
+
+
+def test_axes_of_texts_are_those_of_the_common_space():
+    images = scm.scenes(0.5, patterns=2, shapes=3, width=16)
+    space = FeatureSpace.fit(images.features, 8)
+    z, texts = space.encode(images.features)[0].mean(1), images.texts
+    shared = ClassMechanism.fit(z, images.labels, texts, directions=space.directions)
+    apart = ClassMechanism.fit(z, images.labels, texts)
+    assert len(set(apart.strength.tolist())) == 1
+    axes = text_axes(((texts - texts.mean(0)) @ space.directions).double())
+    assert axes.shape == (8, 5) and torch.allclose(axes.T @ axes, torch.eye(5, dtype=torch.float64), atol=1e-9)
+    _, strength, _ = ridge_map(*(x.double() - x.double().mean(0) for x in (shared.known, class_means(z, images.labels))), axes)
+    assert torch.allclose(shared.strength.double(), strength)
+
+
+def class_means(z, labels):
+    return torch.stack([z[labels == label].mean(0) for label in labels.unique()])
