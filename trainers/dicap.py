@@ -4,7 +4,8 @@ Stage 1, before training, on the frozen features of the few shots: fit the count
 answer for every view f of every image "what would it be, were its class y' and all else the same?" -> f_cf, valid.
 Stage 2 trains the prompt (CoOp's, or with PROMPT cocoop CoCoOp's) to follow what the class changes and nothing else:
 
-    L = CE(logits(f), y) + l_cf CE(logits(f_cf), y') + l_con L_con(t_y; f, f_cf) + l_kg mean_k (1 - cos(t_k, frozen t_k))
+    L = (CE(logits(f), y) + l_cf CE(logits(f_cf), y')) / (1 + l_cf)        (l_cf times the share that is valid)
+        + l_con L_con(t_y; f, f_cf) + l_kg mean_k (1 - cos(t_k, frozen t_k))
 
 At inference DiCap costs what its baseline costs. Only the abstract of the paper could be read: docs/method.md says what is
 the paper's and what our reconstruction.
@@ -68,7 +69,8 @@ class DiCap(PromptTrainer):
                            " intervention, for L_CON alone", ("full", "minimal")),
         "TARGET": Option("top3", "target classes among the nearest base classes by frozen text", ("top1", "top3", "random")),
         "M": Option(3, "counterfactuals an image", least=1),
-        "L_CF": Option(1.0, "weight of the cross-entropy of counterfactuals to their target class", least=0),
+        "L_CF": Option(1.0, "weight of the cross-entropy of counterfactuals to their target class, beside 1 for real images; both"
+                       " are divided by 1 + L_CF, else it would act as a larger learning rate", least=0),
         "L_CON": Option(0.0, "weight of the contrast of an image with its counterfactuals", least=0),
         "L_KG": Option(0.0, "weight of the pull towards the frozen text (KgCoOp)", least=0),
         "TAU": Option(0.0, "temperature of L_CON; 0 = the model's own, 1/logit_scale.exp()", least=0),
@@ -209,7 +211,9 @@ class DiCap(PromptTrainer):
             return logits, parts
         cf, valid, target = self.counterfactuals(batch)
         if o.l_cf:
-            parts["cf"] = o.l_cf * losses.counterfactual_loss(self.model.logits(cf, text), target, valid)
+            total = 1 + o.l_cf * valid.float().mean()  # the weights of what is there sum to 1
+            parts["ce"] = parts["ce"] / total
+            parts["cf"] = o.l_cf * losses.counterfactual_loss(self.model.logits(cf, text), target, valid) / total
         if o.l_con:
             parts["con"] = o.l_con * self.contrast(f, text, label, cf, valid)
         return logits, parts
