@@ -20,11 +20,12 @@ import logging
 import math
 import os
 import random
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from dassl.data.datasets import DatasetBase, Datum
+
+from dicap.files import write_text
 
 log = logging.getLogger(__name__)
 Item = tuple[str, int, str]  # path below the image folder, label, class name
@@ -315,10 +316,6 @@ def _write_cache(file: Path, split: dict[str, Items], drawn: dict[str, Items], s
     """Atomic; a data folder that cannot be written is no error."""
     tree = {"split": digest(split), "shots": shots, "seed": seed, **drawn}
     try:
-        file.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".tmp")
-        with open(handle, "w", encoding="utf-8") as stream:
-            json.dump(tree, stream)
-        os.replace(temporary, file)
+        write_text(file, json.dumps(tree))
     except OSError as error:
         log.warning("the few-shot draw is not cached: %s", error)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import random
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from dicap.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +96,8 @@ def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, vie
         rows = [model.encode_image(batch["img"].to(device)).float().cpu() for batch in loader]
     features = torch.cat(rows).unflatten(0, (-1, views))
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        save_file({"features": features.contiguous()}, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file({"features": features.contiguous()}, temporary)
     return features
 
 

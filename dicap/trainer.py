@@ -43,6 +43,7 @@ class PromptTrainer(TrainerX):
     """Trains the prompt of a frozen CLIP; see the head of this file. Raises ConfigError where the config does not fit."""
 
     OPTIONS: dict[str, Option] = {}
+    train_loader_x: Any  # Dassl's
 
     def check_cfg(self, cfg) -> None:
         self.read_options(cfg)
@@ -83,6 +84,7 @@ class PromptTrainer(TrainerX):
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model("prompt_learner", prompt, self.optim, self.sched)
         self._use_cached_features()
+        self.views: Any = None  # (N, K, e), a tensor in training where INPUT.VIEWS > 0
 
     def _amp(self) -> bool:
         return self.options.prec == "amp" and self.device.type == "cuda"
@@ -92,16 +94,10 @@ class PromptTrainer(TrainerX):
         return torch.autocast(self.device.type, enabled=self._amp())
 
     def _use_cached_features(self) -> None:
-        """Replace the images of the loaders by features: test and val always, training where INPUT.VIEWS > 0."""
+        """Replace the images of the val and test loaders by features."""
         for name in ("val_loader", "test_loader"):
             if getattr(self, name) is not None:
                 setattr(self, name, self._test_features(getattr(self, name)))
-        self.views: Any = None  # (N, K, e), a tensor where INPUT.VIEWS > 0
-        if self.cfg.INPUT.VIEWS and self._models:
-            self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
-            self.views = self.train_views()
-            self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)
-
     def _test_features(self, loader: DataLoader) -> DataLoader:
         items = loader.dataset.data_source
         facts = self._facts(items, loader.dataset.transform)
@@ -143,6 +139,14 @@ class PromptTrainer(TrainerX):
         else:
             log.info("%s has nothing to learn", type(self).__name__)
             self.test()
+
+    def before_train(self) -> None:
+        """Dassl's; where INPUT.VIEWS > 0 training sees cached features in place of images."""
+        if self.cfg.INPUT.VIEWS and self._models:
+            self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
+            self.views = self.train_views()
+            self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)
+        super().before_train()
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         batch = self.parse_batch_train(batch)

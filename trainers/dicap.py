@@ -29,8 +29,9 @@ from dicap import losses
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
 from dicap.counterfactual.config import CHOICES
 from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
-from dicap.counterfactual.store import FORMAT, write_atomically
+from dicap.counterfactual.store import FORMAT
 from dicap.features import cache_folder
+from dicap.files import write_text
 from dicap.options import ConfigError, Option
 from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext, hand_template
 from dicap.trainer import CONTEXT, PromptTrainer
@@ -147,11 +148,8 @@ class DiCap(PromptTrainer):
         else:
             generator = CounterfactualGenerator(config).fit(self.views, self.label, self.condition, logit_scale=scale)
             if cached is not None:
-                cached.parent.mkdir(parents=True, exist_ok=True)
                 generator.save(cached)
-        folder = Path(self.output_dir) / "counterfactual"
-        folder.mkdir(parents=True, exist_ok=True)
-        generator.save(folder / "generator.safetensors")
+        generator.save(Path(self.output_dir) / "counterfactual" / "generator.safetensors")
         return generator, self.diagnose(generator, cached and cached.with_name(f"{key}-{digest_of((), self.target)}.json"))
 
     def diagnose(self, generator: CounterfactualGenerator, cached: Path | None) -> dict[str, float]:
@@ -160,7 +158,7 @@ class DiCap(PromptTrainer):
             return json.loads(cached.read_text(encoding="utf-8"))
         figures = diagnose(generator, self.views, self.label, self.target)
         if cached is not None:
-            write_atomically(cached, json.dumps(figures, sort_keys=True).encode())
+            write_text(cached, json.dumps(figures, sort_keys=True))
         return figures
 
     def answer(self, f: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,12 @@ this file.
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+
+from dicap.files import replacing
 
 PATH = Path(__file__).with_name("tiny.safetensors")
 VOCABULARY = 49408
@@ -68,14 +69,5 @@ def save(weights: Mapping[str, torch.Tensor], path: str | os.PathLike, touched_i
     }
     out[_ROWS], out[_IDS] = weights[_EMBEDDING][ids].half(), ids.int()
     out = {key: value.detach().cpu().contiguous() for key, value in out.items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         save_file(out, temporary, metadata=dict(metadata))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
 import typing
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
+
+from dicap.files import replacing
 
 from .config import GeneratorConfig
 from .denoiser import Denoiser
@@ -41,21 +42,8 @@ def save(generator: "CounterfactualGenerator", path: str | os.PathLike[str]) -> 
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
         metadata={"format": FORMAT, "config": generator.config.to_json()},
     )
-    write_atomically(Path(path), data)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file by data, or leave it as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def load(

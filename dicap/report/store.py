@@ -10,9 +10,10 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from dicap.files import write_text
 
 SCHEMA = 1
 FILE = "result.json"
@@ -44,23 +45,6 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file. Raises OSError and ValueError as they come."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write text (UTF-8) through a temporary name in the same folder; folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_result(folder: str | os.PathLike, result: dict) -> Path:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from dicap.backbones import tiny
+from dicap.files import write_text
 from dicap.world.render import DOWNSTREAM, PRETRAIN
 
 MEANING = {
@@ -79,7 +80,5 @@ def write_card(path: str | os.PathLike, figures: dict[str, float]) -> Path:
         table="\n".join(f"| `{name}` | {value:.1f} | {MEANING[name]} |" for name, value in figures.items()),
     )
     card = path.with_suffix(".md")
-    temporary = card.with_suffix(".md.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, card)
+    write_text(card, text)
     return card
