@@ -36,7 +36,7 @@ from dicap.backbones import load_clip
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets
 from dicap.counterfactual.controls import control_counterfactuals
 from dicap.counterfactual.scm import skewed
-from dicap.counterfactual.store import write_atomically
+from dicap.files import write_text
 from dicap.report.paired import Difference, difference
 from dicap.world import CLASSES, DOWNSTREAM, Knobs, do, intervene, sample
 from dicap.world.captions import FRAMES, TEMPLATE
@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines += ["", f"The whole command took {time.perf_counter() - began:.0f} s, {spent:.0f} s of processor time."]
     print("\n".join(lines))
     if args.markdown:
-        write_atomically(args.markdown, between_marks(args.markdown, "\n".join(lines)).encode())
+        write_text(args.markdown, between_marks(args.markdown, "\n".join(lines)))
     return 0 if holds else 1
 
 
