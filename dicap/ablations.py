@@ -84,19 +84,26 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> Ablati
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         _check_keys(tree, COMMON, "the file")
+        _check_pairs(tree.get("settings") or {}, "`settings`")
         groups = tree.get("groups") or {}
+        for group, entries in groups.items():
+            _check_pairs(entries, f"group {group!r}")
         cells = [_cell(name, group, entry, tree, request)
                  for group, entries in groups.items() for name, entry in entries.items()]
         return _checked(Ablation(output_name or slug(path.stem), str(tree.get("reference", "")), tuple(cells)))
-    except (yaml.YAMLError, OSError, AttributeError) as error:
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a file of cells ({error}); dicap/ablations.py shows the form") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _check_keys(entry: Any, allowed: Sequence[str], where: str, settings: bool = False) -> None:
+def _check_pairs(entry: Any, where: str) -> None:
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} is {entry!r}; expected KEY: VALUE pairs")
+
+
+def _check_keys(entry: Any, allowed: Sequence[str], where: str, settings: bool = False) -> None:
+    _check_pairs(entry, where)
     for key in entry:
         if key not in allowed and not (settings and str(key)[:1].isupper()):
             raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}"
@@ -111,9 +118,11 @@ def _cell(name: Any, group: Any, entry: Any, tree: dict, request: Request) -> Ce
     method = find_method(str(value.get("method", "DiCap")))
     own = {key: setting for key, setting in entry.items() if key not in OF_A_CELL}
     settings = own_settings({**(tree.get("settings") or {}), **own}, method)
+    shots = entry.get("shots") or request.shots or value.get("shots", SHOTS)
+    if not isinstance(shots, int):
+        raise ConfigError(f"cell {name!r}: shots {shots!r}: expected a whole number from 1")
     return Cell(name, str(group), str(value.get("reference", "")), dataclasses.replace(
-        request, methods=(method,), datasets=(str(value.get("dataset", "")),),
-        shots=entry.get("shots") or request.shots or value.get("shots", SHOTS),
+        request, methods=(method,), datasets=(str(value.get("dataset", "")),), shots=shots,
         seeds=request.seeds or numbers(value.get("seeds", SEEDS)),
         recipe=entry.get("recipe") or request.recipe or str(value.get("recipe", "tiny")),
         settings=settings + request.settings))

@@ -125,13 +125,13 @@ def slug(name: str) -> str:
     return folder
 
 
-def numbers(values: Iterable[Any], what: str = "seeds") -> tuple[int, ...]:
-    """Whole numbers, given one by one or as ranges: [1, "4-6"] -> (1, 4, 5, 6). Raises ConfigError."""
+def numbers(values: Any, what: str = "seeds") -> tuple[int, ...]:
+    """Whole numbers and ranges, in one text or one by one: [1, "4-6"] or "1 4-6" -> (1, 4, 5, 6). Raises ConfigError."""
     found: list[int] = []
-    for value in [values] if isinstance(values, (str, int)) else values:
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(value))
+    for text in " ".join(map(str, values if isinstance(values, (list, tuple)) else [values])).split():
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise ConfigError(f"{what} {value!r}: expected whole numbers from 0 or ranges, such as 1 2 3 or 101-120")
+            raise ConfigError(f"{what} {text!r}: expected whole numbers from 0 or ranges, such as 1 2 3 or 101-120")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(dict.fromkeys(found))
 

@@ -94,10 +94,13 @@ def test_cells_and_groups_can_be_chosen(file):
     ("reference: long", "reference: lang", "reference 'lang' of 'long' is no cell"),
     ("method: cocoop", "method: kokoop", "unknown method 'kokoop'"),
     ("two tokens:", "short!:", "share a name or a folder"), ("groups:\n", "groups: [\n", "not a file of cells"),
-    ("short:\n", "short: 3\n", "cell 'short' is 3")])
+    ("short:\n", "short: 3\n", "cell 'short' is 3"), ("seeds: 1-2", "seeds:", "seeds 'None': expected whole"),
+    ("seeds: 1-2", "seeds: 1.5", "seeds '1.5': expected whole"), ("shots: 1\n", "shots: few\n", "shots 'few': expected a whole"),
+    ("settings: {OPTIM.MAX_EPOCH: 1}", "settings: [1]", "`settings` is \\[1\\]; expected KEY"),
+    ("  Prompts:\n", "  Nothing:\n  Prompts:\n", "group 'Nothing' is None; expected KEY"), ("dataset: digits", "dataset: \xff", "utf-8")])
 def test_what_a_file_may_not_say(file, old, new, message):
     assert old in FILE
-    file.write_text(FILE.replace(old, new))
+    file.write_text(FILE.replace(old, new), encoding="latin-1")
     with pytest.raises(ConfigError, match=message) as error:
         read(file)
     assert str(file) in str(error.value)
@@ -117,6 +120,7 @@ def test_every_cell_is_checked_before_any_runs(file, tmp_path, ran, old, new, me
 
 def test_numbers():
     assert numbers([1, "4-6", 5]) == (1, 4, 5, 6) and numbers("3") == (3,) and numbers(7) == (7,)
+    assert numbers("1 2 8-9") == (1, 2, 8, 9)
     with pytest.raises(ConfigError, match="seeds '-1'"):
         numbers(["-1"])
 
