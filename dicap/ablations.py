@@ -90,7 +90,7 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> Ablati
             _check_pairs(entries, f"group {group!r}")
         cells = [_cell(name, group, entry, tree, request)
                  for group, entries in groups.items() for name, entry in entries.items()]
-        return _checked(Ablation(output_name or slug(path.stem), str(tree.get("reference", "")), tuple(cells)))
+        return _checked(Ablation(slug(output_name or path.stem), str(tree.get("reference", "")), tuple(cells)))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a file of cells ({error}); dicap/ablations.py shows the form") from None
     except ConfigError as error:

@@ -80,6 +80,9 @@ def plan_units(cell: str, protocol: Protocol, request: Request, fold: int | None
         jobs = plan(protocol, request)
     except ConfigError as error:
         raise ConfigError(f"cell {cell!r}: {error}") from None
+    datasets = dict.fromkeys(job.dataset for job in jobs)
+    if len(datasets) > 1:
+        raise ConfigError(f"cell {cell!r}: datasets {', '.join(datasets)}; a cell has one")
     by_seed: dict[int, list[Job]] = {}
     for job in jobs:
         by_seed.setdefault(job.seed, []).append(job)

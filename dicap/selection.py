@@ -18,6 +18,7 @@ import dataclasses
 import io
 import itertools
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,9 @@ def how_to_use(table: CellTable, request: Request) -> str:
         return ""
     facts: dict[str, Any] = winner.facts
     chosen = {**dict(zip(request.settings[::2], request.settings[1::2])), **facts["settings"]}
-    parts = ["dicap base2new", f"--methods {facts['method']}", f"--datasets {facts['dataset']}",
-             f"--shots {facts['shots']}", f"--config {facts['recipe']}"]
-    parts += [f"--{key} {value}" for key, value in (("data", request.data), ("backbone", request.backbone)) if value]
-    return " ".join([*parts, *(["--set"] if chosen else []), *(f"{key} {value}" for key, value in chosen.items())])
+    words = ["dicap", "base2new", "--methods", facts["method"], "--datasets", facts["dataset"], "--shots", str(facts["shots"]),
+             "--config", facts["recipe"]]
+    words += [word for key, value in (("data", request.data), ("backbone", request.backbone)) if value
+              for word in (f"--{key}", value)]
+    words += ["--set"] if chosen else []
+    return shlex.join([*words, *(word for pair in chosen.items() for word in pair)])

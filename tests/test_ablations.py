@@ -77,6 +77,7 @@ def test_where_a_cell_writes(file, tmp_path):
     job = read(file, out=str(tmp_path)).units(read(file).cells[2])[0].jobs[0]
     assert slug("two tokens") == "two-tokens"
     assert str(job.folder).endswith("ablations/mine/two-tokens/train_base/digits/shots_1/CoOp/tiny/seed1")
+    assert read_ablation(file, Request(seeds=()), "../else where").name == "else-where"  # stays below OUT/ablations
 
 
 def test_cells_and_groups_can_be_chosen(file):

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from dicap import cli
+from dicap.cells import plan_units
 from dicap.options import ConfigError
-from dicap.protocols import Request
+from dicap.protocols import BASE2NEW, Request
 from dicap.report import store
-from dicap.selection import plan_points, read_grid
+from dicap.report.cells import CellTable, Line
+from dicap.selection import how_to_use, plan_points, read_grid
 
 
 def make_request(out, **values):
@@ -59,6 +61,20 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, embedded_data, valu
     with pytest.raises(ConfigError, match=message):
         plan_points(read_grid(["N_CTX=2"]), make_request(tmp_path / "out", **values), folds)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_has_one_dataset(tmp_path):
+    """Else the base classes of one would be paired with the new ones of the other."""
+    with pytest.raises(ConfigError, match="cell 'mixed': .*digits, causal_shapes.*one"):
+        plan_units("mixed", BASE2NEW, make_request(tmp_path, datasets=("digits", "causal_shapes"), settings=()))
+
+
+def test_the_command_that_uses_the_choice_can_be_pasted():
+    facts = {"method": "CoOp", "dataset": "digits", "shots": 4, "recipe": "tiny", "settings": {"TRAINER.COOP.CTX_INIT": "a b"}}
+    line = Line("one", "", "", facts, ((1, 1),), {(1, 1): {"base": 1.0, "new": 1.0, "h": 1.0}}, {(1, 1): ""})
+    command = how_to_use(CellTable("t", (line,)), Request(data="/my data"))
+    assert command == ("dicap base2new --methods CoOp --datasets digits --shots 4 --config tiny --data '/my data' --set "
+                       "TRAINER.COOP.CTX_INIT 'a b'")
 
 
 @pytest.fixture
