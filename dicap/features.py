@@ -96,8 +96,11 @@ def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, vie
         rows = [model.encode_image(batch["img"].to(device)).float().cpu() for batch in loader]
     features = torch.cat(rows).unflatten(0, (-1, views))
     if path is not None:
-        with replacing(path) as temporary:
-            save_file({"features": features.contiguous()}, temporary)
+        try:
+            with replacing(path) as temporary:
+                save_file({"features": features.contiguous()}, temporary)
+        except (SafetensorError, OSError) as error:
+            log.warning("features are not cached (%s); DICAP_CACHE names another folder, or \"off\"", error)
     return features
 
 
