@@ -26,8 +26,8 @@ def folders(embedded_data, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def config(name, split="base", out="out", opts=(), seed=1):
-    return build_cfg(config_path("datasets", "digits"), config_path(f"trainers/{name}", "tiny"), name, output_dir=out, seed=seed,
+def config(name, split="base", out="out", opts=(), seed=1, dataset="digits"):
+    return build_cfg(config_path("datasets", dataset), config_path(f"trainers/{name}", "tiny"), name, output_dir=out, seed=seed,
                      opts=[*SHORT, "DATASET.SUBSAMPLE_CLASSES", split, *QUICK.get(name, []), *opts])
 
 
@@ -234,3 +234,19 @@ def test_the_generator_comes_from_the_cache_the_second_time(monkeypatch, tmp_pat
     first = dicap("first")
     monkeypatch.setattr(CounterfactualGenerator, "fit", lambda *a, **k: pytest.fail("fitted again"))
     assert torch.equal(dicap("second"), first)
+
+
+def test_the_truth_of_the_own_class_is_the_factual_itself():
+    """Same picture, same crops: so in another class nothing but the class differs."""
+    control = ["TRAINER.DICAP.CONTROL", "truth"]
+    with pytest.raises(ConfigError, match="CONTROL truth: Digits cannot show"):
+        build_trainer(config("DiCap", opts=control))
+    few = [x for part in ("TRAIN", "VAL", "TEST") for x in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")]
+    trainer = build_trainer(config("DiCap", opts=[*control, *few, "DATASET.NUM_SHOTS", "2"], dataset="causal_shapes"))
+    trainer.before_train()
+    truth, valid = trainer.bank
+    assert truth.shape == (50, 4, 3, truth.shape[-1]) and bool(valid.all())
+    assert (truth - trainer.views[:, :, None]).norm(dim=-1).mean() > 0.1
+    trainer.target = trainer.label[:, None]
+    assert torch.equal(trainer.truth()[:, :, 0], trainer.views)
+    trainer.close_writer()
