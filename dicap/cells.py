@@ -21,11 +21,9 @@ from typing import Any
 from dicap.options import ConfigError
 from dicap.protocols import NOT_FINISHED, Job, Protocol, Request, RunError, finish, plan, why_run
 from dicap.report import store
-from dicap.report.paired import measures_of
+from dicap.report.paired import Draw, measures_of
 
 log = logging.getLogger(__name__)
-
-Draw = tuple[int, ...]  # what pairs units of different cells: (seed,) or (seed, fold)
 
 
 @dataclass(frozen=True)

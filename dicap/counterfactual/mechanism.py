@@ -37,8 +37,8 @@ class ClassMechanism:
         centre: (d,) mean text. scale: () RMS per coordinate of the centred texts. weight: (d, k) ridge map.
         offset: (k,) m at the mean text. known: (C, d) texts of the fit, standardised.
         correction: (C, k) what `means` = class|blend add for a known text; zero for `text`.
-        strength: (k,) ridge strengths, one a direction of `text_axes`. holdout: () held-out squared error over that of
-            the mean class, < 1 where texts help.
+        strength: (k,) ridge strengths, first one for each direction of `text_axes`, then the one that all others share.
+        holdout: () held-out squared error over that of the mean class, < 1 where texts help.
     """
 
     centre: Tensor

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dicap.report import store
-from dicap.report.paired import LEVEL, MEASURES, Difference, difference
+from dicap.report.paired import LEVEL, MEASURES, Difference, Draw, difference
 from dicap.report.render import NOTHING, make_console, markdown_grid, rich_grid
 from dicap.report.table import Stat
-
-Draw = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from dicap.report.table import Stat, harmonic_mean, worst_group
 
+Draw = tuple[int, ...]  # what pairs: (seed,) or (seed, fold)
 MEASURES = {"base": "Base", "new": "New", "h": "H", "worst_group": "Worst group"}
 LEVEL = 0.95
 
