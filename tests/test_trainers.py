@@ -220,6 +220,7 @@ def test_each_variant_trains_to_a_context_of_its_own(opts):
     (["GENERATOR", "shift"], "search='t0' contradicts generator='shift'"),
     (["BANK", "False", "CONTROL", "recombine"], "BANK False contradicts CONTROL recombine"),
     (["TRAIN_ON", "minimal", "L_CF", "0", "SEARCH", "none"], "TRAIN_ON minimal contradicts SEARCH none"),
+    (["TRAIN_ON", "minimal", "L_CF", "0"], "TRAIN_ON minimal contradicts L_CON 0.0"),
 ])  # fmt: skip
 def test_contradictions_name_both_settings(opts, told):
     keyed = [x for key, value in zip(opts[::2], opts[1::2]) for x in (f"TRAINER.DICAP.{key}", value)]
@@ -250,3 +251,24 @@ def test_the_truth_of_the_own_class_is_the_factual_itself():
     trainer.target = trainer.label[:, None]
     assert torch.equal(trainer.truth()[:, :, 0], trainer.views)
     trainer.close_writer()
+
+
+def test_a_broken_cache_is_made_again(monkeypatch, tmp_path):
+    cache = tmp_path / "fresh"
+    monkeypatch.setenv("DICAP_CACHE", str(cache))
+    first = dicap("first")
+    files = sorted((cache / "generators").iterdir())
+    assert [file.suffix for file in files] == [".json", ".safetensors"]
+    figures = json.loads(files[0].read_text())
+    for content in (b"", b"[1]", b"cut short"):
+        for file in files:
+            file.write_bytes(content)
+        assert torch.equal(dicap("again"), first)
+        assert json.loads(files[0].read_text()) == figures and files[1].stat().st_size > 1000  # whole again
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(monkeypatch, tmp_path):
+    first = dicap("first")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "file"))
+    assert torch.equal(dicap("again"), first)

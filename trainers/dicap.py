@@ -18,6 +18,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -68,7 +69,8 @@ class DiCap(PromptTrainer):
         "DELTA": Option(0.0, "margin of the judge that is sufficient, in nats"),
         "TRAIN_ON": Option("full", "full: the counterfactual of the causal model; minimal: the smallest sufficient"
                            " intervention, for L_CON alone", ("full", "minimal")),
-        "TARGET": Option("top3", "target classes among the nearest base classes by frozen text", ("top1", "top3", "random")),
+        "TARGET": Option("random", "target classes: any other base class, or among the nearest by frozen text (docs/results.md: worse)",
+                         ("top1", "top3", "random")),
         "M": Option(3, "counterfactuals an image", least=1),
         "L_CF": Option(1.0, "weight of the cross-entropy of counterfactuals to their target class, beside 1 for real images; both"
                        " are divided by 1 + L_CF, else it would act as a larger learning rate", least=0),
@@ -93,6 +95,8 @@ class DiCap(PromptTrainer):
                               " class and must not be labelled with the new one; set L_CF 0 and L_CON above 0")
         if o.train_on == "minimal" and o.search == "none":
             raise ConfigError("TRAIN_ON minimal contradicts SEARCH none: nothing minimal is sought")
+        if o.train_on == "minimal" and o.l_con == 0:
+            raise ConfigError("TRAIN_ON minimal contradicts L_CON 0.0: no loss is left that uses counterfactuals; set L_CON above 0")
         if o.control not in ("none", "no-cf") and not o.bank:
             raise ConfigError(f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once, for all images")
         generator_config(o, cfg.SEED)
@@ -143,22 +147,20 @@ class DiCap(PromptTrainer):
         key = digest_of((FORMAT, config.to_json(), scale), self.views, self.label, self.condition)
         folder = cache_folder("generators")
         cached = folder and folder / f"{key}.safetensors"
-        if cached is not None and cached.is_file():
-            generator = CounterfactualGenerator.load(cached)
-        else:
+        generator = kept_generator(cached)
+        if generator is None:
             generator = CounterfactualGenerator(config).fit(self.views, self.label, self.condition, logit_scale=scale)
-            if cached is not None:
-                generator.save(cached)
+            keep(cached, generator.save)
         generator.save(Path(self.output_dir) / "counterfactual" / "generator.safetensors")
         return generator, self.diagnose(generator, cached and cached.with_name(f"{key}-{digest_of((), self.target)}.json"))
 
     def diagnose(self, generator: CounterfactualGenerator, cached: Path | None) -> dict[str, float]:
         """Figures of dicap.counterfactual.diagnose; kept beside the cached generator, they cost more than the fit."""
-        if cached is not None and cached.is_file():
-            return json.loads(cached.read_text(encoding="utf-8"))
+        figures = kept_figures(cached)
+        if figures:
+            return figures
         figures = diagnose(generator, self.views, self.label, self.target)
-        if cached is not None:
-            write_text(cached, json.dumps(figures, sort_keys=True))
+        keep(cached, lambda path: write_text(path, json.dumps(figures, sort_keys=True)))
         return figures
 
     def answer(self, f: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,6 +240,37 @@ def generator_config(o, seed: int) -> GeneratorConfig:
         return GeneratorConfig(**settings, seed=max(seed, 0))
     except ValueError as error:
         raise ConfigError(f"TRAINER.DICAP: {error}") from None
+
+
+def keep(path: Path | None, write: Callable[[Path], None]) -> None:
+    """Write into the cache, where there is one; one that cannot be written is a warning."""
+    try:
+        if path is not None:
+            write(path)
+    except OSError as error:
+        log.warning("%s is not cached (%s); DICAP_CACHE names another folder, or \"off\"", path, error)
+
+
+def kept_generator(path: Path | None) -> CounterfactualGenerator | None:
+    """The generator in the cache; None where there is none, or, with a warning, none that can be read."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        return CounterfactualGenerator.load(path)
+    except (ValueError, OSError) as error:
+        log.warning("cached generator: %s; fitting again", error)
+        return None
+
+
+def kept_figures(path: Path | None) -> dict[str, float]:
+    """The diagnosis in the cache; empty where there is none, or, with a warning, none that can be read."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        log.warning("cached diagnosis %s cannot be read (%s): diagnosing again", path, error)
+        return {}
 
 
 def digest_of(settings: tuple, *tensors: Tensor) -> str:
