@@ -98,6 +98,7 @@ class PromptTrainer(TrainerX):
         for name in ("val_loader", "test_loader"):
             if getattr(self, name) is not None:
                 setattr(self, name, self._test_features(getattr(self, name)))
+
     def _test_features(self, loader: DataLoader) -> DataLoader:
         items = loader.dataset.data_source
         facts = self._facts(items, loader.dataset.transform)
