@@ -14,7 +14,16 @@ from typing import Any
 
 from dicap.report import store
 from dicap.report.paired import LEVEL, MEASURES, Difference, Draw, difference
-from dicap.report.render import NOTHING, make_console, markdown_grid, rich_grid
+from dicap.report.render import (
+    NOTHING,
+    csv_number,
+    make_console,
+    markdown_grid,
+    mean_and_std,
+    print_notes,
+    rich_grid,
+    write_forms,
+)
 from dicap.report.table import Stat
 
 
@@ -180,11 +189,7 @@ def gain_heading(table: CellTable) -> str:
 
 def write_table(table: CellTable, folder: str | Path) -> list[Path]:
     """Write the table as Markdown, CSV and JSON into a folder; returns the paths."""
-    paths = [Path(folder) / f"{table.name}.{kind}" for kind in ("md", "csv", "json")]
-    store.write_text(paths[0], markdown(table))
-    store.write_text(paths[1], to_csv(table))
-    store.write_json(paths[2], as_json(table))
-    return paths
+    return write_forms(folder, table.name, markdown(table), to_csv(table), as_json(table))
 
 
 def markdown(table: CellTable) -> str:
@@ -208,22 +213,14 @@ def to_csv(table: CellTable) -> str:
     for line in table.lines:
         facts = line.facts
         gain = [table.gain(line, key) for key in MEASURES]
-        figures = [value for key in MEASURES for value in _pair(line.stat(key))]
+        figures = [value for key in MEASURES for value in mean_and_std(line.stat(key))]
         bounds = [value for one in gain for value in ((one.mean, one.low, one.high) if one else (None,) * 3)]
         writer.writerow([line.group, line.name, facts["method"], facts["recipe"], facts["dataset"], facts["shots"],
                          " ".join(f"{key} {value}" for key, value in facts["settings"].items()),
-                         " ".join("/".join(map(str, draw)) for draw in line.draws), *map(_number, figures), line.reference,
-                         next((one.n for one in gain if one), ""), *map(_number, bounds),
+                         " ".join("/".join(map(str, draw)) for draw in line.draws), *map(csv_number, figures), line.reference,
+                         next((one.n for one in gain if one), ""), *map(csv_number, bounds),
                          "yes" if line.complete else "no", "; ".join(line.problems)])
     return out.getvalue()
-
-
-def _pair(stat: Stat | None) -> tuple[float | None, float | None]:
-    return (stat.mean, stat.std) if stat else (None, None)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
 
 
 def as_json(table: CellTable) -> dict[str, Any]:
@@ -269,5 +266,4 @@ def print_table(table: CellTable, console: Any = None) -> None:
     if any(line.reference for line in table.lines):
         title += f"; {gain_heading(table)}"
     console.print(rich_grid(([name for name, _ in shown], rows), title, ends, ("Cell", "Reference"), _style))
-    for note in notes(table):
-        console.print(note, style="yellow" if note.startswith("Incomplete") else "dim", markup=False)
+    print_notes(console, notes(table))

@@ -23,10 +23,15 @@ Grid = tuple[list[str], list[list[str]]]  # header, rows
 
 def write_table(table: Table, folder: str | Path) -> list[Path]:
     """Write the table as Markdown, CSV and JSON into a folder; returns the paths."""
-    paths = [Path(folder) / f"{PROTOCOL}.{kind}" for kind in ("md", "csv", "json")]
-    store.write_text(paths[0], markdown(table))
-    store.write_text(paths[1], to_csv(table))
-    store.write_json(paths[2], as_json(table))
+    return write_forms(folder, PROTOCOL, markdown(table), to_csv(table), as_json(table))
+
+
+def write_forms(folder: str | Path, name: str, page: str, rows: str, tree: Any) -> list[Path]:
+    """Write NAME.md, NAME.csv and NAME.json of one table into a folder; returns the paths."""
+    paths = [Path(folder) / f"{name}.{kind}" for kind in ("md", "csv", "json")]
+    store.write_text(paths[0], page)
+    store.write_text(paths[1], rows)
+    store.write_json(paths[2], tree)
     return paths
 
 
@@ -69,8 +74,8 @@ def main_grid(table: Table) -> Grid:
         ("Shots", several_shots, lambda row: str(row.shots)),
         ("Base", True, lambda row: _cell(row.base, row)), ("New", True, lambda row: _cell(row.new, row)),
         ("H", True, lambda row: "incomplete" if row.h is None else f"{row.h:.1f}"),
-        ("Worst group", any(row.worst_group for row in rows), lambda row: _stat(row.worst_group)),
-        ("Train s", True, lambda row: _stat(row.train_seconds, spread=False)),
+        ("Worst group", any(row.worst_group for row in rows), lambda row: stat_text(row.worst_group)),
+        ("Train s", True, lambda row: stat_text(row.train_seconds, spread=False)),
     ]
     return ([name for name, shown, _ in columns if shown],
             [[cell(row) for _, shown, cell in columns if shown] for row in rows])
@@ -87,10 +92,11 @@ def record_grid(table: Table, limit: int | None = None) -> Grid | None:
 
 
 def _cell(stat: Stat | None, row: Row) -> str:
-    return "incomplete" if stat is None and row.problems else _stat(stat)
+    return "incomplete" if stat is None and row.problems else stat_text(stat)
 
 
-def _stat(stat: Stat | None, spread: bool = True) -> str:
+def stat_text(stat: Stat | None, spread: bool = True) -> str:
+    """Mean and, where there is one, standard deviation."""
     if stat is None:
         return NOTHING
     return f"{stat.mean:.1f} ± {stat.std:.1f}" if spread and stat.std is not None else f"{stat.mean:.1f}"
@@ -125,16 +131,22 @@ def to_csv(table: Table) -> str:
                      "new_std", "h", "worst_group_mean", "worst_group_std", "train_seconds_mean", "train_seconds_std",
                      "complete", "problems"])
     for row in table.rows:
-        cells = [cell for key in stats for cell in _pair(getattr(row, key))]
+        cells = [cell for key in stats for cell in mean_and_std(getattr(row, key))]
         cells.insert(4, row.h)
         writer.writerow([row.dataset, row.method, row.recipe, row.backbone, row.shots, " ".join(map(str, row.seeds)),
-                         *("" if cell is None else f"{cell:.6g}" for cell in cells),
+                         *map(csv_number, cells),
                          "no" if row.problems else "yes", "; ".join(row.problems)])
     return out.getvalue()
 
 
-def _pair(stat: Stat | None) -> tuple[float | None, float | None]:
+def mean_and_std(stat: Stat | None) -> tuple[float | None, float | None]:
+    """Two columns of a CSV file."""
     return (stat.mean, stat.std) if stat else (None, None)
+
+
+def csv_number(value: float | None) -> str:
+    """Full precision; empty where there is no figure."""
+    return "" if value is None else f"{value:.6g}"
 
 
 def print_table(table: Table, console: Any = None) -> None:
@@ -144,12 +156,17 @@ def print_table(table: Table, console: Any = None) -> None:
     rows = grid[1]
     ends = {i for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1][0] != row[0]}
     console.print(rich_grid(grid, title(table), ends))
-    for note in notes(table):
-        console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
+    print_notes(console, notes(table))
     record = record_grid(table, RECORD_LIMIT)
     if record:
         console.print(rich_grid(record, RECORD_TITLE))
         console.print(f"The first {RECORD_LIMIT}; all of them are in {PROTOCOL}.md.", style="dim", markup=False)
+
+
+def print_notes(console: Any, lines: Sequence[str]) -> None:
+    """What a reader must know, below a table; what is missing stands out."""
+    for line in lines:
+        console.print(line, style="yellow" if line.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
 
 
 def make_console(width: int) -> Any:

@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap.report import store
 from dicap.report.cells import CellTable, Line, as_json, incomplete, to_csv
-from dicap.report.render import NOTHING, make_console, markdown_grid, rich_grid
+from dicap.report.render import (
+    NOTHING,
+    Grid,
+    make_console,
+    markdown_grid,
+    print_notes,
+    rich_grid,
+    stat_text,
+    write_forms,
+)
 
 LEFT = ("Settings", "")
 
@@ -38,11 +46,15 @@ def columns(table: CellTable) -> list[tuple[str, Callable[[Line], str]]]:
         ("", lambda line: "best" if line is winner else "within noise" if _within_noise(table, line) else "")]
 
 
+def grid_of(table: CellTable) -> Grid:
+    """The table as text cells."""
+    shown = columns(table)
+    return [name for name, _ in shown], [[cell(line) for _, cell in shown] for line in table.lines]
+
+
 def _stat(line: Line, measure: str) -> str:
     stat = line.stat(measure)
-    if stat is None:
-        return "incomplete" if measure == "h" else NOTHING
-    return f"{stat.mean:.1f} ± {stat.std:.1f}" if stat.std is not None else f"{stat.mean:.1f}"
+    return "incomplete" if stat is None and measure == "h" else stat_text(stat)
 
 
 def _behind(table: CellTable, line: Line) -> str:
@@ -80,30 +92,21 @@ def conclusion(table: CellTable, command: str) -> str:
 
 def markdown(table: CellTable, command: str) -> str:
     """The page."""
-    shown = columns(table)
-    grid = [name for name, _ in shown], [[cell(line) for _, cell in shown] for line in table.lines]
     last = conclusion(table, command).replace("Use it: ", "\nUse it:\n\n    ")
-    return "\n\n".join([f"# {heading(table)}", markdown_grid(grid, LEFT), last,
+    return "\n\n".join([f"# {heading(table)}", markdown_grid(grid_of(table), LEFT), last,
                         "\n".join(f"- {note}" for note in notes(table))]) + "\n"
 
 
 def write_selection(table: CellTable, folder: str | Path, command: str) -> list[Path]:
     """Write the table as Markdown, CSV and JSON into a folder; returns the paths."""
     winner = best(table.lines)
-    paths = [Path(folder) / f"{table.name}.{kind}" for kind in ("md", "csv", "json")]
-    store.write_text(paths[0], markdown(table, command))
-    store.write_text(paths[1], to_csv(table))
-    store.write_json(paths[2], {**as_json(table), "chosen": winner.facts["settings"] if winner else None,
-                                "command": command})
-    return paths
+    tree = {**as_json(table), "chosen": winner.facts["settings"] if winner else None, "command": command}
+    return write_forms(folder, table.name, markdown(table, command), to_csv(table), tree)
 
 
 def print_selection(table: CellTable, command: str, console: Any = None) -> None:
     """The table in the terminal, with its notes and the choice."""
     console = console or make_console(120)
-    shown = columns(table)
-    rows = [[cell(line) for _, cell in shown] for line in table.lines]
-    console.print(rich_grid(([name for name, _ in shown], rows), heading(table), {len(rows) - 1}, LEFT))
-    for note in notes(table):
-        console.print(note, style="yellow" if note.startswith("Incomplete") else "dim", markup=False)
+    console.print(rich_grid(grid_of(table), heading(table), {len(table.lines) - 1}, LEFT))
+    print_notes(console, notes(table))
     console.print(conclusion(table, command), style="bold", markup=False, soft_wrap=True)
