@@ -146,6 +146,11 @@ def _add_base2new(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=int, metavar="N", help="training images a class (default: 16)")
     parser.add_argument("--config", dest="recipe", default="", metavar="NAME",
                         help="recipe for every method, a file in configs/trainers/METHOD (default: see below)")
+    _add_runs(parser)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    """What the commands that plan and run many runs share."""
     parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP instead of the recipe's")
     parser.add_argument("--data", default="", metavar="PATH", help="folder that holds the datasets' folders")
     parser.add_argument("--out", default="output", metavar="PATH", help="output folder (default: output)")
@@ -186,16 +191,9 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 
 def _add_cells(parser: argparse.ArgumentParser) -> None:
     """What the commands that run many cells share."""
-    parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP instead of the recipe's")
-    parser.add_argument("--data", default="", metavar="PATH", help="folder that holds the datasets' folders")
-    parser.add_argument("--out", default="output", metavar="PATH", help="output folder (default: output)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N",
                         help="runs at a time, each in a process on one thread (default: 1, in this process)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is finished; run nothing")
-    parser.add_argument("--verbose", action="store_true", help="show the runs' logs too (they are in their log.txt)")
-    _add_engine(parser)
-    parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE",
-                        help="settings for every run, such as OPTIM.MAX_EPOCH 20")
+    _add_runs(parser)
 
 
 def _start(args: argparse.Namespace) -> None:
@@ -318,9 +316,10 @@ def _options(args: argparse.Namespace) -> int:
 
 def _print_options(section: str, options: dict[str, Any]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from dicap.report.render import make_console
 
     table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     table.add_column("Key", no_wrap=True)
@@ -329,7 +328,7 @@ def _print_options(section: str, options: dict[str, Any]) -> None:
     for key, option in options.items():
         allowed = " ".join(map(str, option.choices)) or (f">= {option.least}" if option.least is not None else "")
         table.add_row(key, *map(Text, (repr(option.default), allowed, option.why)))
-    Console(width=None if os.isatty(1) else 140, highlight=False).print(table)
+    make_console(140).print(table)
 
 
 def _world(args: argparse.Namespace) -> int:
