@@ -23,7 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicap.cells import Unit, gather, numbers, own_settings, plan_units, raise_failures, run_units, show_units, slug
+from dicap.cells import (
+    Unit,
+    by_key,
+    gather,
+    numbers,
+    own_settings,
+    plan_units,
+    raise_failures,
+    run_units,
+    show_units,
+    slug,
+)
 from dicap.config import CONFIGS
 from dicap.options import ConfigError
 from dicap.protocols import BASE2NEW, SEEDS, SHOTS, Protocol, Request, find_method
@@ -171,7 +182,7 @@ def _facts(cell: Cell, units: list[Unit]) -> dict[str, Any]:
     request = cell.request
     recipe = units[0].jobs[0].recipe if units else request.recipe
     return {"method": request.methods[0], "recipe": recipe, "dataset": request.datasets[0], "shots": request.shots,
-            "settings": dict(zip(request.settings[::2], request.settings[1::2]))}
+            "settings": by_key(request.settings)}
 
 
 def run_ablations(name: str, request: Request, *, cells: Sequence[str] = (), output_name: str = "", jobs: int = 1,

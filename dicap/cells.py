@@ -39,22 +39,15 @@ class Unit:
         """Digests of each job. Reads the data."""
         return [job.planned() for job in self.jobs]
 
-    def measured(self) -> tuple[dict[str, float], str]:
-        """Its measures (per cent), or none and the reason why there are none."""
-        results = []
+    def results(self) -> tuple[list[dict], str]:
+        """Its jobs' results, or none and the reason why there are none."""
+        found = []
         for job in self.jobs:
             why = why_run(job, {"config": store.config_digest(job.cfg)})
             if why:
-                return {}, f"{job.stage.split}: {why}"
-            results.append(store.read_result(job.folder))
-        return measures_of(results[0], results[-1]), ""
-
-    def data(self) -> str:
-        """Digest of the data that its prompt was trained and tested on, "" where it has not run."""
-        try:
-            return store.read_result(self.jobs[0].folder)["digests"]["data"]
-        except store.ResultError:
-            return ""
+                return [], f"{job.stage.split}: {why}"
+            found.append(store.read_result(job.folder))
+        return found, ""
 
 
 @dataclass(frozen=True)
@@ -95,11 +88,11 @@ def gather(units: Iterable[Unit]) -> tuple[dict[Draw, dict[str, float]], tuple[s
     data: dict[Draw, str] = {}
     missing: dict[str, list[Draw]] = {}
     for unit in units:
-        found, problem = unit.measured()
+        found, problem = unit.results()
         if problem:
             missing.setdefault(problem, []).append(unit.draw)
         else:
-            values[unit.draw], data[unit.draw] = found, unit.data()
+            values[unit.draw], data[unit.draw] = measures_of(found[0], found[-1]), found[0]["digests"]["data"]
     return values, tuple(f"{problem} (seed {', '.join(' fold '.join(map(str, draw)) for draw in draws)})"
                          for problem, draws in missing.items()), data
 
@@ -116,6 +109,11 @@ def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
             raise ConfigError(f"setting {key!r}: expected KEY or SECTION.KEY in upper case, such as W or OPTIM.LR")
         pairs += [key if "." in key else f"TRAINER.{method.upper()}.{key}", str(value)]
     return tuple(pairs)
+
+
+def by_key(settings: Sequence[str]) -> dict[str, str]:
+    """KEY VALUE pairs of a command line as a dictionary."""
+    return dict(zip(settings[::2], settings[1::2]))
 
 
 def slug(name: str) -> str:
@@ -254,7 +252,7 @@ def show_units(units: Sequence[Unit]) -> None:
     """Print each unit and whether it is finished; nothing is run, no data are read."""
     finished = 0
     for unit in units:
-        _, why = unit.measured()
+        _, why = unit.results()
         finished += not why
         log.info("%s: %s", unit.name, f"to run ({why})" if why else "finished")
     log.info("%d to run, %d finished", len(units) - finished, finished)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap.cells import Unit, gather, own_settings, plan_units, raise_failures, run_units, show_units, slug
+from dicap.cells import Unit, by_key, gather, own_settings, plan_units, raise_failures, run_units, show_units, slug
 from dicap.options import ConfigError
 from dicap.protocols import BASE2NEW, Job, Protocol, Request, find_method
 from dicap.report import store
@@ -114,7 +114,7 @@ def selection_table(points: Sequence[dict[str, str]], units: dict[str, list[Unit
         job = units[name][0].jobs[0]
         kept = {draw: {key: found[key] for key in ("base", "new", "h")} for draw, found in values.items()}
         facts = {"method": job.method, "recipe": job.recipe, "dataset": job.dataset, "shots": request.shots,
-                 "settings": dict(zip(*[iter(own_settings(point, job.method))] * 2))}
+                 "settings": by_key(own_settings(point, job.method))}
         lines.append(Line(name, "", "", facts, tuple(unit.draw for unit in units[name]), kept, data, problems))
     winner = best(lines)
     if winner is not None:
@@ -154,7 +154,7 @@ def how_to_use(table: CellTable, request: Request) -> str:
     if winner is None:
         return ""
     facts: dict[str, Any] = winner.facts
-    chosen = {**dict(zip(request.settings[::2], request.settings[1::2])), **facts["settings"]}
+    chosen = {**by_key(request.settings), **facts["settings"]}
     words = ["dicap", "base2new", "--methods", facts["method"], "--datasets", facts["dataset"], "--shots", str(facts["shots"]),
              "--config", facts["recipe"]]
     words += [word for key, value in (("data", request.data), ("backbone", request.backbone)) if value
