@@ -95,13 +95,13 @@ def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, vie
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
         rows = [model.encode_image(batch["img"].to(device)).float().cpu() for batch in loader]
     features = torch.cat(rows).unflatten(0, (-1, views))
-    if path is not None:
-        try:
-            with replacing(path) as temporary:
-                save_file({"features": features.contiguous()}, temporary)
-        except (SafetensorError, OSError) as error:
-            log.warning("features are not cached (%s); DICAP_CACHE names another folder, or \"off\"", error)
+    keep(path, lambda file: _save(features, file), "features")
     return features
+
+
+def _save(features: Tensor, path: Path) -> None:
+    with replacing(path) as temporary:
+        save_file({"features": features.contiguous()}, temporary)
 
 
 def describe(items: list, transform: Callable) -> dict:
@@ -114,6 +114,15 @@ def cache_folder(kind: str) -> Path | None:
     """The folder of one kind of cached things, None where DICAP_CACHE is "off"."""
     root = os.environ.get("DICAP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dicap"
     return None if root == "off" else Path(root) / kind
+
+
+def keep(path: Path | None, write: Callable[[Path], None], what: str) -> None:
+    """Write into the cache, where there is one; one that cannot be written is a warning that names what is lost."""
+    try:
+        if path is not None:
+            write(path)
+    except (SafetensorError, OSError) as error:
+        log.warning("%s are not cached (%s); DICAP_CACHE names another folder, or \"off\"", what, error)
 
 
 def _path(facts: dict) -> Path | None:

@@ -18,7 +18,6 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choos
 from dicap.counterfactual.config import CHOICES
 from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
 from dicap.counterfactual.store import FORMAT
-from dicap.features import cache_folder
+from dicap.features import cache_folder, keep
 from dicap.files import write_text
 from dicap.options import ConfigError, Option
 from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext, hand_template
@@ -150,7 +149,7 @@ class DiCap(PromptTrainer):
         generator = kept_generator(cached)
         if generator is None:
             generator = CounterfactualGenerator(config).fit(self.views, self.label, self.condition, logit_scale=scale)
-            keep(cached, generator.save)
+            keep(cached, generator.save, "generators")
         generator.save(Path(self.output_dir) / "counterfactual" / "generator.safetensors")
         return generator, self.diagnose(generator, cached and cached.with_name(f"{key}-{digest_of((), self.target)}.json"))
 
@@ -160,7 +159,7 @@ class DiCap(PromptTrainer):
         if figures:
             return figures
         figures = diagnose(generator, self.views, self.label, self.target)
-        keep(cached, lambda path: write_text(path, json.dumps(figures, sort_keys=True)))
+        keep(cached, lambda path: write_text(path, json.dumps(figures, sort_keys=True)), "diagnoses")
         return figures
 
     def answer(self, f: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,15 +239,6 @@ def generator_config(o, seed: int) -> GeneratorConfig:
         return GeneratorConfig(**settings, seed=max(seed, 0))
     except ValueError as error:
         raise ConfigError(f"TRAINER.DICAP: {error}") from None
-
-
-def keep(path: Path | None, write: Callable[[Path], None]) -> None:
-    """Write into the cache, where there is one; one that cannot be written is a warning."""
-    try:
-        if path is not None:
-            write(path)
-    except OSError as error:
-        log.warning("%s is not cached (%s); DICAP_CACHE names another folder, or \"off\"", path, error)
 
 
 def kept_generator(path: Path | None) -> CounterfactualGenerator | None:
