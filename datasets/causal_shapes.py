@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.datasets.base import FewShotDataset, Item, Items
+from dicap.data.split import Item, Items
+from dicap.datasets.base import FewShotDataset
 from dicap.options import Option, default_section, read_options
 from dicap.world import CLASSES, Knobs, data_root, do, read_manifest, rendered_truth, write_causal_shapes
 

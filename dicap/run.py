@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: Any, *, eval_only: bool = False, model_dir: str = "", load_epoch: int | None = None,
-        no_train: bool = False, protocol: str = "", dataset: str = "", recipe: str = "") -> dict | None:
+        no_train: bool = False, protocol: str = "", dataset: str = "", recipe: str = "",
+        trained_on: str = "") -> dict | None:
     """Train and test, or only test, one trainer on one dataset; write result.json atomically in cfg.OUTPUT_DIR.
 
     Args:
@@ -38,12 +39,14 @@ def run(cfg: Any, *, eval_only: bool = False, model_dir: str = "", load_epoch: i
         eval_only: load from `model_dir` ("" = nothing to load) at `load_epoch` (None = best, else last) and test.
         no_train: build everything, train nothing, return None.
         protocol, dataset, recipe: names for the result; dataset "" = DATASET.NAME.
+        trained_on: name of the dataset that the tested prompt was trained on; "" = this one.
     Returns:
         the result as written, or None where nothing was tested (no_train, TEST.NO_TEST).
     Raises:
         ResultError: the evaluator's labels are not those of the test set.
     """
-    names = {"protocol": protocol, "dataset": dataset or cfg.DATASET.NAME, "recipe": recipe}
+    dataset = dataset or cfg.DATASET.NAME
+    names = {"protocol": protocol, "dataset": dataset, "recipe": recipe, "trained_on": trained_on or dataset}
     with _logged(cfg.OUTPUT_DIR):
         _announce(cfg)
         result = _build_and_work(cfg, names, eval_only, model_dir, load_epoch, no_train)
@@ -146,7 +149,8 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
         "test_set": cfg.TEST.SPLIT, **measures(y_true, y_pred, [item.impath for item in items],
                                                getattr(data, "groups", {})),
-        "seconds": seconds, "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
+        "trainable_parameters": trainable_parameters(trainer), "seconds": seconds,
+        "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
         "peak_memory_mib": peak, "peak_memory_source": source, "config": store.plain(cfg),
         "digests": {"config": store.config_digest(cfg), "data": store.data_digest(data),
                     "weights": getattr(trainer, "weights_digest", ""), "model": model_digest(trainer)},
@@ -192,6 +196,12 @@ def model_digest(trainer: Any) -> str:
                 total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
                 empty = False
     return "" if empty else total.hexdigest()
+
+
+def trainable_parameters(trainer: Any) -> int:
+    """How many numbers the trainer learns; 0 where it learns nothing."""
+    return sum(value.numel() for model in getattr(trainer, "_models", {}).values()
+               for value in model.parameters() if value.requires_grad)
 
 
 def versions(trainer: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 The rule: on the few shots of the base classes, deal the base classes into folds; train on the shots of all folds but
 one, a quarter of each class's shots kept back; test on what was kept back (pseudo-base) and on all shots of the fold that
-was left out (pseudo-new); take the settings with the highest mean H over folds and seeds. dicap/datasets/base.py deals.
+was left out (pseudo-new); take the settings with the highest mean H over folds and seeds. dicap/data/draw.py deals.
 
 Why shots are kept back instead of using the few-shot validation split: it would be no fairer a judge (where training
 shots tie a scene to a class, so do validation shots, so neither can select for robustness to that tie) and many
@@ -94,7 +94,8 @@ def _read(job: Job) -> Any:
     """A job's dataset. Raises ConfigError where it cannot hold classes out."""
     from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 
-    from dicap.datasets.base import DatasetError, FewShotDataset
+    from dicap.data.split import DatasetError
+    from dicap.datasets.base import FewShotDataset
 
     if not issubclass(DATASET_REGISTRY.get(job.cfg.DATASET.NAME), FewShotDataset):
         raise ConfigError(f"dataset {job.dataset!r} cannot hold classes out: it is no dicap.datasets.base.FewShotDataset")

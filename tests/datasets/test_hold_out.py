@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from dicap.datasets.base import DatasetError, few_shot, hold_out, subsample
+from dicap.data.draw import few_shot, hold_out, subsample
+from dicap.data.split import DatasetError
 from dicap.datasets.causal_shapes import CausalShapes
 from dicap.datasets.digits import Digits
 from dicap.world import CLASSES, write_causal_shapes

@@ -12,7 +12,8 @@ from PIL import Image
 import dicap.datasets
 from dicap import world
 from dicap.config import config_path
-from dicap.datasets.base import DatasetError, FewShotDataset
+from dicap.data.split import DatasetError
+from dicap.datasets.base import FewShotDataset
 
 for module in pkgutil.iter_modules(dicap.datasets.__path__):
     importlib.import_module(f"dicap.datasets.{module.name}")

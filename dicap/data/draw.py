@@ -1,0 +1,151 @@
+"""Which items of a split a run sees: the few-shot draw, base and new classes, class hold-out.
+
+    few-shot draw   classes in the order of their first item, random.sample(items, n) each with the run's seed; train
+                    first, then val with min(n, 4); over all classes, before base and new are separated: CoOp's draw
+    base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
+    class hold-out  DATASET.HOLDOUT_FOLDS: base and new are parts of the base classes, from their training shots alone
+
+The draw has its own generator, so a run does not depend on whether a draw was cached. The cache is JSON beside the
+data (split_fewshot/shot_16-seed_1.json). It counts where it belongs to this split and holds the right number of items
+of every class; another one is drawn again, with a warning. A negative seed draws anew each time and caches nothing.
+"""
+import json
+import logging
+import math
+import random
+from pathlib import Path
+
+from dicap.data.split import PARTS, DatasetError, Items, digest
+from dicap.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None = None) -> dict[str, Items]:
+    """`shots` items a class of train and min(shots, 4) of val, as CoOp draws them; test stays.
+
+    Args:
+        cache: folder of the cached draws; None = no cache.
+    """
+    wanted = {"train": shots, "val": min(shots, 4)}
+    file = cache / f"shot_{shots}-seed_{seed}.json" if cache and seed >= 0 else None
+    drawn = _read_cache(file, split, wanted) if file else None
+    if drawn is None:
+        rng = random.Random(seed) if seed >= 0 else random.Random()
+        drawn = {part: _draw(split[part], count, rng) for part, count in wanted.items()}
+        if file:
+            _write_cache(file, split, drawn, shots, seed)
+    return {**drawn, "test": split["test"]}
+
+
+def subsample(split: dict[str, Items], classes: str) -> dict[str, Items]:
+    """Keep the "base" or "new" half of the classes, relabelled from 0; "all" keeps everything. Raises DatasetError."""
+    if classes == "all":
+        return split
+    if classes not in ("base", "new"):
+        raise DatasetError(f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; allowed: all, base, new")
+    labels = sorted({label for _, label, _ in split["train"]})
+    half = math.ceil(len(labels) / 2)
+    number = {label: i for i, label in enumerate(labels[:half] if classes == "base" else labels[half:])}
+    return {part: [(p, number[y], name) for p, y, name in split[part] if y in number] for part in PARTS}
+
+
+def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed: int) -> dict[str, Items]:
+    """Base and new classes for the choice of settings, made of the training shots of the base classes alone.
+
+    By the seed, the base classes are dealt into `folds` parts and a quarter of each class's shots (at least one) is kept
+    back. The part `fold` plays the new classes, the others the base classes. No test or validation image and no new
+    class takes part: the validation shots show the same ties of scene to class as the training shots.
+
+    Args:
+        split: after the few-shot draw, all classes.
+        classes: "base": train on what is not kept back, test on what is; "new": test on every shot (train, the same
+            without what is kept back, names the classes).
+        folds, fold: 1 <= fold <= folds <= half the number of base classes.
+
+    Raises:
+        DatasetError: a value outside of these, no seed, or a class with a single shot.
+    """
+    shots: dict[int, Items] = {}
+    for item in subsample(split, "base")["train"]:
+        shots.setdefault(item[1], []).append(item)
+    _check_hold_out(shots, classes, folds, fold, seed)
+    rng = random.Random(seed)
+    order = rng.sample(sorted(shots), len(shots))
+    kept_back = {item for label in sorted(shots) for item in rng.sample(shots[label], max(1, len(shots[label]) // 4))}
+    new = set(order[fold - 1 :: folds])
+    chosen = sorted(new if classes == "new" else set(shots) - new)
+    number = {label: i for i, label in enumerate(chosen)}
+    train: Items = []
+    test: Items = []
+    for item in (item for label in chosen for item in shots[label]):
+        relabelled = (item[0], number[item[1]], item[2])
+        if item not in kept_back:
+            train.append(relabelled)
+        if item in kept_back or classes == "new":
+            test.append(relabelled)
+    return {"train": train, "val": [], "test": test}
+
+
+def _check_hold_out(shots: dict[int, Items], classes: str, folds: int, fold: int, seed: int) -> None:
+    most = len(shots) // 2
+    if not 2 <= folds <= most:
+        raise DatasetError(f"DATASET.HOLDOUT_FOLDS is {folds}; with {len(shots)} base classes 2 to {most} are allowed: "
+                           "each fold needs two classes")  # fmt: skip
+    if not 1 <= fold <= folds:
+        raise DatasetError(f"DATASET.HOLDOUT_FOLD is {fold}; allowed: 1 to {folds} (DATASET.HOLDOUT_FOLDS)")
+    if classes not in ("base", "new"):
+        raise DatasetError(f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; with DATASET.HOLDOUT_FOLDS base or new is allowed")
+    if seed < 0:
+        raise DatasetError(f"SEED is {seed}; DATASET.HOLDOUT_FOLDS needs one from 0: every run must draw the same folds")
+    single = [items[0][2] for items in shots.values() if len(items) < 2]
+    if single:
+        raise DatasetError(f"DATASET.HOLDOUT_FOLDS keeps one shot of each class back, but {single[0]!r} has a single one:"
+                           " DATASET.NUM_SHOTS must be 2 or more")  # fmt: skip
+
+
+def _draw(items: Items, count: int, rng: random.Random) -> Items:
+    by_label: dict[int, Items] = {}
+    for item in items:
+        by_label.setdefault(item[1], []).append(item)
+    drawn = [rng.sample(group, count) if len(group) >= count else group for group in by_label.values()]
+    return [item for group in drawn for item in group]
+
+
+def _read_cache(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> dict[str, Items] | None:
+    """The cached draw, or None where there is none that counts."""
+    if not file.exists():
+        return None
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        drawn = {part: [(str(p), int(y), str(name)) for p, y, name in tree[part]] for part in wanted}
+        stale = tree["split"] != digest(split)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is not a few-shot draw (%s: %s); drawing again", file, type(error).__name__, error)
+        return None
+    if stale or not all(_fits(drawn[part], split[part], count) for part, count in wanted.items()):
+        log.warning("%s belongs to another split, or its items are not a draw from this one; drawing again", file)
+        return None
+    return drawn
+
+
+def _fits(drawn: Items, items: Items, count: int) -> bool:
+    """Different items of the split, as many of every class as a draw holds."""
+
+    def sizes(some: Items) -> dict[int, int]:
+        out: dict[int, int] = {}
+        for _, label, _ in some:
+            out[label] = out.get(label, 0) + 1
+        return out
+
+    wanted = {label: min(count, size) for label, size in sizes(items).items()}
+    return len(set(drawn)) == len(drawn) and set(drawn) <= set(items) and sizes(drawn) == wanted
+
+
+def _write_cache(file: Path, split: dict[str, Items], drawn: dict[str, Items], shots: int, seed: int) -> None:
+    """Atomic; a data folder that cannot be written is no error."""
+    tree = {"split": digest(split), "shots": shots, "seed": seed, **drawn}
+    try:
+        write_text(file, json.dumps(tree))
+    except OSError as error:
+        log.warning("the few-shot draw is not cached: %s", error)

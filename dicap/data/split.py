@@ -1,0 +1,85 @@
+"""Splits in CoOp's form: {"train" | "val" | "test": [[path below the image folder, label, class name], ...]}.
+
+    split = read_split("split_zhou_Caltech101.json")      # checked: parts, labels, names, paths
+"""
+import functools
+import hashlib
+import json
+import os
+from pathlib import PurePosixPath
+from typing import Any
+
+Item = tuple[str, int, str]  # path below the image folder, label, class name
+Items = list[Item]
+PARTS = ("train", "val", "test")
+
+
+class DatasetError(ValueError):
+    """Data that cannot be used; the message names the file, the class or item, and the way out."""
+
+
+def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) -> dict[str, Items]:
+    """Read CoOp's split JSON.
+
+    Raises:
+        DatasetError: missing or broken file, unknown part, an item of another form, a label with two names, labels
+            that are not 0..n-1, a path that leaves the image folder or stands twice.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        raise DatasetError(f"split file not found: {path}") from None
+    split = _read_split(os.fspath(path), tuple((rename or {}).items()), found.st_mtime_ns, found.st_size)
+    return {part: list(items) for part, items in split.items()}
+
+
+@functools.lru_cache(maxsize=4)  # the runs of one process read few files again and again
+def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size: int) -> dict[str, Items]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = json.load(file)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
+    if not isinstance(tree, dict) or set(tree) != set(PARTS):
+        keys = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
+        raise DatasetError(f"{path} must hold exactly train, val and test; it holds {keys}")
+    names = dict(rename)
+    split = {part: [_item(path, part, entry, names) for entry in tree[part]] for part in PARTS}
+    _check_labels(path, split)
+    return split
+
+
+def digest(split: dict[str, Items]) -> str:
+    """SHA-256 over every item of a split, in order."""
+    return hashlib.sha256(json.dumps([split[part] for part in PARTS]).encode()).hexdigest()
+
+
+def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]) -> Item:
+    if not (isinstance(entry, (list, tuple)) and [type(value) for value in entry[::2]] == [str, str]):
+        raise DatasetError(f"{path}, {part}: {entry!r} is not [path, label, class name]")
+    image, label, name = entry
+    if isinstance(label, bool) or not str(label).isdecimal():
+        raise DatasetError(f"{path}, {part}: label {label!r} of {image} (class {name}) is not a number >= 0")
+    if not image or image[0] == "/" or "\\" in image or ":" in image[:2] or ".." in PurePosixPath(image).parts:
+        raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
+    return str(image), int(label), str(rename.get(name, name))
+
+
+def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
+    names: dict[int, str] = {}
+    seen: set[str] = set()
+    for part in PARTS:
+        for image, label, name in split[part]:
+            if names.setdefault(label, name) != name:
+                raise DatasetError(f"{path}, {part}: label {label} is {name!r} at {image} and {names[label]!r} before")
+            if image in seen:
+                raise DatasetError(f"{path}, {part}: {image} (class {name}) stands twice")
+            seen.add(image)
+    if sorted(names) != list(range(len(names))):
+        gap = next(label for label in sorted(names) if label >= len(names))
+        allowed = f"{len(names)} classes have labels 0..{len(names) - 1}"
+        raise DatasetError(f"{path}: label {gap} (class {names[gap]}) is out of range: {allowed}")
+    trained = {label for _, label, _ in split["train"]}
+    if len(trained) < len(names):
+        missing = [name for label, name in sorted(names.items()) if label not in trained]
+        raise DatasetError(f"{path}: no training image of class {', '.join(missing[:5])}")
