@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dicap.cache import cache_folder, keep
 from dicap.files import replacing
 
 log = logging.getLogger(__name__)
@@ -108,21 +109,6 @@ def describe(items: list, transform: Callable) -> dict:
     """Which images, and how they are transformed: paths, sizes, times and the transform in words."""
     files = [(item.impath, *_size_and_time(item.impath)) for item in items]
     return {"files": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "transform": repr(transform)}
-
-
-def cache_folder(kind: str) -> Path | None:
-    """The folder of one kind of cached things, None where DICAP_CACHE is "off"."""
-    root = os.environ.get("DICAP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dicap"
-    return None if root == "off" else Path(root) / kind
-
-
-def keep(path: Path | None, write: Callable[[Path], None], what: str) -> None:
-    """Write into the cache, where there is one; one that cannot be written is a warning that names what is lost."""
-    try:
-        if path is not None:
-            write(path)
-    except (SafetensorError, OSError) as error:
-        log.warning("%s are not cached (%s); DICAP_CACHE names another folder, or \"off\"", what, error)
 
 
 def _path(facts: dict) -> Path | None:
