@@ -1,16 +1,187 @@
-"""The images that a run reads."""
+"""The images that a run reads, checked once: each is there, opens, decodes to its end and has pixels.
+
+    check_images(split, folder)      raises where one does not: a run stops before training
+    bad_images(split, folder)        the same as a list, for `dicap data verify`
+
+Good images are remembered by path, size and time (DICAP_CACHE/images, one file for each folder of images), so that the
+next run asks the file system only. Processes may share that file: each adds to what it finds there; what two write in
+the same moment may be lost for one, and is then checked once more.
+"""
+import functools
+import hashlib
+import itertools
+import json
+import logging
 import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
 
+from PIL import Image, UnidentifiedImageError
+
+from dicap.cache import cache_folder, keep
 from dicap.data.split import PARTS, DatasetError, Items
+from dicap.files import write_text
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5  # bad images in the message; a file has all
+EVERY = 10.0  # seconds between the lines that tell how far a long check is
+CHUNK = 32  # images that a thread takes at a time
+Stamps = dict[str, list[int]]  # path below the image folder -> size in bytes, time in nanoseconds
+
+_known: dict[str, Stamps] = {}  # by image folder: what this process has found good, also where nothing is cached
 
 
-def check_images(split: dict[str, Items], folder: str) -> None:
-    """Raises DatasetError naming the first missing images and their classes."""
-    missing = [item for part in PARTS for item in split[part] if not os.path.isfile(os.path.join(folder, item[0]))]
-    if missing:
-        names = "; ".join(f"{path} (class {name})" for path, _, name in missing[:5])
-        more = " ..." if len(missing) > 5 else ""
-        raise DatasetError(
-            f"{len(missing)} images are missing in {folder}: {names}{more}; restore them (CausalShapes and Digits are"
-            " written again when their folder is deleted)"
-        )
+class BadImage(NamedTuple):
+    """An image that cannot be used: path below the image folder, class name, reason."""
+
+    path: str
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} (class {self.name}): {self.why}"
+
+
+def check_images(split: dict[str, Items], folder: str | os.PathLike) -> None:
+    """Check every image of a split. Raises DatasetError that names the first bad ones and the file that lists all."""
+    bad = bad_images(split, folder)
+    if not bad:
+        return
+    shown = "; ".join(map(str, bad[:SHOWN]))
+    everything = f"; all of them: {_list(bad, folder)}" if len(bad) > SHOWN else ""
+    raise DatasetError(f"{len(bad)} images are missing or broken in {folder}: {shown}{everything}. Restore or remove them"
+                       " (embedded datasets are written again when their folder is deleted)")  # fmt: skip
+
+
+def bad_images(split: dict[str, Items], folder: str | os.PathLike) -> list[BadImage]:
+    """The images of a split that cannot be used, in the order of the split; [] where all can.
+
+    Args:
+        split: items by part; each path counts once.
+        folder: what the paths are relative to.
+    """
+    folder = os.path.abspath(folder)
+    names = {path: name for part in PARTS for path, _, name in split[part]}
+    known, stamps, why = _load(folder), {}, {}
+    for path in names:
+        stamp, reason = _look(os.path.join(folder, path))
+        if reason:
+            why[path] = reason
+        elif known.get(path) != stamp:
+            stamps[path] = stamp
+    why.update(_decode_new(folder, stamps))
+    return [BadImage(path, name, why[path]) for path, name in names.items() if path in why]
+
+
+def _look(path: str) -> tuple[list[int], str]:
+    """Size and time of a file, and why it cannot be an image ("" where it can)."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return [], "missing"
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        return [], getattr(error, "strerror", "") or str(error)
+    if not stat.S_ISREG(found.st_mode):
+        return [], "not a file"
+    return [found.st_size, found.st_mtime_ns], "" if found.st_size else "an empty file"
+
+
+def _decode_new(folder: str, stamps: Stamps) -> dict[str, str]:
+    """Decode images, remember the good ones and return why the others are bad. Stopped half way, it goes on from there."""
+    why: dict[str, str] = {}
+    told = time.monotonic()
+    good: Stamps = {}
+    try:
+        for path, reason in _decode_all(folder, stamps):
+            if reason:
+                why[path] = reason
+            else:
+                good[path] = stamps[path]
+            if time.monotonic() - told > EVERY:
+                log.info("checked %d of %d images in %s, %d bad", len(good) + len(why), len(stamps), folder, len(why))
+                told = time.monotonic()
+    finally:
+        if good:
+            _remember(folder, good)
+    return why
+
+
+def _decode_all(folder: str, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def decode(some: list[str]) -> list[tuple[str, str]]:
+        return [(path, why_bad(os.path.join(folder, path))) for path in some]
+
+    remaining = iter(paths)
+    chunks = list(iter(lambda: list(itertools.islice(remaining, CHUNK)), []))
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(chunks) or 1))
+    try:
+        yield from itertools.chain.from_iterable(pool.map(decode, chunks))
+    finally:
+        pool.shutdown(cancel_futures=True)  # else Ctrl-C waits for every image
+
+
+def why_bad(path: str) -> str:
+    """Why an image file cannot be used, "" where it can: it is read in full, as a run reads it."""
+    try:
+        with Image.open(path) as image:
+            if min(image.size) < 1:
+                return f"no pixels: {image.width} x {image.height}"
+            image.convert("RGB")
+    except UnidentifiedImageError:
+        return "not an image that Pillow reads"
+    except Exception as error:  # on a broken file Pillow's readers raise almost anything
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _file(folder: str, end: str) -> Path | None:
+    cache = cache_folder("images")
+    return cache and cache / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}{end}"
+
+
+def _load(folder: str) -> Stamps:
+    """What is known of a folder's images: from this process, and from the cache."""
+    known = _known.setdefault(folder, {})
+    file = _file(folder, ".json")
+    try:
+        if file is not None:
+            found = os.stat(file)
+            known.update(_read(str(file), found.st_mtime_ns, found.st_size))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is no record of checked images (%s: %s); checking again", file, type(error).__name__, error)
+    return known
+
+
+@functools.lru_cache(maxsize=4)
+def _read(file: str, time: int, size: int) -> Stamps:
+    with open(file, encoding="utf-8") as text:
+        return dict(json.load(text)["images"])
+
+
+def _remember(folder: str, good: Stamps) -> None:
+    known = _load(folder)  # again: other processes may have added to it
+    known.update(good)
+    tree = {"folder": folder, "images": known}
+    keep(_file(folder, ".json"), lambda path: write_text(path, json.dumps(tree)), "checks of images")
+
+
+def _list(bad: list[BadImage], folder: str | os.PathLike) -> str:
+    """The file that lists all bad images, a line each."""
+    folder = os.path.abspath(folder)
+    text = "".join(f"{row.path}\t{row.name}\t{row.why}\n" for row in bad)
+    text = text.encode(errors="backslashreplace").decode()
+    for cache in (_file(folder, ".bad.txt"), Path(tempfile.gettempdir()) / "dicap-bad-images.txt"):
+        try:
+            if cache is not None:
+                write_text(cache, text)
+                return str(cache)
+        except OSError:
+            continue
+    return "cannot be listed: neither DICAP_CACHE nor the temporary folder can be written"
