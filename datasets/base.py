@@ -2,6 +2,7 @@
 
 A dataset file states facts (see caltech101.py); dicap/data reads, checks and draws.
 """
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,21 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from dicap.data.draw import few_shot, hold_out, subsample
 from dicap.data.images import check_images
-from dicap.data.split import PARTS, DatasetError, Item, Items, read_split
+from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, read_split
+
+log = logging.getLogger(__name__)
 
 
 class FewShotDataset(DatasetBase):
-    """A dataset from a split file. Subclasses state facts; `locate` and `read` are there to be overridden.
+    """A dataset from a split file. Subclasses state facts; `locate`, `read` and `official` are there to be overridden.
 
     Args:
         cfg: reads DATASET.ROOT, DATASET.NUM_SHOTS (< 1: all), DATASET.SUBSAMPLE_CLASSES, DATASET.HOLDOUT_FOLDS,
             DATASET.HOLDOUT_FOLD and SEED.
 
     Raises:
-        DatasetError: missing root, folder, split file or image; a split file that breaks the rules or the counts.
+        DatasetError: missing root, folder, split file or image; a split file that breaks the rules or the counts; base
+            or new classes of a test-only set.
     """
 
     folder = ""  # below DATASET.ROOT
@@ -38,7 +42,7 @@ class FewShotDataset(DatasetBase):
         self.check_counts(split)
         shots = cfg.DATASET.NUM_SHOTS
         if shots >= 1:
-            split = few_shot(split, shots, cfg.SEED, Path(self.dataset_dir) / "split_fewshot")
+            split = few_shot(split, shots, cfg.SEED, self.draw_folder())
         classes, folds = getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all"), getattr(cfg.DATASET, "HOLDOUT_FOLDS", 0)
         split = hold_out(split, classes, folds, cfg.DATASET.HOLDOUT_FOLD, cfg.SEED) if folds else subsample(split, classes)
         check_images(split, self.image_dir)
@@ -64,10 +68,21 @@ class FewShotDataset(DatasetBase):
             raise DatasetError(f"split file not found: {path}; get it with: dicap data download {self.stem()}")
         return read_split(path, self.rename)
 
+    def official(self) -> dict[str, Items]:
+        """The split made anew from the official lists or class folders, where the rule is known; never done silently.
+
+        Where CoOp shuffled, it is not the published split (dicap/data/official.py). Raises DatasetError.
+        """
+        raise DatasetError(f"{type(self).__name__} has no split to be made anew: its files are read as they are")
+
     @classmethod
     def stem(cls) -> str:
         """The name of its file in configs/datasets, which is that of its module."""
         return cls.__module__.rpartition(".")[2]
+
+    def draw_folder(self) -> Path | None:
+        """Where few-shot draws are cached, None = nowhere."""
+        return Path(self.dataset_dir) / "split_fewshot"
 
     def group(self, test: Items) -> dict[Item, str]:
         """Test items by group, for accuracies by group; none here."""
