@@ -1,0 +1,77 @@
+"""Where a dataset's files come from: facts only, stated in datasets/<stem>.py as `sources`.
+
+    sources = (Source("EuroSAT.zip", url="https://...", md5="c8fa...", size=94_280_567, unpack=("2750",)),
+               Source("split_zhou_EuroSAT.json", drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"))
+"""
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ADDRESSES = {
+    "coop": "CoOp's DATASETS.md",
+    "torchvision": "torchvision's records",
+    "tfds": "TensorFlow Datasets' records",
+    "mirror": "a mirror by other people",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that a dataset is made of.
+
+    One with neither `url` nor `drive` is put there by hand; `note` says from where and how.
+    """
+
+    file: str  # below the dataset's folder; its name tells nothing about its form: that is read from its bytes
+    url: str = ""  # https
+    drive: str = ""  # file id on Google Drive
+    md5: str = ""  # where a digest is known it is checked
+    sha256: str = ""
+    size: int = 0  # bytes; 0: not known
+    unpack: tuple[str, ...] = ()  # what comes out of the archive into the dataset's folder; (): the file itself is wanted
+    inner: str = ""  # the archive in the archive
+    rename: dict[str, str] = field(default_factory=dict)  # from the archive's names to those of `unpack`
+    origin: str = "coop"  # who records this address: a key of ADDRESSES
+    optional: str = ""  # why one may want it; runs do not need it
+    note: str = ""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What must be below the dataset's folder in the end."""
+        return self.unpack or (self.file,)
+
+    @property
+    def manual(self) -> bool:
+        """Whether a person has to put it there."""
+        return not (self.url or self.drive)
+
+    @property
+    def place(self) -> str:
+        """The address for people."""
+        return f"https://drive.google.com/file/d/{self.drive}" if self.drive else self.url or "by hand"
+
+    @property
+    def digest(self) -> str:
+        """The strongest known digest, as "sha256:..." or "md5:...", or ""."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
+
+    def missing(self, folder: Path) -> list[str]:
+        """What of `wanted` is not in the dataset's folder; an empty file or folder counts as missing."""
+        return [name for name in self.wanted if not _filled(folder / name)]
+
+
+def human(size: int) -> str:
+    """94280567 -> "94 MB"; 0 -> "?"."""
+    if not size:
+        return "?"
+    if size < 1000:
+        return f"{size} B"
+    for unit, factor in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if size < 1000 * factor:
+            break
+    return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size / factor:.0f} {unit}"
+
+
+def _filled(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.is_file() and path.stat().st_size > 0

@@ -1,0 +1,213 @@
+"""Downloads against a local server with the faults of real ones; Google Drive at the boundary of gdown."""
+import hashlib
+import json
+import os
+import socket
+from types import SimpleNamespace
+
+import gdown
+import pytest
+import requests
+from file_server import File, FileServer
+
+from dicap.data import download
+from dicap.data.download import BLOCK, RECORD, DownloadError, fetch
+from dicap.data.sources import Source
+
+DATA = os.urandom(300_000)
+MD5, SHA256 = hashlib.md5(DATA).hexdigest(), hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def server():
+    with FileServer() as server:
+        server.files["data.bin"] = File(DATA)
+        yield server
+
+
+@pytest.fixture
+def source(server):
+    return Source("data.bin", url=server.url("data.bin"), md5=MD5)
+
+
+def broken_off(server, source, folder, after=2 * BLOCK):
+    """A first attempt that breaks off, at a server that is gone afterwards."""
+    file = server.files["data.bin"]
+    file.cuts, file.then = [after], 503
+    with pytest.raises(DownloadError, match="503"):
+        fetch(source, folder)
+    file.status = 200
+    server.asked.clear()
+    return folder / ".data.bin.part"
+
+
+def test_a_file_arrives_whole_and_is_recorded(server, source, tmp_path):
+    seen = []
+    found = fetch(source, tmp_path / "new", lambda there, total: seen.append((there, total)))
+    assert (tmp_path / "new/data.bin").read_bytes() == DATA
+    assert found == f"sha256:{SHA256}" and seen[-1] == (len(DATA), len(DATA))
+    note = json.loads((tmp_path / "new" / RECORD).read_text())["data.bin"]
+    assert (note["from"], note["digest"], note["checked against"]) == (source.url, found, f"md5:{MD5}")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["data.bin", RECORD]
+
+
+def test_an_unknown_digest_is_computed_and_said(server, source, tmp_path):
+    fetch(Source("data.bin", url=source.url), tmp_path)
+    note = json.loads((tmp_path / RECORD).read_text())["data.bin"]
+    assert note["digest"] == f"sha256:{SHA256}" and note["checked against"].startswith("nothing")
+
+
+def test_a_broken_connection_is_taken_up_again_at_once(server, source, tmp_path):
+    server.files["data.bin"].cuts = [3 * BLOCK, BLOCK]
+    fetch(source, tmp_path)
+    assert [wanted for _, wanted in server.asked] == ["", f"bytes={3 * BLOCK}-", f"bytes={4 * BLOCK}-"]
+    assert (tmp_path / "data.bin").read_bytes() == DATA
+
+
+def test_an_interrupted_download_goes_on_where_it_was(server, source, tmp_path):
+    part = broken_off(server, source, tmp_path)
+    assert part.stat().st_size == 2 * BLOCK and not (tmp_path / "data.bin").exists()
+    fetch(source, tmp_path)
+    assert [wanted for _, wanted in server.asked] == [f"bytes={2 * BLOCK}-"]
+    assert (tmp_path / "data.bin").read_bytes() == DATA and not part.exists()
+
+
+@pytest.mark.parametrize("obeys_if_range", [True, False])
+def test_a_file_that_changed_between_attempts_is_not_glued(server, source, tmp_path, obeys_if_range):
+    broken_off(server, source, tmp_path)
+    other = os.urandom(len(DATA))
+    server.files["data.bin"] = File(other, obeys_if_range=obeys_if_range)
+    fetch(Source("data.bin", url=source.url), tmp_path)  # no digest is known that would tell
+    assert (tmp_path / "data.bin").read_bytes() == other
+
+
+def test_a_file_that_became_shorter_is_fetched_anew(server, source, tmp_path):
+    broken_off(server, source, tmp_path)
+    server.files["data.bin"] = File(b"short", obeys_if_range=False)
+    fetch(Source("data.bin", url=source.url), tmp_path)
+    assert (tmp_path / "data.bin").read_bytes() == b"short"
+
+
+@pytest.mark.parametrize("faults", [{"ranges": False}, {"etag": ""}, {"etag": 'W/"1"'}])
+def test_without_range_or_validator_it_starts_again(server, source, tmp_path, faults):
+    server.files["data.bin"] = File(DATA, **faults)
+    broken_off(server, source, tmp_path)
+    fetch(source, tmp_path)
+    assert (tmp_path / "data.bin").read_bytes() == DATA
+
+
+def test_a_part_of_another_address_is_not_used(server, source, tmp_path):
+    broken_off(server, source, tmp_path)
+    server.files["mirror.bin"] = File(DATA)
+    fetch(Source("data.bin", url=server.url("mirror.bin"), md5=MD5), tmp_path)
+    assert server.asked == [("mirror.bin", "")]
+
+
+def test_a_truncated_file_is_no_file(server, source, tmp_path):
+    server.files["data.bin"] = File(DATA, ranges=False, cuts=[1000] * 50)
+    with pytest.raises(DownloadError, match=r"data.bin cannot be fetched: the connection to 127.0.0.1:\d+ broke"):
+        fetch(source, tmp_path)
+    assert not (tmp_path / "data.bin").exists() and len(server.asked) < 5
+
+
+def test_a_truncated_file_without_a_length_is_told_by_its_digest(server, source, tmp_path):
+    server.files["data.bin"] = File(DATA, length=False, cuts=[1000])
+    with pytest.raises(DownloadError, match=f"not the expected file .*md5 is .*, expected {MD5}"):
+        fetch(source, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("known", [{"md5": "0" * 32}, {"sha256": "0" * 64}, {"md5": MD5, "sha256": "0" * 64}])
+def test_a_wrong_digest_leaves_nothing(server, source, tmp_path, known):
+    with pytest.raises(DownloadError, match="not the expected file"):
+        fetch(Source("data.bin", url=source.url, **known), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_refusal_is_one_line_and_leaves_nothing(server, source, tmp_path, status):
+    server.files["data.bin"].status = status
+    with pytest.raises(DownloadError, match=f"data.bin: http://.* answers {status}") as caught:
+        fetch(source, tmp_path / "new")
+    assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
+
+
+def test_no_server_is_one_line_and_leaves_nothing(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DownloadError, match="cannot be reached.*refused") as caught:
+        fetch(Source("data.bin", url=f"http://127.0.0.1:{port}/data.bin"), tmp_path / "a/b")
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_no_network_is_said(tmp_path):
+    with pytest.raises(DownloadError, match="host.invalid is not found; is there a network"):
+        fetch(Source("data.bin", url="http://host.invalid/data.bin"), tmp_path / "new")
+
+
+def test_no_room_is_said_before_a_byte_is_written(server, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(DownloadError, match="data.bin needs 300 kB .* 10 B are free"):
+        fetch(source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_by_hand_says_what_to_put_where(tmp_path):
+    with pytest.raises(DownloadError, match=f"train has to be put into {tmp_path} by hand: ask for it"):
+        fetch(Source("train", note="ask for it"), tmp_path)
+
+
+def drive(monkeypatch, data=None, error=None, calls=None):
+    """gdown.download as it behaves: a part beside the output, then the output."""
+
+    def fake(id, output, quiet, use_cookies, resume, timeout, progress):
+        if calls is not None:
+            calls.append((id, resume))
+        part = f"{output}abcd1234.part"
+        with open(part, "ab") as file:
+            file.write(data or b"half")
+        if error:
+            raise error
+        os.replace(part, output)
+        progress(len(data), None)
+        return output
+
+    monkeypatch.setattr(gdown, "download", fake)
+
+
+def test_drive_files_are_checked_and_recorded_too(tmp_path, monkeypatch):
+    calls = []
+    drive(monkeypatch, b"{}", calls=calls)
+    fetch(Source("split.json", drive="1abc"), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD, "split.json"]
+    assert "1abc" in json.loads((tmp_path / RECORD).read_text())["split.json"]["from"]
+    drive(monkeypatch, DATA, calls=calls)
+    fetch(Source("data.zip", drive="1abd", unpack=("x",), md5=MD5), tmp_path)
+    assert calls == [("1abc", False), ("1abd", True)]  # only what carries checksums of its own is resumed by length
+
+
+def test_a_page_instead_of_a_split_file_is_refused(tmp_path, monkeypatch):
+    drive(monkeypatch, b"<html>too many downloads</html>")
+    with pytest.raises(DownloadError, match="split.json .*is not JSON"):
+        fetch(Source("split.json", drive="1abc"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error, text", [
+    (gdown.exceptions.FileURLRetrievalError("Cannot retrieve\n the public link"), "drive/file.*Cannot retrieve the public link"),
+    (requests.ConnectionError("x: Failed to resolve 'drive.google.com'"), "drive.google.com is not found"),
+    (requests.Timeout("read"), "drive.google.com does not answer"),
+])  # fmt: skip
+def test_drive_refusals_are_one_line_and_leave_nothing(tmp_path, monkeypatch, error, text):
+    drive(monkeypatch, error=error)
+    with pytest.raises(DownloadError, match=text.replace("drive/file", "drive.google.com/file")) as caught:
+        fetch(Source("split.json", drive="1abc"), tmp_path / "new")
+    assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
+
+
+def test_gdown_takes_the_arguments_that_we_pass():
+    import inspect
+
+    wanted = {"id", "output", "quiet", "use_cookies", "resume", "timeout", "progress"}
+    assert wanted <= set(inspect.signature(gdown.download).parameters)
