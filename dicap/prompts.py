@@ -16,20 +16,11 @@ from torch import Tensor, nn
 from dicap.backbones import tokenize
 from dicap.options import ConfigError
 from dicap.text_tower import Prompts, TextTower
+from dicap.wording import check_template, readable
 
 log = logging.getLogger(__name__)
 
 POSITIONS = ("end", "middle", "front")
-
-
-def readable(name: str) -> str:
-    """A class name as it stands in a prompt: `_` is a space."""
-    return name.replace("_", " ")
-
-
-def hand_template(dataset: object, given: str = "") -> str:
-    """The template that is given, else the dataset's own, else CLIP's."""
-    return given or getattr(dataset, "template", "") or "a photo of a {}."
 
 
 class FixedPrompt(nn.Module):
@@ -43,9 +34,7 @@ class FixedPrompt(nn.Module):
 
     def __init__(self, clip: nn.Module, names: list[str], template: str):
         super().__init__()
-        if template.count("{}") != 1:
-            raise ConfigError(f"template {template!r} needs exactly one {{}} where the class name goes")
-        embedding, eot = _embed(clip, [template.format(readable(name)) for name in names])
+        embedding, eot = _embed(clip, [check_template(template).format(readable(name)) for name in names])
         self.register_buffer("prefix", embedding[:1, :1], persistent=False)
         self.register_buffer("suffix", embedding[:, 1:], persistent=False)
         self.register_buffer("eot", eot - 1, persistent=False)

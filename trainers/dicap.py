@@ -33,8 +33,9 @@ from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
 from dicap.counterfactual.store import FORMAT
 from dicap.files import write_text
 from dicap.options import ConfigError, Option
-from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext, hand_template
+from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
 from dicap.trainer import CONTEXT, PromptTrainer
+from dicap.wording import hand_template
 
 log = logging.getLogger(__name__)
 

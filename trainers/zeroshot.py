@@ -8,8 +8,9 @@ python train.py --trainer ZeroshotCLIP --dataset-config-file configs/datasets/di
 from dassl.engine import TRAINER_REGISTRY
 
 from dicap.options import Option
-from dicap.prompts import FixedPrompt, hand_template
+from dicap.prompts import FixedPrompt
 from dicap.trainer import PREC, PromptTrainer
+from dicap.wording import hand_template
 
 
 @TRAINER_REGISTRY.register()

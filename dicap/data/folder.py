@@ -1,0 +1,228 @@
+"""Your own images as a dataset, from one path.
+
+    PATH/CLASS/**/*.jpg                      the folders of the first level are the classes
+    PATH/{train,val,test}/CLASS/**/*.jpg     the same, with a split of its own; val may be missing
+    list.csv                                 path,label[,split] under a header; comma, semicolon or tab
+    split.json                               CoOp's form, see split.py
+
+    split = read_own("/pictures", "0.5 0.2 0.3", seed=1)     # what datasets/folder.py does
+    dataset_of_path("/pictures")                             # what a command line does
+
+Hidden files, and files that are no images by their ending, are ignored and counted. docs/your-data.md is the guide.
+"""
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from dicap.config import CONFIGS
+from dicap.data.images import check_images
+from dicap.data.names import class_names
+from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
+from dicap.data.split import PARTS, DatasetError, Items, read_split
+from dicap.data.table import PART_NAMES, Row, check_inside, is_number, natural, read_table
+from dicap.options import ConfigError
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+TABLES = (".csv", ".tsv", ".txt")
+SPLIT_NAME = "dicap_split"
+
+
+def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """What a path means where a command takes the name of a dataset: (name for output folders, settings KEY VALUE ...).
+
+    None where the text is a name: it has no separator and does not end in .csv, .tsv or .json.
+
+    Raises:
+        ConfigError: nothing is at the path.
+    """
+    separators = [mark for mark in ("/", os.sep, os.altsep) if mark]
+    if not any(mark in text for mark in separators) and not text.lower().endswith((".csv", ".tsv", ".json")):
+        return None
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    image_folder(path)
+    name = re.sub(r"[^\w.-]+", "_", path.name if path.is_dir() else path.stem) or "folder"
+    if name == "all" or (CONFIGS / "datasets" / f"{name}.yaml").exists():
+        name = f"folder_{name}"  # a result must not pass for one of the benchmark's
+    return name, ("DATASET.FOLDER.PATH", str(path))
+
+
+def image_folder(path: Path, images: str = "") -> Path:
+    """The folder that the images' paths are relative to. Raises ConfigError where there is nothing, or nothing that fits."""
+    if path.is_dir():
+        if images:
+            raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}, but {path} is a folder: its paths are relative to itself")
+        return path
+    if not path.is_file() or path.suffix.lower() not in (".json", *TABLES):
+        what = "is a file of another kind" if path.exists() else "is not there"
+        raise ConfigError(f"DATASET.FOLDER.PATH: {path} {what}; give a folder of class folders, a .csv with"
+                          " path,label[,split], or a split .json")  # fmt: skip
+    folder = Path(os.path.abspath(os.path.expanduser(images))) if images else path.parent
+    if not folder.is_dir():
+        raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}: no such folder")
+    return folder
+
+
+def read_own(path: Path, ratio: str, seed: int, names: str = "", images: str = "",
+             elsewhere: Path | None = None) -> dict[str, Items]:
+    """All items by part, with class names as they are prompted.
+
+    Args:
+        path: folder, CSV or JSON.
+        ratio, seed: of the split, where the images come without one; it is made once and kept.
+        names: file of class names, "" = the folders' or labels' own.
+        images: folder that the paths in a CSV or JSON are relative to, "" = its own.
+        elsewhere: folder for the split where none can be written beside the images.
+
+    Raises:
+        DatasetError: data that cannot be used; ConfigError: a setting that cannot.
+    """
+    shares = read_ratio(ratio, "DATASET.FOLDER.SPLIT")
+    folder = image_folder(path, images)
+    if path.suffix.lower() == ".json" and path.is_file():
+        return _read_json(path, folder, names)
+    rows = _read_folder(path) if path.is_dir() else read_table(path, folder)
+    keys = sorted({row.key for row in rows}, key=natural)
+    if len(keys) == 1 and not path.is_dir():
+        raise DatasetError(f"{path} has one class only, {keys[0]!r}; a dataset needs two")
+    if not rows[0].part:
+        rows = _split(rows, shares, seed, folder, _places(path, elsewhere, shares, seed))
+        keys = sorted({row.key for row in rows}, key=natural)
+    label = {key: number for number, key in enumerate(keys)}
+    called = class_names(keys, names, path, numbered=not path.is_dir() and all(map(is_number, keys)))
+    split = {part: [(r.path, label[r.key], called[label[r.key]]) for r in rows if r.part == part] for part in PARTS}
+    _check_parts(split, called, path)
+    return split
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path, folder: Path, names: str) -> dict[str, Items]:
+    split = read_split(path)
+    check_inside((item[0] for part in PARTS for item in split[part]), folder, path)
+    own = {label: name for part in PARTS for _, label, name in split[part]}
+    if len(own) < 2:
+        raise DatasetError(f"{path} has {len(own)} classes; a dataset needs two")
+    called = class_names([own[label] for label in sorted(own)], names, path)
+    _check_parts(split, called, path)
+    return {part: [(image, label, called[label]) for image, label, _ in split[part]] for part in PARTS}
+
+
+def _read_folder(folder: Path) -> list[Row]:
+    """The images of class folders, sorted by class and path."""
+    ignored: Counter[str] = Counter()
+    parts = _part_folders(folder)
+    rows = []
+    for part, top in parts:
+        for name in _folders(top):
+            found = [Row(path, name, part) for path in _images_below(top / name, folder, ignored)]
+            if not found and part in ("", "train"):
+                raise DatasetError(f"class {name!r}: no image in {top / name}; images end in {' '.join(ENDINGS)}. Add some,"
+                                   " or remove the folder")  # fmt: skip
+            rows += found
+    keys = {row.key for row in rows}
+    loose = [path.name for _, top in parts for path in sorted(top.iterdir()) if _is_image(path.name) and path.is_file()]
+    if not rows:
+        raise DatasetError(f"no images in class folders below {folder}: {len(loose)} images lie in no class folder, ignored:"
+                           f" {_told(ignored)}; expected PATH/CLASS/*.jpg")  # fmt: skip
+    if len(keys) == 1:
+        only = next(iter(keys))
+        raise DatasetError(f"{folder} has one class only, {only!r}; a dataset needs two. If the folders in it are the classes,"
+                           f" give {folder / only}")  # fmt: skip
+    if loose:
+        log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, ", ".join(loose[:5]))
+    log.info("%s: %d images of %d classes; ignored: %s", folder, len(rows), len(keys), _told(ignored))
+    return rows
+
+
+def _part_folders(folder: Path) -> list[tuple[str, Path]]:
+    """[("train", folder/train), ...] where the folder holds a split of its own, else [("", folder)]."""
+    names = _folders(folder)
+    known = [name for name in names if name.lower() in PART_NAMES]
+    parts = [PART_NAMES[name.lower()] for name in known]
+    if not {"train", "test"} <= set(parts) and (len(known) < 2 or len(known) < len(names)):
+        return [("", folder)]
+    if len(known) < len(names) or len(set(parts)) < len(parts) or not {"train", "test"} <= set(parts):
+        raise DatasetError(f"{folder} holds {', '.join(names)}: a split has train/ and test/, val/ if you have it, and no other"
+                           " folder; class folders are not called so")  # fmt: skip
+    return list(zip(parts, (folder / name for name in known)))
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _images_below(top: Path, folder: Path, ignored: Counter[str]) -> list[str]:
+    """Paths, relative to `folder`, of the images anywhere below `top`; what is ignored is counted by its kind."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for directory, folders, files in os.walk(top, onerror=refuse):
+        ignored["hidden"] += sum(map(_is_hidden, folders + files))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        ignored["linked folders"] += sum(os.path.islink(os.path.join(directory, name)) for name in folders)
+        for name in filter(lambda name: not _is_hidden(name), files):
+            if _is_image(name):
+                found.append(Path(directory, name).relative_to(folder).as_posix())
+            else:
+                ignored[os.path.splitext(name)[1].lower() or "no ending"] += 1
+    broken = [path for path in found if not path.isprintable()]
+    if broken:
+        raise DatasetError(f"{folder}: {broken[0]!r} has characters that cannot be printed, or is not UTF-8; rename it")
+    return sorted(found)
+
+
+# --- splitting ----------------------------------------------------------------------------------------------------------
+
+
+def _places(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -> list[Path]:
+    """Where the split may be kept: beside the images, else in a folder of its own elsewhere."""
+    name = f"{SPLIT_NAME}_{'-'.join(f'{share:g}' for share in shares)}_seed{seed}.json"
+    if path.is_dir():
+        beside = path / name
+    else:
+        beside = path.with_name(f"{path.stem}.{name}")
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    return [beside, *([elsewhere / f"{path.name}-{digest}" / name] if elsewhere else [])]
+
+
+def _split(rows: list[Row], shares: tuple, seed: int, folder: Path, places: list[Path]) -> list[Row]:
+    """The rows with their part: of the kept split, else of one that is made of whole images alone, and kept."""
+    classes = {row.path: row.key for row in rows}
+    split = kept_split(classes, shares, seed, places)
+    if split is None:
+        split = split_by_ratio(classes, shares, seed)
+        check_images({part: [(path, 0, classes[path]) for path in split[part]] for part in PARTS}, folder)
+        keep_split(split, classes, shares, seed, places)
+    return [Row(path, classes[path], part) for part in PARTS for path in split[part]]
+
+
+def _check_parts(split: dict[str, Items], names: list[str], path: Path) -> None:
+    """Refuse classes that are not trained, and a split without a test; say which classes are not tested."""
+    for part in ("train", "test"):
+        missing = sorted({label for label in range(len(names))} - {label for _, label, _ in split[part]})
+        told = ", ".join(names[label] for label in missing[:5])
+        if missing and (part == "train" or len(missing) == len(names)):
+            raise DatasetError(f"{path}: no {part} image of {len(missing)} classes: {told}; every class is trained, and a test"
+                               " there must be")  # fmt: skip
+        if missing:
+            log.warning("%s: %d classes have no test image: %s", path, len(missing), told)
+
+
+def _is_image(name: str) -> bool:
+    return not _is_hidden(name) and name.lower().endswith(ENDINGS)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _told(ignored: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count) or "nothing"

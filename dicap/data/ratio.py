@@ -1,0 +1,124 @@
+"""A split by ratio, made once and kept: later runs, other seeds and other methods use the same one.
+
+    {"ratio": [0.5, 0.2, 0.3], "seed": 1, "listing": SHA-256, "train": [path, ...], "val": [...], "test": [...]}
+
+Each class is split by itself, with a generator of its own: another class leaves it as it is.
+"""
+import hashlib
+import json
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from dicap.data.split import PARTS, DatasetError
+from dicap.files import write_text
+from dicap.options import ConfigError
+
+log = logging.getLogger(__name__)
+
+Ratio = tuple[float, float, float]
+Paths = dict[str, list[str]]  # by part
+
+
+def read_ratio(text: str, key: str) -> Ratio:
+    """Shares of train, val and test from a text such as "0.5 0.2 0.3". Raises ConfigError that names the key."""
+    try:
+        train, val, test = (float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        train = val = test = -1.0
+    if not (train > 0 and val >= 0 and test > 0 and abs(train + val + test - 1) < 1e-6):
+        raise ConfigError(f"{key} is {text!r}; expected the shares of train, val and test, which sum to 1, such as"
+                          ' "0.5 0.2 0.3"; val may be 0')  # fmt: skip
+    return train, val, test
+
+
+def split_by_ratio(classes: dict[str, str], ratio: Ratio, seed: int) -> Paths:
+    """Paths by part: the shares of each class, to the nearest image, and at least one where the share is not 0.
+
+    Args:
+        classes: path -> class.
+    Raises:
+        DatasetError: a class has fewer images than there are parts; names it and its count.
+    """
+    by_class: dict[str, list[str]] = {}
+    for path in sorted(classes):
+        by_class.setdefault(classes[path], []).append(path)
+    least = sum(share > 0 for share in ratio)
+    small = [f"{name!r} has {len(paths)}" for name, paths in sorted(by_class.items()) if len(paths) < least]
+    if small:
+        raise DatasetError(f"too few images to split a class into {least} parts: {', '.join(small[:5])}"
+                           f"{f' and {len(small) - 5} more classes' if len(small) > 5 else ''}; add images, remove the class,"
+                           " or set val's share in DATASET.FOLDER.SPLIT to 0")  # fmt: skip
+    split: Paths = {part: [] for part in PARTS}
+    for name, paths in sorted(by_class.items()):
+        shuffled = random.Random(f"{seed} {name}").sample(paths, len(paths))
+        for part, count in zip(PARTS, _sizes(len(paths), ratio)):
+            split[part] += sorted(shuffled[:count])
+            shuffled = shuffled[count:]
+    return split
+
+
+def kept_split(classes: dict[str, str], ratio: Ratio, seed: int, files: list[Path]) -> Paths | None:
+    """The split in the first of `files` that is there, None where none is.
+
+    Raises:
+        DatasetError: a file of another form, or images of the split are gone.
+    """
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return None
+    tree = _read(file, ratio, seed)
+    split = {part: tree[part] for part in PARTS}
+    used = {path for part in PARTS for path in split[part]}
+    gone, added = sorted(used - set(classes)), sorted(set(classes) - used)
+    again = f"delete {file} to split all images anew: results before and after do not compare"
+    if gone:
+        raise DatasetError(f"{len(gone)} images of the split are gone: {', '.join(gone[:5])}; restore them, or {again}")
+    if added:
+        log.warning("%d images are new since the split was made and are NOT used: %s%s; %s", len(added),
+                    ", ".join(added[:5]), ", ..." if len(added) > 5 else "", again)
+    elif tree["listing"] != listing(classes):
+        log.warning("some images have another class than when the split was made; they stay in their part (or %s)", again)
+    return split
+
+
+def keep_split(split: Paths, classes: dict[str, str], ratio: Ratio, seed: int, files: list[Path]) -> None:
+    """Write a split to the first of `files` that can be written; none is a warning."""
+    tree = {"ratio": list(ratio), "seed": seed, "listing": listing(classes), **split}
+    for file in files:
+        try:
+            write_text(file, json.dumps(tree, indent=0))
+        except OSError:
+            continue
+        log.info("the split (train %d, val %d, test %d) is kept in %s", *(len(split[part]) for part in PARTS), file)
+        return
+    log.warning("the split cannot be kept in %s: where images are added, the next run makes another one",
+                " or ".join(map(str, files)))
+
+
+def listing(classes: dict[str, str]) -> str:
+    """SHA-256 over all paths and their classes."""
+    return hashlib.sha256(json.dumps(sorted(classes.items())).encode()).hexdigest()
+
+
+def _sizes(count: int, ratio: Ratio) -> list[int]:
+    """Images of each part: one each, then always the part that is furthest behind its share."""
+    sizes = [int(share > 0) for share in ratio]
+    for _ in range(count - sum(sizes)):
+        behind = [share * count - size for share, size in zip(ratio, sizes)]
+        sizes[behind.index(max(behind))] += 1
+    return sizes
+
+
+def _read(file: Path, ratio: Ratio, seed: int) -> dict[str, Any]:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        paths = [path for part in PARTS for path in tree[part]]
+        fits = (tree["ratio"], tree["seed"]) == (list(ratio), seed) and isinstance(tree["listing"], str)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{file} is no split of dicap's ({type(error).__name__}: {error}); delete it for a new one") from error
+    if not fits or not all(isinstance(path, str) for path in paths) or len(set(paths)) < len(paths):
+        raise DatasetError(f"{file} was changed: it must hold ratio {list(ratio)}, seed {seed} and each path once; restore it,"
+                           " or delete it for a new split")  # fmt: skip
+    return tree
