@@ -65,9 +65,7 @@ def human(size: int) -> str:
         return "?"
     if size < 1000:
         return f"{size} B"
-    for unit, factor in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
-        if size < 1000 * factor:
-            break
+    factor, unit = next(pair for pair in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")) if size < 1000 * pair[0])
     return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size / factor:.0f} {unit}"
 
 

@@ -1,0 +1,209 @@
+"""Unpacking: the layouts of real archives, and archives that mean harm."""
+import io
+import os
+import stat
+import tarfile
+import zipfile
+
+import pytest
+
+from dicap.data import unpack as unpack_module
+from dicap.data.unpack import UnpackError, unpack
+
+
+def make_tar(path, members, mode="w:gz"):
+    """members: (name, bytes) files, or TarInfo."""
+    with tarfile.open(path, mode) as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size, info.mode = len(member[1]), 0o6777  # setuid, setgid, writable to all
+                tar.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def make_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, data in members:
+            zipped.writestr(name, data)
+    return path
+
+
+def special(name, kind, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip, lambda path, members: make_tar(path, members, "w")])
+def test_the_wanted_names_come_out_and_nothing_else(tmp_path, make):
+    archive = make(tmp_path / "fgvc", [("fgvc-2013b/data/images/1.jpg", b"1"), ("fgvc-2013b/data/variants.txt", b"v"),
+                                       ("fgvc-2013b/evaluation.m", b"m")])  # fmt: skip
+    assert unpack(archive, tmp_path / "out", ["images", "variants.txt"]) == ["images", "variants.txt"]
+    assert below(tmp_path / "out") == ["images/1.jpg", "variants.txt"]
+
+
+def test_an_archive_in_an_archive(tmp_path):
+    inner = make_tar(tmp_path / "inner", [("101_ObjectCategories/ant/1.jpg", b"ant")])
+    archive = make_zip(tmp_path / "caltech-101.zip", [("caltech-101/101_ObjectCategories.tar.gz", inner.read_bytes()),
+                                                     ("__MACOSX/caltech-101/._101_ObjectCategories.tar.gz", b"x")])  # fmt: skip
+    unpack(archive, tmp_path / "out", ["101_ObjectCategories"], inner="101_ObjectCategories.tar.gz")
+    assert below(tmp_path / "out") == ["101_ObjectCategories/ant/1.jpg"]
+
+
+def test_a_name_that_is_another_on_disk(tmp_path):
+    archive = make_zip(tmp_path / "a", [("sketch/n01440764/1.JPEG", b"1")])
+    unpack(archive, tmp_path / "out", ["images"], rename={"sketch": "images"})
+    assert below(tmp_path / "out") == ["images/n01440764/1.JPEG"]
+
+
+def test_what_is_there_stays(tmp_path):
+    archive = make_zip(tmp_path / "a", [("images/1.jpg", b"new"), ("meta/x", b"x")])
+    (tmp_path / "out/images").mkdir(parents=True)
+    (tmp_path / "out/images/1.jpg").write_bytes(b"old")
+    assert unpack(archive, tmp_path / "out", ["images", "meta"]) == ["meta"]
+    assert (tmp_path / "out/images/1.jpg").read_bytes() == b"old"
+
+
+def test_no_permission_is_taken_over(tmp_path):
+    unpack(make_tar(tmp_path / "a", [("images/1.jpg", b"1")]), tmp_path / "out", ["images"])
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH)
+
+
+def test_a_link_within_a_tar_becomes_a_copy(tmp_path):
+    archive = make_tar(tmp_path / "a", [("images/1.jpg", b"1"), special("images/2.jpg", tarfile.SYMTYPE, "1.jpg"),
+                                        special("images/3.jpg", tarfile.LNKTYPE, "images/1.jpg")])  # fmt: skip
+    unpack(archive, tmp_path / "out", ["images"])
+    for number in (1, 2, 3):
+        path = tmp_path / f"out/images/{number}.jpg"
+        assert path.read_bytes() == b"1" and not path.is_symlink() and path.stat().st_nlink == 1
+
+
+HOSTILE_TARS = {
+    "absolute": [("/tmp/evil", b"x")],
+    "parent": [("images/../../evil", b"x")],
+    "backslash": [("images\\..\\..\\evil", b"x")],
+    "drive": [("C:/evil", b"x")],
+    "symlink out": [special("images/a", tarfile.SYMTYPE, "../../outside"), ("images/a/evil", b"x")],
+    "symlink absolute": [special("images/a", tarfile.SYMTYPE, "/etc/passwd")],
+    "symlink to a folder": [special("images/d", tarfile.DIRTYPE), special("images/a", tarfile.SYMTYPE, "d")],
+    "hard link out": [special("images/a", tarfile.LNKTYPE, "../outside/secret")],
+    "hard link absolute": [special("images/a", tarfile.LNKTYPE, "/etc/passwd")],
+    "link to nothing": [special("images/a", tarfile.SYMTYPE, "b")],
+    "device": [special("images/a", tarfile.CHRTYPE)],
+    "block device": [special("images/a", tarfile.BLKTYPE)],
+    "pipe": [special("images/a", tarfile.FIFOTYPE)],
+    "twice": [("images/a", b"x"), ("images/a", b"y")],
+    "file and folder": [("images/a", b"x"), ("images/a/b", b"y")],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TARS)
+def test_hostile_tars_are_refused_and_leave_nothing(tmp_path, name):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("secret")
+    archive = make_tar(tmp_path / "evil.tar.gz", [("images/1.jpg", b"1"), *HOSTILE_TARS[name]])
+    before = below(tmp_path)
+    with pytest.raises(UnpackError, match="evil.tar.gz"):
+        unpack(archive, tmp_path / "out", ["images"])
+    assert below(tmp_path) == before and list((tmp_path / "out").iterdir()) == [] and not os.path.exists("/tmp/evil")
+
+
+def zip_info(name, mode):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info
+
+
+HOSTILE_ZIPS = {
+    "absolute": [("/tmp/evil", b"x")],
+    "parent": [("images/../../evil", b"x")],
+    "symlink": [(zip_info("images/a", stat.S_IFLNK | 0o777), b"/etc/passwd")],
+    "device": [(zip_info("images/a", stat.S_IFCHR | 0o666), b"")],
+    "twice": [("images/a", b"x"), ("images/a", b"y")],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ZIPS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_hostile_zips_are_refused_and_leave_nothing(tmp_path, name):
+    archive = make_zip(tmp_path / "evil.zip", [("images/1.jpg", b"1"), *HOSTILE_ZIPS[name]])
+    with pytest.raises(UnpackError, match="evil.zip was not unpacked.*do not use it"):
+        unpack(archive, tmp_path / "out", ["images"])
+    assert below(tmp_path) == ["evil.zip"]
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+def test_a_bomb_is_stopped(tmp_path, make, monkeypatch):
+    monkeypatch.setattr(unpack_module, "SLACK", 1 << 20)
+    archive = make(tmp_path / "bomb", [(f"images/{number}", bytes(1 << 20)) for number in range(8)])
+    written = []
+    with pytest.raises(UnpackError, match="come out of"):
+        unpack(archive, tmp_path / "out", ["images"], step=written.append)
+    assert sum(written) <= unpack_module.RATIO * archive.stat().st_size + (1 << 20) and below(tmp_path) == ["bomb"]
+
+
+def test_a_zip_that_lies_about_a_size_is_stopped(tmp_path):
+    archive = make_zip(tmp_path / "lie.zip", [("images/1", bytes(5000))])
+    data = archive.read_bytes()
+    size = (5000).to_bytes(4, "little")
+    assert data.count(size) == 2  # in the file's own header and in the list at the end
+    archive.write_bytes(data.replace(size, (50).to_bytes(4, "little")))
+    with pytest.raises(UnpackError, match="lie.zip"):
+        unpack(archive, tmp_path / "out", ["images"])
+    assert below(tmp_path) == ["lie.zip"]
+
+
+def test_too_many_files_are_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack_module, "ENTRIES", 3)
+    archive = make_zip(tmp_path / "many", [(f"images/{number}", b"") for number in range(5)])
+    with pytest.raises(UnpackError, match="3 files"):
+        unpack(archive, tmp_path / "out", ["images"])
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+def test_half_an_archive_is_refused(tmp_path, make, cut):
+    archive = make(tmp_path / "half", [(f"images/{number}.jpg", os.urandom(5000)) for number in range(20)])
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(cut * len(data))])
+    with pytest.raises(UnpackError, match="half cannot be unpacked.*get it again"):
+        unpack(archive, tmp_path / "out", ["images"])
+    assert below(tmp_path) == ["half"]
+
+
+def test_flipped_bytes_in_a_zip_are_found(tmp_path):
+    archive = make_zip(tmp_path / "flipped.zip", [("images/1.jpg", os.urandom(5000))])
+    data = bytearray(archive.read_bytes())
+    data[2500] ^= 255
+    archive.write_bytes(data)
+    with pytest.raises(UnpackError, match="flipped.zip cannot be unpacked"):
+        unpack(archive, tmp_path / "out", ["images"])
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>not here</html>", b"PK\3\4nonsense"])
+def test_what_is_no_archive_is_refused(tmp_path, data):
+    (tmp_path / "page.zip").write_bytes(data)
+    with pytest.raises(UnpackError, match="page.zip cannot be unpacked"):
+        unpack(tmp_path / "page.zip", tmp_path / "out", ["images"])
+
+
+def test_another_archive_is_told_apart(tmp_path):
+    archive = make_zip(tmp_path / "other.zip", [("pictures/1.jpg", b"1")])
+    with pytest.raises(UnpackError, match="other.zip holds no folder with images, meta; is it the right file"):
+        unpack(archive, tmp_path / "out", ["images", "meta"])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", [("images/1.jpg", b"1")])
+    (tmp_path / "out/.a.zip.unpack/top/images").mkdir(parents=True)
+    unpack(archive, tmp_path / "out", ["images"])
+    assert below(tmp_path / "out") == ["images/1.jpg"] and not (tmp_path / "out/.a.zip.unpack").exists()
