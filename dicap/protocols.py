@@ -212,7 +212,7 @@ def dataset_names() -> tuple[list[str], list[str]]:
     embedded: list[str] = []
     for path in sorted((CONFIGS / "datasets").glob("*.yaml")):
         name = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
-        if name in DATASET_REGISTRY.registered_names():
+        if name in DATASET_REGISTRY.registered_names() and name != "Folder":  # which is named by its path
             finds = getattr(DATASET_REGISTRY.get(name), "locate", FewShotDataset.locate)
             (real if finds is FewShotDataset.locate else embedded).append(path.stem)  # an embedded one writes itself
     return real, embedded
