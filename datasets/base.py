@@ -11,6 +11,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from dicap.data.draw import few_shot, hold_out, subsample
 from dicap.data.images import check_images
+from dicap.data.sources import Source
 from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, read_split
 
 log = logging.getLogger(__name__)
@@ -34,21 +35,50 @@ class FewShotDataset(DatasetBase):
     counts: tuple[int, int, int, int] | None = None  # classes, train, val, test: checked on load
     template = "a photo of a {}."  # of the zero-shot method; learned prompts do not use it
     rename: dict[str, str] = {}  # class names as they are prompted, by the names on disk
+    duplicates: tuple[str, ...] = ()  # class names that two classes share; any other is an error
+    test_only = False  # a shift of another dataset: only a test part, of all classes; it also names the classes
+    val_is_test = False  # the test part validates, too: there is no other
+    sources: tuple[Source, ...] = ()  # what `dicap data download` gets; none: written here when first used
+    licence = ""  # licence and terms, as far as they are stated
+    homepage = ""
 
     def __init__(self, cfg: Any):
-        self.dataset_dir = str(self.locate(cfg))
-        self.image_dir = os.path.join(self.dataset_dir, self.images) if self.images else self.dataset_dir
+        self._place(self.locate(cfg))
         split = self.read(cfg)
         self.check_counts(split)
-        shots = cfg.DATASET.NUM_SHOTS
-        if shots >= 1:
-            split = few_shot(split, shots, cfg.SEED, self.draw_folder())
-        classes, folds = getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all"), getattr(cfg.DATASET, "HOLDOUT_FOLDS", 0)
-        split = hold_out(split, classes, folds, cfg.DATASET.HOLDOUT_FOLD, cfg.SEED) if folds else subsample(split, classes)
+        for line in check_names(split, self.duplicates, self.dataset_dir):
+            log.info("%s: %s", type(self).__name__, line)
+        split = self._choose(split, cfg)
         check_images(split, self.image_dir)
         self.groups = {self.path(item): name for item, name in self.group(split["test"]).items()}
         train, val, test = ([Datum(self.path(item), item[1], 0, item[2]) for item in split[part]] for part in PARTS)
-        super().__init__(train_x=train, val=val, test=test)
+        super().__init__(train_x=test if self.test_only else train, val=test if self.val_is_test else val, test=test)
+
+    @classmethod
+    def at(cls, folder: str | os.PathLike) -> "FewShotDataset":
+        """The dataset of a folder with nothing read yet: for `read` and `official`."""
+        self = cls.__new__(cls)
+        self._place(Path(folder))
+        return self
+
+    def _place(self, folder: Path) -> None:
+        self.dataset_dir = str(folder)
+        self.image_dir = os.path.join(self.dataset_dir, self.images) if self.images else self.dataset_dir
+
+    def _choose(self, split: dict[str, Items], cfg: Any) -> dict[str, Items]:
+        """The items of this run: few-shot draw, then base or new classes or a hold-out of classes."""
+        classes, folds = getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all"), getattr(cfg.DATASET, "HOLDOUT_FOLDS", 0)
+        if self.test_only:
+            if classes != "all" or folds:
+                wrong = f"DATASET.HOLDOUT_FOLDS is {folds}" if folds else f"DATASET.SUBSAMPLE_CLASSES is {classes!r}"
+                raise DatasetError(f"{wrong}, but {type(self).__name__} is a test set of all classes; use `all`"
+                                   " (the protocol domain_generalization)")  # fmt: skip
+            return split
+        if cfg.DATASET.NUM_SHOTS >= 1:
+            split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, self.draw_folder())
+        if folds:
+            return hold_out(split, classes, folds, cfg.DATASET.HOLDOUT_FOLD, cfg.SEED)
+        return subsample(split, classes)
 
     def locate(self, cfg: Any) -> Path:
         """The dataset's folder."""

@@ -49,6 +49,18 @@ def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size:
     return split
 
 
+def check_names(split: dict[str, Items], duplicates: tuple[str, ...], where: str | os.PathLike) -> list[str]:
+    """A line for each class name that two labels share and that is known to be (`duplicates`). Raises DatasetError for others."""
+    labels: dict[str, list[int]] = {}
+    for label, name in sorted({(label, name) for part in PARTS for _, label, name in split[part]}):
+        labels.setdefault(name, []).append(label)
+    shared = {name: some for name, some in labels.items() if len(some) > 1}
+    wrong = next((name for name in shared if name not in duplicates), None)
+    if wrong is not None:
+        raise DatasetError(f"{where}: the classes {shared[wrong]} have one name, {wrong!r}; give each its own")
+    return [f"classes {some} share the name {name!r}; kept, as published" for name, some in shared.items()]
+
+
 def digest(split: dict[str, Items]) -> str:
     """SHA-256 over every item of a split, in order."""
     return hashlib.sha256(json.dumps([split[part] for part in PARTS]).encode()).hexdigest()

@@ -1,0 +1,24 @@
+"""ImageNet: ILSVRC 2012, 1,000 classes; its validation images are the test part (Deng et al. 2009, Russakovsky et al. 2015).
+
+images/{train,val}/<WordNet id>/; classnames.txt has CLIP's class names, two of which stand twice.
+"""
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.split import Items
+from dicap.datasets.base import FewShotDataset
+
+
+@DATASET_REGISTRY.register()
+class ImageNet(FewShotDataset):
+    folder = "imagenet"
+    counts = 1000, 1281167, 0, 50000
+    duplicates, val_is_test = DUPLICATES, True
+    template = "a photo of a {}."
+
+    def read(self, cfg: Any) -> dict[str, Items]:
+        names = read_classnames(self.dataset_dir)
+        train, test = (labelled(self.image_dir, names, below) for below in ("train", "val"))
+        return {"train": train, "val": [], "test": test}

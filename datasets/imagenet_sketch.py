@@ -1,0 +1,19 @@
+"""ImageNet-Sketch: black and white sketches of ImageNet's classes (Wang et al. 2019, arXiv 1905.13549)."""
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.split import Items
+from dicap.datasets.base import FewShotDataset
+
+
+@DATASET_REGISTRY.register()
+class ImageNetSketch(FewShotDataset):
+    folder, images = "imagenet-sketch", "images"
+    counts = 1000, 0, 0, 50889
+    duplicates, test_only = DUPLICATES, True
+    template = "a photo of a {}."
+
+    def read(self, cfg: Any) -> dict[str, Items]:
+        return {"train": [], "val": [], "test": labelled(self.image_dir, read_classnames(self.dataset_dir))}
