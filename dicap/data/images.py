@@ -129,8 +129,6 @@ def why_bad(path: str) -> str:
     """Why an image file cannot be used, "" where it can: it is read in full, as a run reads it."""
     try:
         with Image.open(path) as image:
-            if min(image.size) < 1:
-                return f"no pixels: {image.width} x {image.height}"
             image.convert("RGB")
     except UnidentifiedImageError:
         return "not an image that Pillow reads"
