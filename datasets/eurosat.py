@@ -2,6 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.sources import Source
 from dicap.datasets.base import FewShotDataset
 
 
@@ -11,6 +12,15 @@ class EuroSAT(FewShotDataset):
     split_file = "split_zhou_EuroSAT.json"
     counts = 10, 13500, 5400, 8100
     template = "a centered satellite photo of {}."
+    sources = (
+        Source("EuroSAT.zip", url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+               "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip", md5="c8fa014336c82ac7804f0398fcb19387",
+               sha256="8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd", size=94_280_567,
+               origin="torchvision", unpack=("2750",)),
+        Source(split_file, drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
+    )  # fmt: skip
+    licence = "MIT"
+    homepage = "https://github.com/phelber/EuroSAT"
     rename = {
         "AnnualCrop": "Annual Crop Land",
         "HerbaceousVegetation": "Herbaceous Vegetation Land",

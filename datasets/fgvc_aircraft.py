@@ -5,6 +5,7 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.sources import Source
 from dicap.data.split import PARTS, DatasetError, Items
 from dicap.datasets.base import FewShotDataset
 
@@ -15,6 +16,15 @@ class FGVCAircraft(FewShotDataset):
     split_file = "variants.txt"  # its order is the labels'; images_variant_{train,val,test}.txt name the images
     counts = 100, 3334, 3333, 3333
     template = "a photo of a {}, a type of aircraft."
+    sources = (
+        Source("fgvc-aircraft-2013b.tar.gz", size=2_770_575_360, origin="torchvision",
+               url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+               sha256="d5f68b1b81d6d7831eb9d5c5517074176b5dfbce6bcb43dc14ed1c66a87b8d75",
+               unpack=("images", "variants.txt", "images_variant_train.txt", "images_variant_val.txt",
+                       "images_variant_test.txt")),
+    )  # fmt: skip
+    licence = "non-commercial research only"
+    homepage = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
 
     def read(self, cfg: Any) -> dict[str, Items]:
         folder = Path(self.dataset_dir)

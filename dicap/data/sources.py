@@ -10,8 +10,13 @@ ADDRESSES = {
     "coop": "CoOp's DATASETS.md",
     "torchvision": "torchvision's records",
     "tfds": "TensorFlow Datasets' records",
+    "authors": "the authors' page",
     "mirror": "a mirror by other people",
 }
+LISTS = "official lists: only `dicap data prepare --regenerate` reads them"
+BY_HAND = ("put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an account"
+           " at image-net.org gets them); torchvision.datasets.ImageNet(\"DATA/imagenet/images\", \"train\"), then \"val\","
+           " unpacks them; or link the folders train and val of class folders (n01440764 ...) there")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Source:
     sha256: str = ""
     size: int = 0  # bytes; 0: not known
     unpack: tuple[str, ...] = ()  # what comes out of the archive into the dataset's folder; (): the file itself is wanted
+    also: tuple[str, ...] = ()  # what comes out too, where it is in the archive; nothing needs it
     inner: str = ""  # the archive in the archive
     rename: dict[str, str] = field(default_factory=dict)  # from the archive's names to those of `unpack`
     origin: str = "coop"  # who records this address: a key of ADDRESSES
@@ -57,6 +63,9 @@ class Source:
     def missing(self, folder: Path) -> list[str]:
         """What of `wanted` is not in the dataset's folder; an empty file or folder counts as missing."""
         return [name for name in self.wanted if not _filled(folder / name)]
+
+
+CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")  # ImageNet's, and its shifts'
 
 
 def human(size: int) -> str:

@@ -33,13 +33,15 @@ class UnpackError(DatasetError):
     """An archive that cannot be unpacked, or must not be; the message names archive and member."""
 
 
-def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequence[str], inner: str = "",
-           rename: Mapping[str, str] | None = None, step: Callable[[int], Any] = lambda count: None) -> list[str]:
+def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequence[str], also: Sequence[str] = (),
+           inner: str = "", rename: Mapping[str, str] | None = None,
+           step: Callable[[int], Any] = lambda count: None) -> list[str]:
     """Put `names`, wherever they stand together in the archive, into the folder; what the folder has already stays.
 
     Args:
         archive: zip or tar, plain or compressed, told by its bytes.
         folder: made where it does not exist; half of an archive is never seen there.
+        also: names that come along where they stand beside the others.
         inner: the name of an archive in the archive, which holds the names.
         rename: from names in the archive to names in the folder.
         step: called with the bytes of each block written.
@@ -62,6 +64,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequenc
             top = temporary / "inner"
             extract(held, top, step)
         source = _holder(top, [inside.get(name, name) for name in names], archive)
+        names = [*names, *(name for name in also if (source / inside.get(name, name)).exists())]
         new = [name for name in names if not (folder / name).exists()]
         for name in new:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
