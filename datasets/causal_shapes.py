@@ -2,6 +2,7 @@
 
 Training and validation pictures show the scene that is tied to their class, test pictures any scene: "aligned" and
 "conflicting" test pictures are reported apart. DATASET.CAUSALSHAPES.* are the knobs; each setting has its own folder.
+Its domain shifts, test sets of the same classes: causal_shapes_scenes.py, causal_shapes_colours.py, causal_shapes_noise.py.
 """
 
 import functools
@@ -13,7 +14,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.split import Item, Items
 from dicap.datasets.base import FewShotDataset
-from dicap.options import Option, default_section, read_options
+from dicap.options import Option, default_section, read_options, section_name
 from dicap.world import CLASSES, Knobs, data_root, do, read_manifest, rendered_truth, write_causal_shapes
 
 
@@ -30,13 +31,15 @@ class CausalShapes(FewShotDataset):
         "PER_CLASS_TEST": Option(Knobs.per_class_test, "test pictures a class: 200 leave 0.7 points of error", least=1),
         "WORLD_SEED": Option(Knobs.seed, "another seed: other pictures of the same kind", least=0),
     }
+    fixed: dict[str, Any] = {}  # knobs that are no setting
 
     def locate(self, cfg: Any) -> Path:
-        section = getattr(cfg.DATASET, "CAUSALSHAPES", None) or default_section(self.OPTIONS)
-        o = read_options(section, self.OPTIONS, "DATASET.CAUSALSHAPES")
-        sizes = o.per_class_train, o.per_class_val, o.per_class_test
-        self.counts = (len(CLASSES), *(len(CLASSES) * size for size in sizes))
-        knobs = Knobs(o.rho, o.contrast, o.noise, *sizes, o.world_seed)
+        name = section_name(type(self))
+        section = getattr(cfg.DATASET, name, None) or default_section(self.OPTIONS)
+        settings = vars(read_options(section, self.OPTIONS, f"DATASET.{name}"))
+        knobs = Knobs(seed=settings.pop("world_seed"), **settings, **self.fixed)
+        train, val, test = (len(CLASSES) * n for n in (knobs.per_class_train, knobs.per_class_val, knobs.per_class_test))
+        self.counts = len(CLASSES), train, val, test
         return write_causal_shapes(Path(cfg.DATASET.ROOT or data_root()).expanduser().absolute(), knobs)
 
     def group(self, test: Items) -> dict[Item, str]:
@@ -46,6 +49,22 @@ class CausalShapes(FewShotDataset):
     def counterfactual_images(self, impaths: list[str], names: list[str]) -> np.ndarray:
         """(B, 64, 64, 3) uint8: the pictures at impaths had their classes been `names`, all else the same."""
         return rendered_truth(self.dataset_dir, impaths, do({"class": np.array(names)}))
+
+
+class ShiftedCausalShapes(CausalShapes):
+    """What its domain shifts share: pictures of its test split with one factor changed, for testing only."""
+
+    test_only = True
+    fixed = {"per_class_train": 0, "per_class_val": 0}
+    OPTIONS = {
+        **{key: CausalShapes.OPTIONS[key] for key in ("CONTRAST", "NOISE", "WORLD_SEED")},
+        "PER_CLASS_TEST": Option(40, "test pictures a class, CausalShapes' first ones: 40 leave at most 1.1 points of error", least=1),
+    }
+
+    def read(self, cfg: Any) -> dict[str, Items]:
+        """From the manifest: a split file would have to name training pictures."""
+        rows = read_manifest(self.dataset_dir)
+        return {"train": [], "val": [], "test": [(row["path"], row["latents"]["label"], row["class"]) for row in rows]}
 
 
 @functools.lru_cache(maxsize=4)

@@ -16,10 +16,13 @@ from dicap.world.causal import (
     SCENES,
     SHAPES,
     TIED_SCENE,
+    UNSEEN_COLOURS,
+    UNSEEN_SCENES,
     confound,
     do,
     intervene,
     sample,
+    shift,
 )
 from dicap.world.files import (
     Knobs,
@@ -34,8 +37,8 @@ from dicap.world.files import (
 from dicap.world.render import DOWNSTREAM, PRETRAIN, Domain, counterfactual, object_mask, render
 
 __all__ = [
-    "CLASSES", "COLOURS", "DOWNSTREAM", "LATENTS", "PATTERNS", "PRETRAIN", "SCENES", "SHAPES", "TIED_SCENE", "Domain",
-    "Knobs", "confound", "counterfactual", "data_root", "do", "intervene", "latents_of", "object_mask",
-    "read_knobs",
-    "read_manifest", "render", "rendered_truth", "sample", "write_causal_shapes", "write_digits",
+    "CLASSES", "COLOURS", "DOWNSTREAM", "LATENTS", "PATTERNS", "PRETRAIN", "SCENES", "SHAPES", "TIED_SCENE", "UNSEEN_COLOURS",
+    "UNSEEN_SCENES", "Domain", "Knobs", "confound", "counterfactual", "data_root", "do", "intervene", "latents_of",
+    "object_mask", "read_knobs", "read_manifest", "render", "rendered_truth", "sample", "shift", "write_causal_shapes",
+    "write_digits",
 ]  # fmt: skip

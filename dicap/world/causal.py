@@ -16,6 +16,10 @@ PATTERNS = ("plain", "striped", "dotted", "checkered", "outlined")
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon", "arrow", "fish")
 SCENES = ("grass", "sand", "water", "snow", "brick", "wood", "gravel", "lava")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
+# Domain shifts: never drawn by `sample`, so neither the pretraining nor a training split shows them; `shift` and `do` do.
+UNSEEN_SCENES = ("honeycomb", "tartan", "dusk", "coral", "bubbles", "marble", "mosaic", "rust")
+UNSEEN_COLOURS = ("teal", "brown", "black", "grey", "cyan", "olive", "navy", "lime")
+SHIFTS = ("", "scenes", "colours")
 
 # The published order of the labels. The first 25 are "base", the rest "new"; each half holds every pattern five times
 # and every shape two or three times. Never change it: split files, tied scenes and reported numbers rest on it.
@@ -41,6 +45,7 @@ LATENTS = np.dtype([
     ("scale", "f4"), ("rotation", "f4"), ("scene_phase", "i2", 2), ("pattern_phase", "f4", 2), ("tie", "f4"),
     ("noise_seed", "u8"), ("noise_index", "u8"),
 ])  # fmt: skip
+VALUES = {"label": CLASSES, "scene": SCENES + UNSEEN_SCENES, "colour": COLOURS + UNSEEN_COLOURS}  # names by number
 _UNIFORMS = 16
 
 
@@ -87,11 +92,23 @@ def confound(latents: np.ndarray, rho: float) -> np.ndarray:
     return out
 
 
+def shift(latents: np.ndarray, name: str) -> np.ndarray:
+    """The same images in an unseen domain: "scenes" or "colours" puts an unseen one in place of each known one; "" none.
+
+    Raises:
+        ValueError: a shift that the world does not have.
+    """
+    if name not in SHIFTS:
+        raise ValueError(f"unknown shift {name!r}; known are {', '.join(map(repr, SHIFTS))}")
+    actions = {"scenes": do(scene=latents["scene"] + len(SCENES)), "colours": do(colour=latents["colour"] + len(COLOURS))}
+    return intervene(latents, actions.get(name, {}))
+
+
 def do(action: Mapping[str, object] | None = None, /, **more: object) -> dict[str, object]:
     """An intervention, as values by name: do(scene="sand"), do({"class": "striped star", "colour": "red"}).
 
-    Names are `class` (a class name or label; as a keyword write `class_`), `scene` and `colour` (a name or number), or
-    a numeric field of `LATENTS`. Values may be arrays with one entry an image.
+    Names are `class` (a class name or label; as a keyword write `class_`), `scene` and `colour` (a name or number, unseen
+    ones included), or a numeric field of `LATENTS`. Values may be arrays with one entry an image.
 
     Raises:
         ValueError: an unknown name.
@@ -111,9 +128,8 @@ def intervene(latents: np.ndarray, action: Mapping[str, object]) -> np.ndarray:
         ValueError: a class, scene or colour that the world does not have.
     """
     out = latents.copy()
-    tables = {"label": CLASSES, "scene": SCENES, "colour": COLOURS}
     for name, value in action.items():
-        out[name] = _numbers(name, value, tables[name]) if name in tables else value
+        out[name] = _numbers(name, value, VALUES[name]) if name in VALUES else value
     return out
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from dicap.world.captions import DIGITS
-from dicap.world.causal import CLASSES, COLOURS, LATENTS, SCENES, TIED_SCENE, confound, sample
+from dicap.world.causal import CLASSES, LATENTS, TIED_SCENE, VALUES, confound, sample, shift
 from dicap.world.render import DOWNSTREAM, Domain, counterfactual, render
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Knobs:
         contrast, noise: the domain gap (render.Domain).
         per_class_train, per_class_val, per_class_test: pictures a class.
         seed: another seed is another world of the same kind.
+        shift: "scenes" or "colours": unseen ones (causal.shift), all else the same; "": none.
     """
 
     rho: float = 1.0
@@ -53,6 +54,11 @@ class Knobs:
     per_class_val: int = 8
     per_class_test: int = 200
     seed: int = 0
+    shift: str = ""
+
+    def stated(self) -> dict[str, float | str]:
+        """By name, as the folder's name and its file state them: without a shift where there is none."""
+        return {name: value for name, value in asdict(self).items() if value != ""}
 
 
 def data_root() -> Path:
@@ -71,10 +77,10 @@ def write_causal_shapes(root: str | os.PathLike, knobs: Knobs = Knobs()) -> Path
     """The folder of the pictures with these knobs below `root`; written if it is not there yet.
 
     Raises:
-        ValueError: rho outside [0, 1].
+        ValueError: rho outside [0, 1], an unknown shift.
         OSError: the folder cannot be written.
     """
-    return _once(Path(root) / "causal_shapes" / _digest(asdict(knobs)), lambda folder: _write_shapes(folder, knobs))
+    return _once(Path(root) / "causal_shapes" / _digest(knobs.stated()), lambda folder: _write_shapes(folder, knobs))
 
 
 def write_digits(root: str | os.PathLike) -> Path:
@@ -91,7 +97,7 @@ def split_latents(split: str, knobs: Knobs = Knobs()) -> np.ndarray:
     index = number * 10**9 + labels * 10**6 + np.tile(np.arange(count), len(CLASSES))
     latents = sample(index, SEED_OFFSET + knobs.seed)
     latents["label"] = labels
-    return latents if split == "test" else confound(latents, knobs.rho)
+    return shift(latents if split == "test" else confound(latents, knobs.rho), knobs.shift)
 
 
 def read_manifest(folder: str | os.PathLike) -> list[dict]:
@@ -120,7 +126,7 @@ def latents_of(folder: str | os.PathLike, paths: list[str]) -> np.ndarray:
 def read_knobs(folder: str | os.PathLike) -> Knobs:
     """The knobs that a folder of CausalShapes was written with."""
     stored = json.loads((Path(folder) / "knobs.json").read_text(encoding="utf-8"))
-    return Knobs(**{field.name: stored[field.name] for field in fields(Knobs)})
+    return Knobs(**{field.name: stored[field.name] for field in fields(Knobs) if field.name in stored})
 
 
 def rendered_truth(folder: str | os.PathLike, paths: list[str], action: Mapping[str, object]) -> np.ndarray:
@@ -143,15 +149,15 @@ def _write_shapes(folder: Path, knobs: Knobs) -> None:
                 _save_pictures(folder, paths, render(chunk, domain))
                 split[part] += [list(item) for item in zip(paths, chunk["label"].tolist(), names)]
                 manifest.writelines(json.dumps(_record(p, part, row)) + "\n" for p, row in zip(paths, chunk))
-    _write_json(folder / "knobs.json", {**asdict(knobs), "version": VERSION})
+    _write_json(folder / "knobs.json", {**knobs.stated(), "version": VERSION})
     _write_json(folder / SPLIT_FILE, split)
 
 
 def _record(path: str, split: str, row: np.void) -> dict:
     label, scene = int(row["label"]), int(row["scene"])
     latents = {name: row[name].tolist() for name in LATENTS.names or ()}
-    return {"path": path, "split": split, "class": CLASSES[label], "scene": SCENES[scene],
-            "aligned": bool(TIED_SCENE[label] == scene), "colour": COLOURS[row["colour"]],
+    return {"path": path, "split": split, "class": CLASSES[label], "scene": VALUES["scene"][scene],
+            "aligned": bool(TIED_SCENE[label] == scene), "colour": VALUES["colour"][row["colour"]],
             "latents": latents}  # fmt: skip
 
 

@@ -28,12 +28,17 @@ class Domain(NamedTuple):
 PRETRAIN = Domain(1.0, 0.03)  # what the tiny CLIP was shown
 DOWNSTREAM = Domain(0.7, 0.25)  # the benchmark's pictures: a gap that leaves room to learn, see docs/world.md
 
-# Two tones a colour, in the order of causal.COLOURS: the object's own and the one that its pattern is drawn in.
+# Two tones a colour, in the order of causal.VALUES: the object's own and the one that its pattern is drawn in. Every
+# unseen tone (the last eight rows) is farther from every known one than two tints of 0.08 bring them together.
 TONES = np.array([
     [[0.86, 0.10, 0.10], [1.00, 0.88, 0.78]], [[0.98, 0.52, 0.05], [0.36, 0.16, 0.02]],
     [[0.98, 0.88, 0.10], [0.36, 0.26, 0.02]], [[0.10, 0.62, 0.16], [0.86, 1.00, 0.72]],
     [[0.12, 0.26, 0.88], [0.78, 0.92, 1.00]], [[0.50, 0.12, 0.66], [0.94, 0.82, 1.00]],
     [[1.00, 0.50, 0.74], [0.50, 0.05, 0.28]], [[0.97, 0.97, 0.97], [0.16, 0.18, 0.24]],
+    [[0.02, 0.50, 0.52], [0.98, 0.62, 0.50]], [[0.58, 0.36, 0.20], [0.55, 0.95, 0.98]],
+    [[0.02, 0.02, 0.02], [0.98, 0.55, 0.98]], [[0.52, 0.52, 0.52], [0.10, 0.02, 0.42]],
+    [[0.15, 0.85, 0.90], [0.55, 0.06, 0.02]], [[0.45, 0.48, 0.08], [0.80, 0.98, 0.40]],
+    [[0.02, 0.06, 0.44], [0.98, 0.72, 0.30]], [[0.62, 0.95, 0.12], [0.30, 0.02, 0.55]],
 ], np.float32)  # fmt: skip
 
 

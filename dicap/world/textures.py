@@ -1,4 +1,5 @@
-"""The eight scenes as large periodic textures, computed once a process; a picture shows a window of 64 px.
+"""The eight scenes, and the eight unseen ones, as large periodic textures, computed once a process; a picture shows a
+window of 64 px.
 
 `tiles()` is the only public name. The scene's phase (latents: scene_phase) is the window's corner, so two pictures of
 one scene differ as two photographs of one lawn do.
@@ -8,17 +9,18 @@ import functools
 
 import numpy as np
 
-from dicap.world.causal import SCENES
+from dicap.world.causal import VALUES
 
 TILE = 256  # px, the period of a texture
 
 
 @functools.lru_cache(maxsize=1)
 def tiles(window: int = 64) -> np.ndarray:
-    """(8, 3, TILE + window, TILE + window) float32 in [0, 1]: every scene, wrapped so that any window can be cut."""
+    """(16, 3, TILE + window, TILE + window) float32 in [0, 1]: every scene, wrapped so that any window can be cut."""
     makers = {"grass": _grass, "sand": _sand, "water": _water, "snow": _snow, "brick": _brick, "wood": _wood,
-              "gravel": _gravel, "lava": _lava}  # fmt: skip
-    stack = np.stack([np.clip(makers[name](), 0, 1) for name in SCENES])  # (8, TILE, TILE, 3)
+              "gravel": _gravel, "lava": _lava, "honeycomb": _honeycomb, "tartan": _tartan, "dusk": _dusk,
+              "coral": _coral, "bubbles": _bubbles, "marble": _marble, "mosaic": _mosaic, "rust": _rust}  # fmt: skip
+    stack = np.stack([np.clip(makers[name](), 0, 1) for name in VALUES["scene"]])  # (16, TILE, TILE, 3)
     wrapped = np.pad(stack, ((0, 0), (0, window), (0, window), (0, 0)), mode="wrap")
     return np.ascontiguousarray(wrapped.transpose(0, 3, 1, 2), dtype=np.float32)
 
@@ -87,15 +89,21 @@ def _wood() -> np.ndarray:
     return np.where(seam, np.array([0.12, 0.06, 0.03]), boards)
 
 
-def _gravel() -> np.ndarray:
+def _cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every pixel: distance to its nearest point, how much farther the next is, the nearest's number; (TILE, TILE)."""
     from scipy.spatial import cKDTree
 
-    draw = np.random.Generator(np.random.Philox(key=15))
-    points = draw.uniform(0, TILE, (900, 2))
     y, x = _grid()
     distance, nearest = cKDTree(points, boxsize=TILE).query(np.stack([y.ravel(), x.ravel()], 1), k=2)
-    gap = (distance[:, 1] - distance[:, 0]).reshape(TILE, TILE)
-    shade = draw.uniform(0.30, 0.72, 900)[nearest[:, 0]].reshape(TILE, TILE)
+    parts = (distance[:, 0], distance[:, 1] - distance[:, 0], nearest[:, 0])
+    near, gap, number = (part.reshape(TILE, TILE) for part in parts)
+    return near, gap, number
+
+
+def _gravel() -> np.ndarray:
+    draw = np.random.Generator(np.random.Philox(key=15))
+    _, gap, number = _cells(draw.uniform(0, TILE, (900, 2)))
+    shade = draw.uniform(0.30, 0.72, 900)[number]
     stone = shade * (0.35 + 0.65 * np.clip(gap / 2.5, 0, 1)) + 0.03 * _noise(16, 0.6, 0.6)
     return stone[..., None] * np.array([1.0, 0.98, 0.95])
 
@@ -105,3 +113,68 @@ def _lava() -> np.ndarray:
     rock = _ramp(_noise(18, 1, 1), (0.05, 0.03, 0.04), (0.20, 0.15, 0.15))
     glow = np.exp(-((crack / 0.22) ** 2))[..., None] * np.array([1.0, 0.45, 0.08])
     return rock + glow * (0.85 + 0.1 * _noise(19, 9, 9)[..., None])
+
+
+# The unseen scenes: each unlike the eight above in colour and in structure.
+
+
+def _honeycomb() -> np.ndarray:
+    """Amber hexagons with dark walls."""
+    row, column = np.mgrid[0:16, 0:14]
+    points = np.stack([(row + 0.5) * 16, ((column + 0.5 * (row % 2)) * TILE / 14) % TILE], -1).reshape(-1, 2)
+    near, gap, _ = _cells(points)
+    honey = _ramp(1.5 - near / 3 + 0.3 * _noise(20, 3, 3), (0.80, 0.42, 0.02), (1.0, 0.78, 0.22))
+    return np.where((gap < 3)[..., None], np.array([0.62, 0.32, 0.02]), honey)
+
+
+def _tartan() -> np.ndarray:
+    """Magenta cloth with navy and white bands both ways."""
+    y, x = _grid()
+    cloth = np.array([0.62, 0.10, 0.40]) * (0.9 + 0.1 * ((x + y) % 4 == 0)[..., None])
+    for place in (y % 32, x % 32):
+        for first, width, colour in ((4, 9, (0.30, 0.08, 0.44)), (21, 2, (0.80, 0.50, 0.66))):
+            band = ((place >= first) & (place < first + width))[..., None]
+            cloth = np.where(band, 0.5 * cloth + 0.5 * np.array(colour), cloth)
+    return cloth
+
+
+def _dusk() -> np.ndarray:
+    """An evening sky: large violet and salmon clouds."""
+    clouds = 0.9 * _noise(21, 26, 9) + 0.35 * _noise(22, 9, 4)
+    return _ramp(clouds, (0.46, 0.30, 0.62), (1.0, 0.62, 0.54))
+
+
+def _coral() -> np.ndarray:
+    """A labyrinth of two turquoises."""
+    maze = np.clip((_noise(23, 3.5, 3.5) - 1.2 * _noise(23, 7, 7)) * 4, -1.5, 1.5)
+    return _ramp(maze, (0.30, 0.66, 0.62), (0.66, 0.86, 0.76))
+
+
+def _bubbles() -> np.ndarray:
+    """Lilac rings on deep violet."""
+    draw = np.random.Generator(np.random.Philox(key=24))
+    near, _, number = _cells(draw.uniform(0, TILE, (260, 2)))
+    edge = np.abs(near - draw.uniform(3, 9, 260)[number])
+    return _ramp(3 * np.exp(-((edge / 1.2) ** 2)) - 1.5 + 0.2 * _noise(25, 5, 5), (0.22, 0.02, 0.42), (0.50, 0.40, 0.74))
+
+
+def _marble() -> np.ndarray:
+    """Pale green stone with dark veins."""
+    y, x = _grid()
+    veins = np.abs(np.sin(np.pi * (5 * x + 3 * y) / TILE + 1.5 * _noise(26, 24, 24) + 0.25 * _noise(27, 5, 5)))
+    return _ramp(3 * veins**0.4 - 1.5, (0.06, 0.26, 0.20), (0.74, 0.92, 0.78))
+
+
+def _mosaic() -> np.ndarray:
+    """Tiles of five colours between dark joints."""
+    draw = np.random.Generator(np.random.Philox(key=28))
+    _, gap, number = _cells(draw.uniform(0, TILE, (160, 2)))
+    glass = np.array([[0.70, 0.30, 0.50], [0.30, 0.60, 0.65], [0.75, 0.66, 0.32], [0.45, 0.35, 0.65], [0.42, 0.62, 0.36]])
+    return np.where((gap < 2)[..., None], 0.25, glass[draw.integers(0, 5, 160)[number]])
+
+
+def _rust() -> np.ndarray:
+    """Orange rust in blotches on grey-blue paint."""
+    eaten = np.clip(4 * (_noise(29, 8, 8) + 0.4 * _noise(30, 2, 2)), 0, 1)[..., None]
+    rust = _ramp(_noise(31, 1.2, 1.2), (0.48, 0.18, 0.04), (0.86, 0.44, 0.14))
+    return eaten * rust + (1 - eaten) * np.array([0.40, 0.56, 0.66])
