@@ -5,36 +5,31 @@
     base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
     class hold-out  DATASET.HOLDOUT_FOLDS: base and new are parts of the base classes, from their training shots alone
 
-The draw has its own generator, so a run does not depend on whether a draw was cached. The cache is JSON beside the
-data (split_fewshot/shot_16-seed_1.json). It counts where it belongs to this split and holds the right number of items
-of every class; another one is drawn again, with a warning. A negative seed draws anew each time and caches nothing.
+The draw has its own generator, so a run does not depend on whether a draw was kept beside the data (dicap/data/drawn.py).
+A negative seed draws anew each time and keeps nothing.
 """
-import json
-import logging
 import math
 import random
 from pathlib import Path
 
-from dicap.data.split import PARTS, DatasetError, Items, digest
-from dicap.files import write_text
-
-log = logging.getLogger(__name__)
+from dicap.data.drawn import load_draw, save_draw
+from dicap.data.split import PARTS, DatasetError, Items
 
 
 def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None = None) -> dict[str, Items]:
     """`shots` items a class of train and min(shots, 4) of val, as CoOp draws them; test stays.
 
     Args:
-        cache: folder of the cached draws; None = no cache.
+        cache: folder of the kept draws; None = none is read or written.
     """
     wanted = {"train": shots, "val": min(shots, 4)}
     file = cache / f"shot_{shots}-seed_{seed}.json" if cache and seed >= 0 else None
-    drawn = _read_cache(file, split, wanted) if file else None
+    drawn = load_draw(file, split, wanted) if file else None
     if drawn is None:
         rng = random.Random(seed) if seed >= 0 else random.Random()
         drawn = {part: _draw(split[part], count, rng) for part, count in wanted.items()}
         if file:
-            _write_cache(file, split, drawn, shots, seed)
+            save_draw(file, split, drawn, shots=shots, seed=seed)
     return {**drawn, "test": split["test"]}
 
 
@@ -110,42 +105,3 @@ def _draw(items: Items, count: int, rng: random.Random) -> Items:
         by_label.setdefault(item[1], []).append(item)
     drawn = [rng.sample(group, count) if len(group) >= count else group for group in by_label.values()]
     return [item for group in drawn for item in group]
-
-
-def _read_cache(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> dict[str, Items] | None:
-    """The cached draw, or None where there is none that counts."""
-    if not file.exists():
-        return None
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        drawn = {part: [(str(p), int(y), str(name)) for p, y, name in tree[part]] for part in wanted}
-        stale = tree["split"] != digest(split)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is not a few-shot draw (%s: %s); drawing again", file, type(error).__name__, error)
-        return None
-    if stale or not all(_fits(drawn[part], split[part], count) for part, count in wanted.items()):
-        log.warning("%s belongs to another split, or its items are not a draw from this one; drawing again", file)
-        return None
-    return drawn
-
-
-def _fits(drawn: Items, items: Items, count: int) -> bool:
-    """Different items of the split, as many of every class as a draw holds."""
-
-    def sizes(some: Items) -> dict[int, int]:
-        out: dict[int, int] = {}
-        for _, label, _ in some:
-            out[label] = out.get(label, 0) + 1
-        return out
-
-    wanted = {label: min(count, size) for label, size in sizes(items).items()}
-    return len(set(drawn)) == len(drawn) and set(drawn) <= set(items) and sizes(drawn) == wanted
-
-
-def _write_cache(file: Path, split: dict[str, Items], drawn: dict[str, Items], shots: int, seed: int) -> None:
-    """Atomic; a data folder that cannot be written is no error."""
-    tree = {"split": digest(split), "shots": shots, "seed": seed, **drawn}
-    try:
-        write_text(file, json.dumps(tree))
-    except OSError as error:
-        log.warning("the few-shot draw is not cached: %s", error)
