@@ -61,6 +61,13 @@ class FewShotDataset(DatasetBase):
         self._place(Path(folder))
         return self
 
+    @classmethod
+    def unread(cls, cfg: Any) -> "FewShotDataset":
+        """The dataset where cfg says it is, with nothing read yet. Raises DatasetError where it is not there."""
+        self = cls.__new__(cls)
+        self._place(self.locate(cfg))
+        return self
+
     def _place(self, folder: Path) -> None:
         self.dataset_dir = str(folder)
         self.image_dir = os.path.join(self.dataset_dir, self.images) if self.images else self.dataset_dir

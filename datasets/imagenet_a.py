@@ -4,6 +4,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.sources import CLASSNAMES, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
@@ -14,6 +15,14 @@ class ImageNetA(FewShotDataset):
     counts = 200, 0, 0, 7500
     duplicates, test_only = DUPLICATES, True
     template = "a photo of a {}."
+    sources = (
+        Source("imagenet-a.tar", url="https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar", size=687_552_512,
+               md5="c3e55429088dc681f30d81f4726b6595", origin="tfds", unpack=("imagenet-a",),
+               sha256="3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e"),
+        CLASSNAMES,
+    )  # fmt: skip
+    licence = "MIT (the repository's); the pictures were found on the web"
+    homepage = "https://github.com/hendrycks/natural-adv-examples"
 
     def read(self, cfg: Any) -> dict[str, Items]:
         return {"train": [], "val": [], "test": labelled(self.image_dir, read_classnames(self.dataset_dir))}

@@ -4,6 +4,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.sources import CLASSNAMES, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
@@ -14,6 +15,13 @@ class ImageNetSketch(FewShotDataset):
     counts = 1000, 0, 0, 50889
     duplicates, test_only = DUPLICATES, True
     template = "a photo of a {}."
+    sources = (
+        Source("ImageNet-Sketch.zip", drive="1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA", unpack=("images",), rename={"sketch": "images"},
+               origin="authors", note="7.8 GB, the authors say"),
+        CLASSNAMES,
+    )  # fmt: skip
+    licence = "MIT (the repository's); the pictures were found on the web"
+    homepage = "https://github.com/HaohanWang/ImageNet-Sketch"
 
     def read(self, cfg: Any) -> dict[str, Items]:
         return {"train": [], "val": [], "test": labelled(self.image_dir, read_classnames(self.dataset_dir))}

@@ -4,6 +4,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.sources import CLASSNAMES, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
@@ -14,6 +15,15 @@ class ImageNetV2(FewShotDataset):
     counts = 1000, 0, 0, 10000
     duplicates, test_only = DUPLICATES, True
     template = "a photo of a {}."
+    sources = (
+        Source("imagenetv2-matched-frequency.tar.gz", size=1_264_079_360, origin="tfds",
+               url="https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
+               sha256="f0c37fdf925916b19ea1323cd9a2208cdb6959ba2c32eef2a7fc393835c9ca7c",
+               unpack=("imagenetv2-matched-frequency-format-val",)),
+        CLASSNAMES,
+    )  # fmt: skip
+    licence = "MIT (the repository's); the pictures are Flickr's"
+    homepage = "https://github.com/modestyachts/ImageNetV2"
 
     def read(self, cfg: Any) -> dict[str, Items]:
         return {"train": [], "val": [], "test": labelled(self.image_dir, read_classnames(self.dataset_dir), numbered=True)}
