@@ -37,6 +37,7 @@ class Source:
     inner: str = ""  # the archive in the archive
     rename: dict[str, str] = field(default_factory=dict)  # from the archive's names to those of `unpack`
     origin: str = "coop"  # who records this address: a key of ADDRESSES
+    beside: str = ""  # another dataset's folder that has the same file
     optional: str = ""  # why one may want it; runs do not need it
     note: str = ""
 
@@ -65,7 +66,7 @@ class Source:
         return [name for name in self.wanted if not _filled(folder / name)]
 
 
-CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")  # ImageNet's, and its shifts'
+CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet")  # ImageNet's, and its shifts'
 
 
 def human(size: int) -> str:

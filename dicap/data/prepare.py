@@ -1,0 +1,103 @@
+"""Makes a dataset's folder usable: from the net, from archives that lie there already, from the dataset beside it.
+
+    for source in cls.sources:
+        print(obtain(source, folder))      # dicap data download: what is there, else from disk, else from the net
+        print(from_disk(source, folder))   # dicap data prepare: never from the net
+
+Nothing that is there is moved, overwritten or deleted, but for the archives that were downloaded here and unpacked.
+"""
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dicap.data.download import check_digests, fetch, record
+from dicap.data.sources import Source
+from dicap.data.split import PARTS, DatasetError
+from dicap.data.unpack import unpack
+from dicap.files import replacing, write_text
+
+Fetched = Callable[[int, int], Any]  # (bytes there are, bytes in all or 0)
+Unpacked = Callable[[int], Any]  # (bytes of a block)
+
+NOT_PUBLISHED = ("NOT the published split: CoOp drew it at random, and this one is drawn anew; figures on it do not compare with"
+                 " published ones")  # fmt: skip
+
+
+def obtain(source: Source, folder: Path, keep: bool = False, fetched: Fetched = lambda there, total: None,
+           unpacked: Unpacked = lambda count: None) -> str:
+    """Have what a source gives in the dataset's folder.
+
+    Args:
+        keep: the downloaded archive stays after it was unpacked.
+    Returns:
+        What was done, in words.
+    Raises:
+        DatasetError: (DownloadError, UnpackError) see fetch and unpack; one line.
+    """
+    done = from_disk(source, folder, unpacked)
+    if done:
+        return done
+    found = fetch(source, folder, fetched)
+    checked = f"{source.digest.partition(':')[0]} as known" if source.digest else f"no digest is known; it has {found}"
+    if not source.unpack:
+        return f"downloaded ({checked})"
+    _unpack(source, folder / source.file, folder, unpacked)
+    if not keep:
+        (folder / source.file).unlink()
+    return f"downloaded ({checked}), unpacked"
+
+
+def from_disk(source: Source, folder: Path, unpacked: Unpacked = lambda count: None) -> str:
+    """The same without the net: "" where what is needed is not on disk.
+
+    Looks in the dataset's folder, in the data folder around it, and in that of the dataset which has the same file.
+    """
+    if not source.missing(folder):
+        return "there"
+    if source.beside and folder.parent / source.beside != folder and not source.missing(folder.parent / source.beside):
+        with replacing(folder / source.file) as file:
+            shutil.copyfile(folder.parent / source.beside / source.file, file)
+        return f"copied from {source.beside}/"
+    for place in (folder / source.file, folder.parent / source.file):
+        if place.is_file():
+            return _take(source, place, folder, unpacked)
+    for place in (folder / source.inner, folder.parent / source.inner) if source.inner else ():
+        if place.is_file():
+            unpack(place, folder, source.unpack, source.also, rename=source.rename, step=unpacked)
+            return f"unpacked from {place}"
+    return ""
+
+
+def regenerate(dataset: Any) -> str:
+    """Write the split file made anew from the official lists or class folders (`dataset.official()`).
+
+    Returns:
+        What was done, in words.
+    Raises:
+        DatasetError: there is a split file, or no rule, or no lists.
+    """
+    path = Path(dataset.dataset_dir) / dataset.split_file
+    if dataset.split_file and path.exists():
+        raise DatasetError(f"{path} is there: it is read as it is; move it away to make a split anew")
+    split = dataset.official()
+    write_text(path, json.dumps({part: split[part] for part in PARTS}))
+    return f"{path} made anew. {NOT_PUBLISHED}"
+
+
+def _take(source: Source, place: Path, folder: Path, unpacked: Unpacked) -> str:
+    """Use a file that somebody put there."""
+    found = check_digests(source, place)
+    if source.unpack:
+        _unpack(source, place, folder, unpacked)
+        record(source, folder, found)
+        return f"unpacked from {place}"
+    with replacing(folder / source.file) as file:
+        shutil.copyfile(place, file)
+    record(source, folder, found)
+    return f"copied from {place}"
+
+
+def _unpack(source: Source, archive: Path, folder: Path, unpacked: Unpacked) -> None:
+    unpack(archive, folder, source.unpack, source.also, source.inner, source.rename, unpacked)
