@@ -4,11 +4,12 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.datasets.causal_shapes import ShiftedCausalShapes
 from dicap.options import Option
+from dicap.world import NOISY
 
 
 @DATASET_REGISTRY.register()
 class CausalShapesNoise(ShiftedCausalShapes):
     OPTIONS = {
         **ShiftedCausalShapes.OPTIONS,
-        "NOISE": Option(0.3, "the shift: sensor noise; CausalShapes has 0.25", least=0),
+        "NOISE": Option(NOISY.noise, "the shift: sensor noise; CausalShapes has 0.25", least=0),
     }

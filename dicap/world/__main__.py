@@ -1,4 +1,4 @@
-"""python -m dicap.world grid out.png | pretrain --out FILE | evaluate [--weights FILE]"""
+"""python -m dicap.world grid out.png | shifts out.png | pretrain --out FILE | evaluate [--weights FILE]"""
 
 import argparse
 import json
@@ -9,8 +9,9 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dicap.world", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    grid = commands.add_parser("grid", help="the world at a glance, as in docs/world.md")
-    grid.add_argument("out", type=Path, help="a PNG file")
+    for name, what in (("grid", "the world"), ("shifts", "its domain shifts")):
+        picture = commands.add_parser(name, help=f"{what} at a glance, as in docs/world.md")
+        picture.add_argument("out", type=Path, help="a PNG file")
     train = commands.add_parser("pretrain", help="train the tiny CLIP; goes on where an interrupted run stopped")
     train.add_argument("--out", type=Path, required=True, help="the weights, rewritten at every evaluation")
     train.add_argument("--work", type=Path, help="state and log.jsonl (default: OUT with .work at its end)")
@@ -23,10 +24,10 @@ def main() -> None:
     check.add_argument("--card", action="store_true", help="also write the model card beside the weights")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.command == "grid":
-        from dicap.world.grid import draw
+    if arguments.command in ("grid", "shifts"):
+        from dicap.world.grid import draw, draw_shifts
 
-        draw().save(arguments.out)
+        {"grid": draw, "shifts": draw_shifts}[arguments.command]().save(arguments.out)
     elif arguments.command == "pretrain":
         from dicap.world.pretrain import Recipe, pretrain
 

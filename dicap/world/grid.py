@@ -1,10 +1,15 @@
-"""The world at a glance.   python -m dicap.world grid docs/world_grid.png"""
+"""The world at a glance.
+
+    python -m dicap.world grid docs/world_grid.png
+    python -m dicap.world shifts docs/world_shifts.png
+"""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dicap.world.causal import CLASSES, PATTERNS, SCENES, SHAPES, do, intervene, sample
-from dicap.world.render import DOWNSTREAM, SIZE, counterfactual, render
+from dicap.world.causal import CLASSES, PATTERNS, SCENES, SHAPES, do, intervene, sample, shift
+from dicap.world.files import Knobs, split_latents
+from dicap.world.render import DOWNSTREAM, NOISY, SIZE, counterfactual, render
 
 LEFT, GAP, HEAD = 150, 4, 26  # px
 
@@ -25,6 +30,19 @@ def draw(seed: int = 7) -> Image.Image:
     return _page([("Every shape (columns) in every scene (rows); the five patterns along the diagonals", rows),
                   ("The same ten pictures under interventions, and as the benchmark's camera sees them",
                    list(pairs))])  # fmt: skip
+
+
+def draw_shifts() -> Image.Image:
+    """Eight test pictures, one a scene and one a colour, and the same ones in the domain shifts."""
+    test = split_latents("test", Knobs(per_class_test=40))
+    shown = [np.flatnonzero((test["scene"] == n) & (test["colour"] == n)) for n in range(len(SCENES))]
+    facts = test[[rows[len(rows) * n // len(SCENES)] for n, rows in enumerate(shown)]]
+    scenes, colours = shift(facts, "scenes"), shift(facts, "colours")
+    clean = [("as sampled", render(facts)), ("unseen scenes", render(scenes)), ("unseen colours", render(colours))]
+    seen = [("causal_shapes", render(facts, DOWNSTREAM)), ("..._scenes", render(scenes, DOWNSTREAM)),
+            ("..._colours", render(colours, DOWNSTREAM)), ("..._noise", render(facts, NOISY))]  # fmt: skip
+    page = _page([("Eight test pictures, by the camera of the pretraining", clean), ("As the benchmark's files", seen)])
+    return page.quantize(256)  # noise does not shrink: a third of the bytes
 
 
 def _page(parts: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> Image.Image:

@@ -27,6 +27,7 @@ class Domain(NamedTuple):
 
 PRETRAIN = Domain(1.0, 0.03)  # what the tiny CLIP was shown
 DOWNSTREAM = Domain(0.7, 0.25)  # the benchmark's pictures: a gap that leaves room to learn, see docs/world.md
+NOISY = Domain(0.7, 0.30)  # the camera of the domain shift "noise"
 
 # Two tones a colour, in the order of causal.VALUES: the object's own and the one that its pattern is drawn in. Every
 # unseen tone (the last eight rows) is farther from every known one than two tints of 0.08 bring them together.
