@@ -27,9 +27,10 @@ def class_names(keys: list[str], file: str, path: Path, numbered: bool = False) 
         plain = " ".join(readable(name).lower().split())
         if not plain:
             raise DatasetError(f"{path}: class {key!r} has no name to prompt with; give one in DATASET.FOLDER.NAMES")
-        if seen.setdefault(plain, key) != key or names.count(name) > 1:
+        if plain in seen:
             raise DatasetError(f"{path}: the classes {seen[plain]!r} and {key!r} have one name in prompts, {plain!r}; tell them"
                                " apart in DATASET.FOLDER.NAMES, or merge them")  # fmt: skip
+        seen[plain] = key
     if not file and all(map(is_number, keys)):
         log.warning("%s: the class names are numbers; DATASET.FOLDER.NAMES gives names that CLIP knows", path)
     return list(names)

@@ -62,7 +62,7 @@ def read_lines(file: Path) -> list[tuple[int, list[str]]]:
         with open(file, encoding="utf-8-sig", newline="") as text:
             first = text.readline()
             text.seek(0)
-            reader = csv.reader(text, delimiter=max(",;\t", key=first.count), strict=True)
+            reader = csv.reader(text, delimiter=max(",;\t", key=first.count), strict=True, skipinitialspace=True)
             lines = [(reader.line_num, values) for values in reader if any(map(str.strip, values))]
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error

@@ -1,0 +1,129 @@
+"""The split by ratio: shares, the least of one, what it depends on; kept, and what happens when the images change."""
+import json
+import random
+
+import pytest
+
+from dicap.data.ratio import keep_split, kept_split, listing, read_ratio, split_by_ratio
+from dicap.data.split import PARTS, DatasetError
+from dicap.options import ConfigError
+
+RATIO = (0.5, 0.2, 0.3)
+
+
+def classes_of(**sizes):
+    return {f"{name}/{number:03d}.jpg": name for name, size in sizes.items() for number in range(size)}
+
+
+def sizes_of(split, name):
+    return tuple(sum(path.startswith(f"{name}/") for path in split[part]) for part in PARTS)
+
+
+@pytest.mark.parametrize(("text", "ratio"), [("0.5 0.2 0.3", RATIO), ("0.5, 0.2, 0.3", RATIO), ("0.7 0 0.3", (0.7, 0.0, 0.3)),
+                                             ("1e-3 0 0.999", (0.001, 0.0, 0.999))])  # fmt: skip
+def test_ratios(text, ratio):
+    assert read_ratio(text, "KEY") == ratio
+
+
+@pytest.mark.parametrize("text", ["", "0.5 0.5", "0.5 0.2 0.2", "0 0.5 0.5", "0.5 0.5 0", "1.2 -0.4 0.2", "a b c", "50 20 30",
+                                  "0.25 0.25 0.25 0.25", "nan nan nan"])  # fmt: skip
+def test_ratios_that_are_none(text):
+    with pytest.raises(ConfigError, match="KEY is .*; expected the shares of train, val and test"):
+        read_ratio(text, "KEY")
+
+
+@pytest.mark.parametrize(("count", "ratio", "sizes"), [
+    (10, RATIO, (5, 2, 3)), (100, RATIO, (50, 20, 30)), (3, RATIO, (1, 1, 1)), (4, RATIO, (2, 1, 1)), (7, RATIO, (4, 1, 2)),
+    (3, (0.01, 0.495, 0.495), (1, 1, 1)), (2, (0.9, 0, 0.1), (1, 0, 1)), (10, (0.9, 0, 0.1), (9, 0, 1)),
+    (5, (0.98, 0.01, 0.01), (3, 1, 1))])  # fmt: skip
+def test_each_class_is_split_by_the_shares_and_no_part_is_empty(count, ratio, sizes):
+    classes = classes_of(a=count, b=50)
+    split = split_by_ratio(classes, ratio, 1)
+    assert sizes_of(split, "a") == sizes
+    assert sorted(path for part in PARTS for path in split[part]) == sorted(classes)  # each once
+
+
+def test_the_seed_decides_and_nothing_else():
+    classes = classes_of(a=20, b=20)
+    shuffled = dict(random.Random(3).sample(list(classes.items()), len(classes)))
+    split = split_by_ratio(classes, RATIO, 1)
+    random.seed(8)
+    assert split_by_ratio(shuffled, RATIO, 1) == split != split_by_ratio(classes, RATIO, 2)
+    assert split["train"][:10] != sorted(classes)[:10]  # not simply the first of each class
+    more = split_by_ratio(classes | classes_of(c=9), RATIO, 1)
+    assert {part: [path for path in more[part] if path[0] != "c"] for part in PARTS} == split
+
+
+def test_classes_with_too_few_images():
+    with pytest.raises(DatasetError, match="3 parts: 'b' has 2, 'c' has 1; add images"):
+        split_by_ratio(classes_of(a=3, b=2, c=1), RATIO, 1)
+    with pytest.raises(DatasetError, match="2 parts: 'c0' has 1, .*'c4' has 1 and 3 more classes"):
+        split_by_ratio(classes_of(**{f"c{number}": 1 for number in range(8)}), (0.7, 0.0, 0.3), 1)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """(classes, split, its file), kept."""
+    classes, file = classes_of(a=10, b=10), tmp_path / "split.json"
+    split = split_by_ratio(classes, RATIO, 1)
+    keep_split(split, classes, RATIO, 1, [file])
+    return classes, split, file
+
+
+def test_a_kept_split_is_used_whatever_is_added(kept, caplog):
+    classes, split, file = kept
+    assert kept_split(classes, RATIO, 1, [file]) == split and not caplog.records
+    assert kept_split(classes | classes_of(a=12, c=1), RATIO, 1, [file]) == split
+    assert "3 images are new since the split was made and are NOT used: a/010.jpg, a/011.jpg, c/000.jpg;" in caplog.text
+    assert f"delete {file} to split all images anew" in caplog.text
+
+
+def test_images_of_the_split_that_are_gone(kept):
+    classes, split, file = kept
+    del classes["b/003.jpg"]
+    with pytest.raises(DatasetError, match=rf"1 images of the split are gone: b/003.jpg; restore them, or delete {file}"):
+        kept_split(classes, RATIO, 1, [file])
+
+
+def test_another_class_of_an_image_is_said(kept, caplog):
+    classes, split, file = kept
+    assert kept_split({**classes, "a/000.jpg": "b"}, RATIO, 1, [file]) == split
+    assert "another class than when the split was made" in caplog.text
+
+
+def test_what_is_kept(kept, tmp_path):
+    classes, split, file = kept
+    tree = json.loads(file.read_text())
+    assert tree == {"ratio": [0.5, 0.2, 0.3], "seed": 1, "listing": listing(classes), **split}
+    assert str(tmp_path) not in file.read_text()
+    assert listing(dict(reversed(classes.items()))) == listing(classes) != listing({**classes, "a/000.jpg": "b"})
+
+
+def test_the_first_place_that_can_be_written(tmp_path, caplog):
+    classes = classes_of(a=3, b=3)
+    split = split_by_ratio(classes, RATIO, 1)
+    (tmp_path / "no").write_text("a file where a folder should be")
+    beside, elsewhere = tmp_path / "no/split.json", tmp_path / "yes/split.json"
+    assert kept_split(classes, RATIO, 1, [beside, elsewhere]) is None
+    keep_split(split, classes, RATIO, 1, [beside, elsewhere])
+    assert kept_split(classes, RATIO, 1, [beside, elsewhere]) == split and elsewhere.is_file()
+    assert not caplog.records
+    keep_split(split, classes, RATIO, 1, [beside])
+    assert f"the split cannot be kept in {beside}" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"train": []}', '{"train": 1, "val": 2, "test": 3}'])
+def test_a_file_of_another_form(kept, text):
+    classes, _, file = kept
+    file.write_text(text)
+    with pytest.raises(DatasetError, match=rf"{file} is no split of dicap's .*; delete it for a new one"):
+        kept_split(classes, RATIO, 1, [file])
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"ratio": [0.6, 0.2, 0.2]}, {"listing": 3}, {"val": ["a/000.jpg"] * 2},
+                                    {"val": [["a/000.jpg"]]}])  # fmt: skip
+def test_a_file_that_was_changed(kept, change):
+    classes, _, file = kept
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(DatasetError, match=rf"{file} was changed: it must hold ratio \[0.5, 0.2, 0.3\], seed 1"):
+        kept_split(classes, RATIO, 1, [file])
