@@ -22,6 +22,7 @@ from dicap.world import CLASSES, Knobs, data_root, do, read_manifest, rendered_t
 class CausalShapes(FewShotDataset):
     split_file = "split.json"
     template = "a photo of a {}."
+    licence = "MIT (generated here)"
     OPTIONS = {
         "RHO": Option(Knobs.rho, "how often a training picture shows its class's own scene; 0: by chance", least=0),
         "CONTRAST": Option(Knobs.contrast, "domain gap: contrast; the tiny CLIP's pretraining has 1", least=0),

@@ -5,6 +5,7 @@
     dicap ablations ...   many variants over the same seeds, compared in pairs (scripts/dicap/ablations.sh)
     dicap select ...      settings chosen by class hold-out, without a test image or a new class (scripts/*/select.sh)
     dicap report OUTPUT   tables from the result files below a folder
+    dicap data ...        what the datasets need: list, download, prepare, verify
     dicap options METHOD  every setting of a method, with its default and reason
     dicap world ...       the generated image world: pictures, pretraining of the tiny CLIP
 
@@ -100,6 +101,7 @@ def _parser(default: str) -> argparse.ArgumentParser:
                                   description="Print the settings of a method or dataset.")
     options.add_argument("name", nargs="?", default="", help="method or dataset; without it, the names there are")
     options.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="also those of this file")
+    _add_data(commands)
     commands.add_parser("world", add_help=False, help="the generated image world and its tiny CLIP")
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of any error")
@@ -331,6 +333,18 @@ def _print_options(section: str, options: dict[str, Any]) -> None:
     make_console(140).print(table)
 
 
+def _add_data(commands: Any) -> None:
+    from dicap.data.command import add_data
+
+    add_data(commands.add_parser("data", help="what the datasets need: list, download, prepare, verify"))
+
+
+def _data(args: argparse.Namespace) -> int:
+    from dicap.data.command import run_data
+
+    return run_data(args)
+
+
 def _world(args: argparse.Namespace) -> int:
     from dicap.world.__main__ import main as world
 
@@ -340,7 +354,7 @@ def _world(args: argparse.Namespace) -> int:
 
 
 COMMANDS = {"train": _train, "base2new": _base2new, "ablations": _ablations, "select": _select, "report": _report,
-            "options": _options, "world": _world}
+            "options": _options, "data": _data, "world": _world}
 
 if __name__ == "__main__":
     sys.exit(main())

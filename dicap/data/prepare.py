@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dicap.data.download import check_digests, fetch, record
+from dicap.data.download import DownloadError, check_digests, fetch, record
 from dicap.data.sources import Source
 from dicap.data.split import PARTS, DatasetError
 from dicap.data.unpack import unpack
@@ -61,7 +61,7 @@ def from_disk(source: Source, folder: Path, unpacked: Unpacked = lambda count: N
             shutil.copyfile(folder.parent / source.beside / source.file, file)
         return f"copied from {source.beside}/"
     for place in (folder / source.file, folder.parent / source.file):
-        if place.is_file():
+        if place.is_file() and place.stat().st_size:
             return _take(source, place, folder, unpacked)
     for place in (folder / source.inner, folder.parent / source.inner) if source.inner else ():
         if place.is_file():
@@ -88,7 +88,10 @@ def regenerate(dataset: Any) -> str:
 
 def _take(source: Source, place: Path, folder: Path, unpacked: Unpacked) -> str:
     """Use a file that somebody put there."""
-    found = check_digests(source, place)
+    try:
+        found = check_digests(source, place)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; delete it, or unpack it yourself if you trust it") from None
     if source.unpack:
         _unpack(source, place, folder, unpacked)
         record(source, folder, found)

@@ -1,0 +1,199 @@
+"""The command `dicap data`: what the datasets need, and how to have it.
+
+    dicap data list [NAME ...] [--data DIR]        offline: files, addresses, sizes, licences, what is there
+    dicap data download NAME ... --data DIR        fetches what is missing, checks and unpacks it
+    dicap data prepare NAME ... --data DIR         the same from archives that lie there; no network
+    dicap data verify NAME|PATH ... --data DIR     split, counts, class names and every image
+
+NAME is a file in configs/datasets, or `all` for the eleven datasets of the benchmark.
+"""
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dicap.data.sources import Source
+from dicap.data.split import DatasetError
+
+Datasets = dict[str, Any]  # name of the file in configs/datasets -> registered class
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-commands to the parser of `dicap data`."""
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="list|download|prepare|verify")
+    listing = commands.add_parser("list", help="what the datasets need, from where, how large, under which licence",
+                                  description="Works offline. With a name: that dataset in full.")
+    listing.add_argument("names", nargs="*", metavar="NAME", help="datasets, or `all`; none: a table of all")
+    listing.add_argument("--markdown", action="store_true", help="the sections of docs/datasets.md")
+    download = commands.add_parser("download", help="fetch what is missing, check it and unpack it",
+                                   description="A broken download goes on where it was when the command is repeated.")
+    download.add_argument("--keep", action="store_true", help="keep the archives that were unpacked")
+    download.add_argument("--optional", action="store_true", help="the files that runs do not need, too")
+    prepare = commands.add_parser("prepare", help="make usable what lies on disk: unpack, copy class names",
+                                  description="No network. Archives may lie in the dataset's folder or in the data folder.")
+    prepare.add_argument("--regenerate", action="store_true", help="draw a split from the official lists where no split file"
+                                                                   " is to be had: not the published one")
+    verify = commands.add_parser("verify", help="check split, counts, class names and every image",
+                                 description="A path is checked as data of your own (docs/your-data.md).")
+    verify.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE", help="such as DATASET.FOLDER.SPLIT")
+    for command in (download, prepare, verify):
+        command.add_argument("names", nargs="+", metavar="NAME", help="files in configs/datasets, or `all`")
+    for name, command in commands.choices.items():
+        command.add_argument("--data", default="", required=name in ("download", "prepare"), metavar="DIR",
+                             help="folder that holds the datasets' folders")
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Run the sub-command; returns the exit code."""
+    from dicap.choose_engine import choose_engine
+    from dicap.run import show_log
+
+    choose_engine()
+    show_log()
+    data = Path(args.data).expanduser().absolute() if args.data else None
+    return {"list": _list, "download": _download, "prepare": _prepare, "verify": _verify}[args.data_command](args, data)
+
+
+def datasets() -> Datasets:
+    """The registered datasets with a file in configs/datasets, by its name; not `folder`, which is any data."""
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    from dicap import discover
+    from dicap.config import CONFIGS
+
+    discover.load_all()
+    classes = [DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()]
+    found = {cls.stem(): cls for cls in classes if hasattr(cls, "stem") and cls.stem() != "folder"}
+    return {path.stem: found[path.stem] for path in sorted((CONFIGS / "datasets").glob("*.yaml")) if path.stem in found}
+
+
+def chosen(names: Sequence[str]) -> Datasets:
+    """Datasets by name; `all` are the benchmark's, without shifts and embedded ones. Raises ConfigError with the list."""
+    from dicap.options import ConfigError
+
+    known = datasets()
+    result: Datasets = {}
+    for name in names:
+        if name != "all" and name not in known:
+            raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join(known)}, all")
+        result |= {stem: cls for stem, cls in known.items() if stem == name or name == "all" and cls.sources and not cls.test_only}
+    return result
+
+
+def _list(args: argparse.Namespace, data: Path | None) -> int:
+    from dicap.data.listing import print_list, section
+
+    if args.markdown or args.names:
+        found = chosen(args.names) if args.names else datasets()
+        print("\n".join(section(name, cls, data) for name, cls in found.items()), end="")
+    else:
+        print_list(datasets(), data)
+    return 0
+
+
+def _download(args: argparse.Namespace, data: Path) -> int:
+    from dicap.data.prepare import obtain
+
+    return _each_source(args, data, lambda source, folder, bars: obtain(source, folder, args.keep, *bars), args.optional)
+
+
+def _prepare(args: argparse.Namespace, data: Path) -> int:
+    from dicap.data.prepare import from_disk
+
+    def use(source: Source, folder: Path, bars: tuple) -> str:
+        done = from_disk(source, folder, bars[1])
+        if not done and not source.optional and not (args.regenerate and source.file.startswith("split_")):
+            raise DatasetError(f"{source.file} is not there; {_way(source)}")
+        return done
+
+    code = _each_source(args, data, use, optional=True)
+    if args.regenerate:
+        code |= _regenerate(args, data)
+    return _verify(args, data) | code
+
+
+def _regenerate(args: argparse.Namespace, data: Path) -> int:
+    from dicap.data.prepare import regenerate
+
+    code = 0
+    for name, cls in chosen(args.names).items():
+        try:
+            print(f"{name}: {regenerate(cls.at(data / cls.folder))}", flush=True)
+        except (DatasetError, OSError) as error:
+            print(f"{name}: no split was made: {error}", flush=True)
+            code = 1
+    return code
+
+
+def _each_source(args: argparse.Namespace, data: Path, work: Any, optional: bool) -> int:
+    """Run work(source, folder, progress) for every source and print a line for each; 1 where a needed one failed."""
+    code = 0
+    for name, cls in chosen(args.names).items():
+        if not cls.sources:
+            print(f"{name}: nothing to do, it is written when first used", flush=True)
+        for source in (source for source in cls.sources if optional or not source.optional):
+            try:
+                with _bars(source) as bars:
+                    done = work(source, data / cls.folder, bars)
+            except (DatasetError, OSError) as error:
+                done, code = f"FAILED: {error}", code if source.optional else 1
+            if done:
+                print(f"{name}/{source.file}: {done}", flush=True)
+    return code
+
+
+def _verify(args: argparse.Namespace, data: Path | None) -> int:
+    from dicap.data.listing import print_findings
+    from dicap.data.verify import verify
+
+    findings = []
+    for name, cls, opts in _to_verify(args, data):
+        from dicap.config import build_cfg, config_path
+
+        cfg = build_cfg(config_path("datasets", cls.stem()), trainer="ZeroshotCLIP", opts=opts, root=str(data or ""))
+        findings.append(verify(cls, cfg, name))
+    absent = [name for name in chosen([name for name in args.names if name == "all"]) if name not in {f.name for f in findings}]
+    print_findings(findings, absent)
+    return int(not findings or any(finding.problems for finding in findings))
+
+
+def _to_verify(args: argparse.Namespace, data: Path | None) -> Iterator[tuple[str, Any, list[str]]]:
+    """Name, class and settings of what is to be verified; of `all` those that have a folder."""
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    from dicap.data.folder import dataset_of_path
+
+    settings = list(getattr(args, "settings", []))
+    for text in args.names:
+        own = dataset_of_path(text)
+        if own:
+            datasets()  # registers
+            yield own[0], DATASET_REGISTRY.get("Folder"), [*own[1], *settings]
+            continue
+        for name, cls in chosen([text]).items():
+            if text != "all" or data and (data / cls.folder).is_dir():
+                yield name, cls, settings
+
+
+def _way(source: Source) -> str:
+    return source.note if source.manual else f"`dicap data download` gets it from {source.place}"
+
+
+@contextmanager
+def _bars(source: Source) -> Iterator[tuple]:
+    """Progress of a download and of the unpacking that follows, on a terminal."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    style = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "leave": False, "disable": None, "delay": 0.5}
+    with (logging_redirect_tqdm([logging.getLogger()]),
+          tqdm(desc=source.file, total=source.size or None, **style) as fetching,
+          tqdm(desc=f"unpacking {source.file}", **style) as unpacking):  # fmt: skip
+
+        def fetched(there: int, total: int) -> None:
+            fetching.total = total or fetching.total
+            fetching.update(there - fetching.n)
+
+        yield fetched, unpacking.update

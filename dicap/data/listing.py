@@ -1,0 +1,124 @@
+"""What `dicap data` prints: the table of datasets, a dataset's section (docs/datasets.md is made of them), what verify found."""
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dicap.data.sources import ADDRESSES, Source, human
+from dicap.data.verify import Finding
+
+
+def print_list(datasets: dict[str, Any], data: Path | None) -> None:
+    """The table of datasets."""
+    header = ["Dataset", "Needs", "Size", "From", "Licence and terms", *(["There"] if data else [])]
+    rows = [_row(name, cls, data) for name, cls in datasets.items()]
+    _print_table("Datasets" + (f" in {data}" if data else ""), header, rows)
+    print("`dicap data list NAME`: all of one. `dicap data download NAME --data DIR`: have it.")
+
+
+def section(name: str, cls: Any, data: Path | None = None) -> str:
+    """All facts of a dataset, as Markdown."""
+    what, _, more = (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n\n")
+    facts = [
+        ("name", f"`{name}`; class `{cls.__name__}`"),
+        ("folder", _folder(cls)),
+        ("classes and images", _counts(cls)),
+        ("split", _split(cls)),
+        ("hand template", f"`{cls.template}`"),
+        ("renamed classes", ", ".join(f"{old} → {new}" for old, new in cls.rename.items())),
+        ("licence and terms", cls.licence),
+        ("home page", f"<{cls.homepage}>" if cls.homepage else ""),
+        ("get it", f"`dicap data download {name} --data DATA`" if cls.sources else "nothing to get: it is written when first used"),
+    ]
+    lines = [f"## {cls.__name__}", "", _text(what), "", *([_text(more), ""] if more else []), "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts if value]
+    if cls.sources:
+        folder = data / cls.folder if data else None
+        head = ["file", "gives", "size", "from", "checked by", *(["there"] if folder else [])]
+        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        lines += [f"| {' | '.join(_source_row(source, folder))} |" for source in cls.sources]
+    notes = [f"- `{source.file}`: {note}." for source in cls.sources for note in [_note(source)] if note]
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""]) + "\n"
+
+
+def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
+    """What verify found: a table, then the problems."""
+    def number(value: int) -> str:
+        return f"{value:,}"
+
+    rows = [[finding.name, *(map(number, finding.counts) if finding.counts else ["-"] * 4), number(finding.images),
+             f"{len(finding.problems)} problems" if finding.problems else "ok"] for finding in findings]  # fmt: skip
+    if rows:
+        _print_table("Verified", ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"], rows)
+    for finding in findings:
+        for problem in finding.problems:
+            print(f"{finding.name}: {problem}")
+    if absent:
+        print(f"Not there: {', '.join(absent)}")
+
+
+def _row(name: str, cls: Any, data: Path | None) -> list[str]:
+    needed = [source for source in cls.sources if not source.optional]
+    rows = [(source.file, human(source.size) if not source.manual else "", _host(source)) for source in needed]
+    cells = ["\n".join(column) for column in zip(*rows)] if rows else ["nothing: written when first used", "", ""]
+    there = [_there(source, data / cls.folder) for source in needed] if data else []
+    return [name, *cells, cls.licence, *(["\n".join(there)] if data else [])]
+
+
+def _source_row(source: Source, folder: Path | None) -> list[str]:
+    gives = ", ".join(f"`{name}`" for name in source.wanted)
+    digests = " and ".join(name for name, digest in (("MD5", source.md5), ("SHA-256", source.sha256)) if digest)
+    place = source.place if source.manual else f"[{_host(source)}]({source.place}), {ADDRESSES[source.origin]}"
+    row = [f"`{source.file}`", gives, human(source.size), place, digests or "nothing known"]
+    return [*row, _there(source, folder)] if folder else row
+
+
+def _there(source: Source, folder: Path) -> str:
+    missing = source.missing(folder)
+    return "yes" if not missing else "missing" if len(missing) == len(source.wanted) else f"missing {', '.join(missing)}"
+
+
+def _note(source: Source) -> str:
+    return "; ".join(part for part in (f"optional: {source.optional}" if source.optional else "", source.note) if part)
+
+
+def _host(source: Source) -> str:
+    return "by hand" if source.manual else source.place.split("/")[2]
+
+
+def _folder(cls: Any) -> str:
+    return f"`DATA/{cls.folder}`, images in `{'/'.join(filter(None, (cls.folder, cls.images)))}`" if cls.sources else ""
+
+
+def _counts(cls: Any) -> str:
+    if not cls.counts:
+        return ""
+    classes, train, val, test = (f"{count:,}" for count in cls.counts)
+    if cls.test_only:
+        return f"{classes} classes; test {test}"
+    return f"{classes} classes; train {train}, validation {val if not cls.val_is_test else '- (the test images)'}, test {test}"
+
+
+def _split(cls: Any) -> str:
+    if cls.test_only or not cls.split_file:
+        return "test only" if cls.test_only else "the folders are the split"
+    return f"CoOp's `{cls.split_file}`" if cls.split_file.startswith("split_zhou") else f"the official lists, `{cls.split_file}` first"
+
+
+def _text(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _print_table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from dicap.report.render import make_console
+
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    make_console(150).print(table, markup=False)
