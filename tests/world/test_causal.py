@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dicap import world
+from dicap.world.textures import tiles
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "world.json").read_text())
 
@@ -46,6 +47,11 @@ def test_golden_latents_and_pictures():
     for domain in ("PRETRAIN", "DOWNSTREAM"):
         blocks = world.render(latents, getattr(world, domain)).reshape(-1, 8, 8, 8, 8, 3).mean((2, 4))  # (B, 8, 8, 3)
         np.testing.assert_allclose(blocks, GOLDEN[domain], atol=0.5, err_msg=domain)
+
+
+def test_golden_scenes():
+    looks = [[255 * scene.mean((1, 2)), 255 * scene.std((1, 2))] for scene in tiles()]
+    np.testing.assert_allclose(looks, GOLDEN["scenes"], atol=0.05)
 
 
 def test_do_class_changes_the_objects_pixels_only():
