@@ -86,17 +86,28 @@ def read_own(path: Path, ratio: str, seed: int, names: str = "", images: str = "
     if path.suffix.lower() == ".json" and path.is_file():
         return _read_json(path, folder, names)
     rows = _read_folder(path) if path.is_dir() else read_table(path, folder)
+    classes, places = {row.path: row.key for row in rows}, _places(path, elsewhere, shares, seed)
+    kept = None if rows[0].part else kept_split(classes, shares, seed, places)
+    if kept is not None:
+        rows = _with_parts(kept, classes)
+    called = _called(rows, names, path)
+    if not rows[0].part:
+        made = split_by_ratio(classes, shares, seed)
+        check_images({part: [(image, 0, classes[image]) for image in made[part]] for part in PARTS}, folder)
+        keep_split(made, classes, shares, seed, places)  # of whole images alone
+        rows = _with_parts(made, classes)
+    split = {part: [(row.path, *called[row.key]) for row in rows if row.part == part] for part in PARTS}
+    _check_parts(split, [name for _, name in called.values()], path)
+    return split
+
+
+def _called(rows: list[Row], names: str, path: Path) -> dict[str, tuple[int, str]]:
+    """Label and name of each class, in the order of the labels."""
     keys = sorted({row.key for row in rows}, key=natural)
     if len(keys) == 1 and not path.is_dir():
         raise DatasetError(f"{path} has one class only, {keys[0]!r}; a dataset needs two")
-    if not rows[0].part:
-        rows = _split(rows, shares, seed, folder, _places(path, elsewhere, shares, seed))
-        keys = sorted({row.key for row in rows}, key=natural)
-    label = {key: number for number, key in enumerate(keys)}
-    called = class_names(keys, names, path, numbered=not path.is_dir() and all(map(is_number, keys)))
-    split = {part: [(r.path, label[r.key], called[label[r.key]]) for r in rows if r.part == part] for part in PARTS}
-    _check_parts(split, called, path)
-    return split
+    numbered = not path.is_dir() and all(map(is_number, keys))
+    return {key: (label, name) for label, (key, name) in enumerate(zip(keys, class_names(keys, names, path, numbered)))}
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -193,14 +204,7 @@ def _places(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -> lis
     return [beside, *([elsewhere / f"{path.name}-{digest}" / name] if elsewhere else [])]
 
 
-def _split(rows: list[Row], shares: tuple, seed: int, folder: Path, places: list[Path]) -> list[Row]:
-    """The rows with their part: of the kept split, else of one that is made of whole images alone, and kept."""
-    classes = {row.path: row.key for row in rows}
-    split = kept_split(classes, shares, seed, places)
-    if split is None:
-        split = split_by_ratio(classes, shares, seed)
-        check_images({part: [(path, 0, classes[path]) for path in split[part]] for part in PARTS}, folder)
-        keep_split(split, classes, shares, seed, places)
+def _with_parts(split: dict[str, list[str]], classes: dict[str, str]) -> list[Row]:
     return [Row(path, classes[path], part) for part in PARTS for path in split[part]]
 
 
