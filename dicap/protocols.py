@@ -213,8 +213,10 @@ def dataset_names() -> tuple[list[str], list[str]]:
     for path in sorted((CONFIGS / "datasets").glob("*.yaml")):
         name = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
         if name in DATASET_REGISTRY.registered_names() and name != "Folder":  # which is named by its path
-            finds = getattr(DATASET_REGISTRY.get(name), "locate", FewShotDataset.locate)
-            (real if finds is FewShotDataset.locate else embedded).append(path.stem)  # an embedded one writes itself
+            cls = DATASET_REGISTRY.get(name)
+            finds = getattr(cls, "locate", FewShotDataset.locate)
+            if not getattr(cls, "test_only", False):  # a shift has no base and new classes
+                (real if finds is FewShotDataset.locate else embedded).append(path.stem)  # an embedded one writes itself
     return real, embedded
 
 
