@@ -5,14 +5,14 @@ import os
 import pytest
 from PIL import Image
 
-from dicap.config import build_cfg
+from dicap.config import build_cfg, config_path
 from dicap.data.split import DatasetError
 from dicap.datasets.folder import Folder
 from dicap.options import ConfigError
 from dicap.report.store import config_digest, data_digest
 from dicap.wording import hand_template
 
-CONFIG = ("configs/datasets/folder.yaml", "configs/trainers/ZeroshotCLIP/tiny.yaml", "ZeroshotCLIP")
+CONFIG = (config_path("datasets", "folder"), config_path("trainers/ZeroshotCLIP", "tiny"), "ZeroshotCLIP")
 NAMES = ["ant", "bee", "cow", "dog", "elk"]
 
 
