@@ -49,11 +49,12 @@ def _row(values: dict[str, str], where: str) -> Row:
     path, label, part = values["path"], values["label"], values.get("split")
     if not path or not label:
         raise DatasetError(f"{where}: path is {path!r} and label {label!r}; neither may be empty")
-    if set(path) & {"\\", "\0"} or ":" in path[:2] or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    pure = PurePosixPath(path)
+    if "\\" in path or "\0" in path or ":" in path[:2] or pure.is_absolute() or ".." in pure.parts:
         raise DatasetError(f"{where}: {path!r} is not a path below the image folder, written with / between folders")
     if part is not None and part.lower() not in PART_NAMES:
         raise DatasetError(f"{where}: split is {part!r}; allowed: {', '.join(PART_NAMES)}")
-    return Row(str(PurePosixPath(path)), label, PART_NAMES[part.lower()] if part is not None else "")
+    return Row(str(pure), label, PART_NAMES[part.lower()] if part is not None else "")
 
 
 def read_lines(file: Path) -> list[tuple[int, list[str]]]:
@@ -78,14 +79,16 @@ def read_lines(file: Path) -> list[tuple[int, list[str]]]:
 def check_inside(paths: Iterable[str], folder: Path, file: Path) -> None:
     """Refuse paths that leave the image folder by a link; a CSV or JSON may come from anyone."""
     root = os.path.realpath(folder)
+    inside = os.path.join(root, "")
     parents: dict[str, str] = {}
     for path in paths:
         parent, name = os.path.split(os.path.join(root, path))
-        parents.setdefault(parent, os.path.realpath(parent))
+        if parent not in parents:
+            parents[parent] = os.path.realpath(parent)
         target = os.path.join(parents[parent], name)
         if os.path.islink(target):
             target = os.path.realpath(target)
-        if os.path.commonpath([root, target]) != root:
+        if not f"{target}{os.sep}".startswith(inside):
             raise DatasetError(f"{file}: {path} leaves the image folder {folder}: a link leads to {target}")
 
 
