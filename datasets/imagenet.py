@@ -7,7 +7,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
-from dicap.data.sources import BY_HAND, CLASSNAMES, Source
+from dicap.data.sources import BY_HAND, CLASSNAMES, TOO, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
@@ -18,7 +18,7 @@ class ImageNet(FewShotDataset):
     counts = 1000, 1281167, 0, 50000
     duplicates, val_is_test = DUPLICATES, True
     template = "a photo of a {}."
-    sources = (Source("images/train", note=BY_HAND), Source("images/val", note=BY_HAND), CLASSNAMES)
+    sources = (Source("images/train", note=BY_HAND), Source("images/val", note=TOO), CLASSNAMES)
     licence = "non-commercial research and education, by agreement with image-net.org; the pictures belong to others"
     homepage = "https://image-net.org"
 

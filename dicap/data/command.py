@@ -137,10 +137,11 @@ def _each_source(args: argparse.Namespace, data: Path, work: Any, optional: bool
             try:
                 with _bars(source) as bars:
                     done = work(source, data / cls.folder, bars)
+                if done:
+                    print(f"{name}: {source.file}: {done}", flush=True)
             except (DatasetError, OSError) as error:
-                done, code = f"FAILED: {error}", code if source.optional else 1
-            if done:
-                print(f"{name}/{source.file}: {done}", flush=True)
+                print(f"{name}: FAILED: {error}", flush=True)
+                code = code if source.optional else 1
     return code
 
 

@@ -54,12 +54,13 @@ def from_disk(source: Source, folder: Path, unpacked: Unpacked = lambda count: N
 
     Looks in the dataset's folder, in the data folder around it, and in that of the dataset which has the same file.
     """
+    neighbour = source.neighbour(folder)
+    if neighbour and not (folder / source.file).exists():
+        with replacing(folder / source.file) as file:
+            shutil.copyfile(neighbour, file)
+        return f"copied from {neighbour}"
     if not source.missing(folder):
         return "there"
-    if source.beside and folder.parent / source.beside != folder and not source.missing(folder.parent / source.beside):
-        with replacing(folder / source.file) as file:
-            shutil.copyfile(folder.parent / source.beside / source.file, file)
-        return f"copied from {source.beside}/"
     for place in (folder / source.file, folder.parent / source.file):
         if place.is_file() and place.stat().st_size:
             return _take(source, place, folder, unpacked)

@@ -14,6 +14,7 @@ ADDRESSES = {
     "mirror": "a mirror by other people",
 }
 LISTS = "official lists: only `dicap data prepare --regenerate` reads them"
+TOO = "as images/train"
 BY_HAND = ("put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an account"
            " at image-net.org gets them); torchvision.datasets.ImageNet(\"DATA/imagenet/images\", \"train\"), then \"val\","
            " unpacks them; or link the folders train and val of class folders (n01440764 ...) there")  # fmt: skip
@@ -62,8 +63,13 @@ class Source:
         return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
 
     def missing(self, folder: Path) -> list[str]:
-        """What of `wanted` is not in the dataset's folder; an empty file or folder counts as missing."""
-        return [name for name in self.wanted if not _filled(folder / name)]
+        """What of `wanted` is not in the dataset's folder, nor beside it; an empty file or folder counts as missing."""
+        return [name for name in self.wanted if not (_filled(folder / name) or self.neighbour(folder))]
+
+    def neighbour(self, folder: Path) -> Path | None:
+        """The same file in the other dataset's folder, if it is there."""
+        path = folder.parent / self.beside / self.file
+        return path if self.beside and folder.name != self.beside and _filled(path) else None
 
 
 CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet")  # ImageNet's, and its shifts'
