@@ -2,7 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_class_folders
 from dicap.data.sources import Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -22,3 +24,6 @@ class Caltech101(FewShotDataset):
     licence = "CC BY 4.0 (CaltechDATA's record); the pictures were found on the web"
     homepage = "https://data.caltech.edu/records/mzrjq-6wc02"
     rename = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
+
+    def official(self) -> dict[str, Items]:
+        return by_class_folders(self.image_dir, self.rename, ignored=("BACKGROUND_Google", "Faces_easy"))

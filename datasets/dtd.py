@@ -2,7 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_class_folders
 from dicap.data.sources import Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -20,3 +22,6 @@ class DescribableTextures(FewShotDataset):
     )  # fmt: skip
     licence = "research purposes; the pictures were found on the web"
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/dtd"
+
+    def official(self) -> dict[str, Items]:
+        return by_class_folders(self.image_dir)

@@ -2,7 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_class_folders
 from dicap.data.sources import Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -31,3 +33,6 @@ class EuroSAT(FewShotDataset):
         "Residential": "Residential Buildings",
         "SeaLake": "Sea or Lake",
     }
+
+    def official(self) -> dict[str, Items]:
+        return by_class_folders(self.image_dir, self.rename)

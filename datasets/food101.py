@@ -2,7 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_class_folders
 from dicap.data.sources import Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -21,3 +23,6 @@ class Food101(FewShotDataset):
     )  # fmt: skip
     licence = "scientific fair use only: the pictures are Foodspotting's (license_agreement.txt in the archive)"
     homepage = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
+
+    def official(self) -> dict[str, Items]:
+        return by_class_folders(self.image_dir)

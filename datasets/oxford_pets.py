@@ -2,7 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_lists, read_rows
 from dicap.data.sources import LISTS, Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -23,3 +25,12 @@ class OxfordPets(FewShotDataset):
     )  # fmt: skip
     licence = "CC BY-SA 4.0; the pictures belong to their owners"
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/pets"
+
+    def official(self) -> dict[str, Items]:
+        """Labels stand in the lists, from 1; names are the files' own, in lower case."""
+
+        def items(part: str) -> Items:
+            rows = read_rows(f"{self.dataset_dir}/annotations/{part}.txt", 4)
+            return [(f"{image}.jpg", int(label) - 1, image.rpartition("_")[0].lower()) for image, label, _, _ in rows]
+
+        return by_lists(f"{self.dataset_dir}/annotations", items("trainval"), items("test"))

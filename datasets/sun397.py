@@ -2,7 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_lists, look_up, read_rows
 from dicap.data.sources import LISTS, Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -24,3 +26,13 @@ class SUN397(FewShotDataset):
     )  # fmt: skip
     licence = "not stated; the pictures were found on the web"
     homepage = "https://vision.princeton.edu/projects/2010/SUN"
+
+    def official(self) -> dict[str, Items]:
+        """"/i/ice_skating_rink/indoor" of ClassName.txt is prompted as "indoor ice_skating_rink"; labels by its lines."""
+        label = {row[0]: number for number, row in enumerate(read_rows(f"{self.dataset_dir}/ClassName.txt", 1))}
+
+        def items(file: str) -> Items:
+            rows = [(row[0], row[0].rpartition("/")[0]) for row in read_rows(f"{self.dataset_dir}/{file}", 1)]
+            return [(image[1:], look_up(label, place, file), " ".join(place.split("/")[:1:-1])) for image, place in rows]
+
+        return by_lists(self.dataset_dir, items("Training_01.txt"), items("Testing_01.txt"))

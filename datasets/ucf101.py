@@ -1,8 +1,12 @@
 """UCF101: the middle frame of each video, 101 actions (Soomro et al. 2012, arXiv 1212.0402)."""
 
+import re
+
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import by_lists, look_up, read_rows
 from dicap.data.sources import LISTS, Source
+from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
 
 
@@ -20,3 +24,16 @@ class UCF101(FewShotDataset):
     )  # fmt: skip
     licence = "not stated; the videos are YouTube's"
     homepage = "https://www.crcv.ucf.edu/data/UCF101.php"
+
+    def official(self) -> dict[str, Items]:
+        """"HandstandPushups/v_x.avi" of the lists is the picture "Handstand_Pushups/v_x.jpg"."""
+        lists = f"{self.dataset_dir}/ucfTrainTestlist"
+        label = {name: int(number) - 1 for number, name in read_rows(f"{lists}/classInd.txt", 2)}
+
+        def items(part: str) -> Items:
+            videos = [row[0].split(" ")[0].partition("/")[::2] for row in read_rows(f"{lists}/{part}list01.txt", 1)]
+            words = {action: "_".join(re.findall("[A-Z][^A-Z]*", action)) for action, _ in videos}
+            return [(f"{words[action]}/{video.replace('.avi', '.jpg')}", look_up(label, action, lists), words[action])
+                    for action, video in videos]  # fmt: skip
+
+        return by_lists(lists, items("train"), items("test"))

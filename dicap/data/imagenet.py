@@ -3,22 +3,13 @@
 Files are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ from
 machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/drawn.py).
 """
-import json
-import logging
 import os
-import time
 from pathlib import Path
 
-from dicap.cache import cache_folder, keep
+from dicap.data.class_folders import list_folders
 from dicap.data.split import DatasetError, Items
-from dicap.files import write_text
-
-LARGE = 100_000  # files, from which on a listing is remembered
-UNSURE = 2 * 10**9  # nanoseconds: a folder changed so shortly before may change again within its time stamp
-log = logging.getLogger(__name__)
 
 DUPLICATES = ("missile", "sunglasses")  # class names of CLIP's list that two classes share: 657 and 744, 836 and 837
-Listing = dict[str, list]  # folder -> [time of its last change in nanoseconds, file names in order]
 
 
 def read_classnames(folder: str | os.PathLike) -> dict[str, str]:
@@ -55,40 +46,3 @@ def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", 
     prefix = f"{below}/" if below else ""
     return [(f"{prefix}{folder}/{file}", label, names[folder])
             for label, folder in enumerate(folders) for file in listing[folder]]  # fmt: skip
-
-
-def list_folders(root: str | os.PathLike) -> dict[str, list[str]]:
-    """The files in each folder of `root`, both sorted; files beside the folders (README.txt) and hidden ones are left out.
-
-    A large tree (ImageNet: 1.28 million files) is remembered in DICAP_CACHE/listings: a folder is listed again where its
-    time of change moved on, which adding, removing or renaming a file does. Raises DatasetError.
-    """
-    root = os.path.abspath(root)
-    if not os.path.isdir(root):
-        raise DatasetError(f"folder of images not found: {root}")
-    place = cache_folder("listings")
-    file = place / (root.strip("/").replace("/", "_")[-150:] + ".json") if place else None
-    known, fresh, now = _read_listing(file, root), {}, time.time_ns()
-    for name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
-        changed, old = os.stat(os.path.join(root, name)).st_mtime_ns, known.get(name)
-        if old is None or old[0] != changed:
-            old = [changed if now - changed > UNSURE else 0, sorted(_files(os.path.join(root, name)))]
-        fresh[name] = old
-    if fresh != known and sum(len(files) for _, files in fresh.values()) >= LARGE:
-        keep(file, lambda path: write_text(path, json.dumps({"root": root, "folders": fresh})), f"the listing of {root}")
-    return {name: files for name, (_, files) in fresh.items()}
-
-
-def _files(folder: str) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if entry.name[0] != "."]
-
-
-def _read_listing(file: Path | None, root: str) -> Listing:
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"folders": {}, "root": root}
-        if any("/" in name for folder, (_, files) in tree["folders"].items() for name in (folder, *files)):
-            raise ValueError("a name is a path")
-        return tree["folders"] if tree["root"] == root else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is damaged (%s); listing again", file, error)
-        return {}

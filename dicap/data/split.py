@@ -43,9 +43,13 @@ def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size:
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
         keys = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
         raise DatasetError(f"{path} must hold exactly train, val and test; it holds {keys}")
-    names = dict(rename)
-    split = {part: [_item(path, part, entry, names) for entry in tree[part]] for part in PARTS}
-    _check_labels(path, split)
+    return check_split(path, tree, dict(rename))
+
+
+def check_split(where: str | os.PathLike, tree: Any, rename: dict[str, str] | None = None) -> dict[str, Items]:
+    """The split in `tree` ({part: [[path, label, name], ...]}), checked as `read_split` says; `where` is for messages."""
+    split = {part: [_item(where, part, entry, rename or {}) for entry in tree[part]] for part in PARTS}
+    _check_labels(where, split)
     return split
 
 
