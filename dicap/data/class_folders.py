@@ -46,11 +46,14 @@ def _files(folder: str) -> list[str]:
 
 
 def _read_listing(file: Path | None, root: str) -> Listing:
+    if file is None or not file.is_file():
+        return {}
     try:
-        tree = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"folders": {}, "root": root}
-        if any("/" in name for folder, (_, files) in tree["folders"].items() for name in (folder, *files)):
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        listing: Listing = tree["folders"] if tree["root"] == root else {}
+        if any("/" in name for folder, (_, files) in listing.items() for name in (folder, *files)):
             raise ValueError("a name is a path")
-        return tree["folders"] if tree["root"] == root else {}
+        return listing
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s is damaged (%s); listing again", file, error)
         return {}
