@@ -32,7 +32,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["dicap", "dicap.*"]),
-    package_data={"dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md"]},
+    package_data={"dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md", "report/*.csv", "report/*.j2"]},
     install_requires=[
         "torch>=2.4",
         "torchvision",
@@ -49,6 +49,8 @@ setup(
         "tensorboard",
         "rich",
         "tqdm",
+        "matplotlib",
+        "jinja2",
     ],
     extras_require={
         "test": TEST,

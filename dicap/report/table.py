@@ -50,6 +50,7 @@ class Row:
     train_seconds: Stat | None
     problems: tuple[str, ...] = ()
     record: dict[str, Stat] = field(default_factory=dict)
+    registered: str = ""
 
     @property
     def name(self) -> str:
@@ -81,11 +82,17 @@ def base2new_table(root: str | Path, seeds: Iterable[int] = ()) -> Table:
         ResultError: no folder, or no base-to-new result in it.
     """
     results, unreadable = gather(root)
-    results = [r for r in results if r["protocol"] == PROTOCOL and r["split"] != "all" and r.get("test_set") != "val"]
-    if not results and not unreadable:
+    table = base2new_of(results, unreadable, seeds)
+    if not table.results and not unreadable:
         raise store.ResultError(f"{root}: no {store.FILE} of the protocol {PROTOCOL} below this folder; "
                                 "run scripts/dicap/base2new.sh first, or give the folder that was its output")
-    return Table(tuple(_rows(results, tuple(seeds))), tuple(results), tuple(unreadable))
+    return table
+
+
+def base2new_of(results: Iterable[dict], unreadable: Iterable[str] = (), seeds: Iterable[int] = ()) -> Table:
+    """The table of those results that are of this protocol; `seeds` as for base2new_table."""
+    found = [r for r in results if r["protocol"] == PROTOCOL and r["split"] != "all" and r.get("test_set") != "val"]
+    return Table(tuple(_rows(found, tuple(seeds))), tuple(found), tuple(unreadable))
 
 
 def gather(root: str | Path) -> tuple[list[dict], list[str]]:
@@ -107,10 +114,11 @@ def _rows(results: list[dict], seeds: tuple[int, ...]) -> list[Row]:
     for (dataset, shots, *_), found in cells.items():
         wanted.setdefault((dataset, shots), set(seeds)).update(r["seed"] for r in found if not seeds)
     rows = [_row(cell, found, sorted(wanted[cell[:2]])) for cell, found in cells.items()]
-    return sorted(rows, key=lambda row: (row.dataset, row.shots, row.backbone, *_rank(row.method), row.recipe))
+    return sorted(rows, key=lambda row: (row.dataset, row.shots, row.backbone, *method_rank(row.method), row.recipe))
 
 
-def _rank(method: str) -> tuple[int, str]:
+def method_rank(method: str) -> tuple[int, str]:
+    """Reading order of methods."""
     return ORDER.index(method) if method in ORDER else len(ORDER), method
 
 
@@ -129,9 +137,15 @@ def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
         dataset, method, recipe, backbone, shots, tuple(seeds), accuracy["base"], accuracy["new"],
         harmonic_mean(accuracy["base"], accuracy["new"]) if not problems else None,
         Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
-        Stat.of(r["seconds"]["train"] for r in base) if base and not any(map(_was_resumed, base)) else None,
-        tuple(problems), _record(base),
+        Stat.of(r["seconds"]["train"] for r in base) if base and not any(map(was_resumed, base)) else None,
+        tuple(problems), _record(base), registered_name(found[0]),
     )
+
+
+def registered_name(result: dict) -> str:
+    """The name that a result's dataset is registered with, such as DescribableTextures; "" where it does not say."""
+    dataset = result["config"].get("DATASET", {})
+    return str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
 
 
 def harmonic_mean(base: Stat | None, new: Stat | None) -> float | None:
@@ -147,7 +161,8 @@ def worst_group(result: dict) -> float:
     return min(group["accuracy"] for group in result["groups"].values())
 
 
-def _was_resumed(result: dict) -> bool:
+def was_resumed(result: dict) -> bool:
+    """Whether a run's training seconds are those of a part of it."""
     return bool(result.get("resumed_from_epoch"))  # its clock saw only the last part of the training
 
 
@@ -156,12 +171,12 @@ def _problems(halves: dict[str, dict[int, dict]], seeds: list[int]) -> tuple[lis
     problems, usable = [], {}
     for split, half in halves.items():
         missing = [str(seed) for seed in seeds if seed not in half]
-        unequal = _unequal(list(half.values()))
+        settings = unequal(list(half.values()))
         if missing:
             problems.append(f"{split} lacks seed {', '.join(missing)}")
-        if unequal:
-            problems.append(f"{split}: seeds were run with unequal settings: {', '.join(unequal)}")
-        usable[split] = not missing and not unequal
+        if settings:
+            problems.append(f"{split}: seeds were run with unequal settings: {', '.join(settings)}")
+        usable[split] = not missing and not settings
     stale = [str(seed) for seed, r in halves["new"].items()
              if seed in halves["base"] and r["digests"]["model"] != halves["base"][seed]["digests"]["model"]]
     if stale:
@@ -177,7 +192,7 @@ def _twice(results: list[dict]) -> list[str]:
             for (split, seed), count in sorted(seen.items()) if count > 1]
 
 
-def _unequal(results: list[dict]) -> list[str]:
+def unequal(results: list[dict]) -> list[str]:
     """Settings, or the backbone's weights, that differ between the seeds of a set."""
     flat = [store.flatten(r["config"]) | {"backbone weights": r["digests"]["weights"]} for r in results]
     common = set.intersection(*map(set, flat)) - {"SEED", *store.PLACES} if flat else set()

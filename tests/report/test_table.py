@@ -7,9 +7,14 @@ import statistics
 import pytest
 
 from dicap.report import store
-from dicap.report.render import main_grid, markdown, print_table, record_grid, to_csv, write_table
+from dicap.report.base2new import base2new_sheets, record_grid
+from dicap.report.sheet import markdown, print_sheet, to_csv, write_sheet
 from dicap.report.store import ResultError
 from dicap.report.table import base2new_table
+
+def sheet(table):
+    return base2new_sheets(table)[0]
+
 
 BASE, NEW = {1: 60.0, 2: 64.0, 3: 71.0}, {1: 50.0, 2: 52.0, 3: 51.0}
 
@@ -43,12 +48,12 @@ def test_worst_group_is_taken_by_seed_and_on_base_classes(add):
     add(base={1: 60.0}, new={1: 50.0}, groups=groups(70.0, 50.0))
     table = base2new_table(add(base={2: 60.0}, new={2: 50.0}, groups=groups(40.0, 80.0)))
     assert table.rows[0].worst_group.mean == 45.0
-    assert main_grid(table)[0][-2] == "Worst group" and "aligned" in markdown(table)
+    assert sheet(table).grid[0][-2] == "Worst group" and "aligned" in markdown(sheet(table))
 
 
 def test_one_seed_has_no_spread(add):
     table = base2new_table(add(base={7: 60.0}, new={7: 50.0}))
-    assert table.rows[0].base.std is None and "60.0 |" in markdown(table) and "±" not in markdown(table)
+    assert table.rows[0].base.std is None and "60.0 |" in markdown(sheet(table)) and "±" not in markdown(sheet(table))
 
 
 def test_a_missing_seed_is_named_and_not_averaged(add):
@@ -57,8 +62,8 @@ def test_a_missing_seed_is_named_and_not_averaged(add):
     zero, dicap = table.rows
     assert (zero.problems, dicap.problems) == ((), ("new lacks seed 2",)) and not table.complete
     assert dicap.base.mean == 65.0 and dicap.new is None and dicap.h is None
-    assert "DiCap (tiny) on digits: new lacks seed 2" in markdown(table)
-    assert "incomplete" in "".join(main_grid(table)[1][1]) and "45.0" not in markdown(table)
+    assert "DiCap (tiny) on digits: new lacks seed 2" in markdown(sheet(table))
+    assert "incomplete" in "".join(sheet(table).grid[1][1]) and "45.0" not in markdown(sheet(table))
 
 
 def test_a_method_with_fewer_seeds_than_another_is_incomplete(add):
@@ -91,14 +96,14 @@ def test_two_results_of_one_run_are_named_and_not_averaged(add, tmp_path, make_r
     table = base2new_table(add())
     coop, dicap = table.rows
     assert not coop.problems and coop.base.mean == 65.0
-    assert dicap.base is None and dicap.h is None and "base has 2 results of seed 2" in markdown(table)
+    assert dicap.base is None and dicap.h is None and "base has 2 results of seed 2" in markdown(sheet(table))
 
 
 def test_an_unreadable_file_is_named(add):
     root = add()
     (root / "base/digits/CoOp/tiny/seed1/result.json").write_text("{")
     table = base2new_table(root)
-    assert "not complete JSON" in table.unreadable[0] and "Unreadable" in markdown(table)
+    assert "not complete JSON" in table.unreadable[0] and "Unreadable" in markdown(sheet(table))
     assert table.rows[0].problems == ("base lacks seed 1",)
 
 
@@ -131,9 +136,9 @@ def test_nothing_there(tmp_path):
 
 def test_the_files_agree(add, tmp_path):
     table = base2new_table(add(method_record={"valid_fraction": 0.75, "note": "x", "inner": {"steps": 3}}))
-    paths = write_table(table, tmp_path / "out")
+    paths = write_sheet(sheet(table), tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in paths)
-    row, = csv.DictReader(io.StringIO(to_csv(table)))
+    row, = csv.DictReader(io.StringIO(to_csv(sheet(table))))
     whole = json.loads(paths[2].read_text())
     assert float(row["base_mean"]) == whole["rows"][0]["base"]["mean"] == 65.0 and row["complete"] == "yes"
     assert float(row["h"]) == pytest.approx(whole["rows"][0]["h"], abs=1e-4)
@@ -147,5 +152,5 @@ def test_terminal(add, capsys):
     from rich.console import Console
 
     out = io.StringIO()
-    print_table(base2new_table(add()), Console(file=out, width=100))
+    print_sheet(sheet(base2new_table(add())), Console(file=out, width=100))
     assert "65.0 ± 5.6" in out.getvalue() and "16 shots, backbone tiny, seeds 1 2 3" in out.getvalue()

@@ -1,0 +1,57 @@
+"""What runs cost: seconds of training and testing, peak memory, numbers learned, by method, dataset and device."""
+from collections.abc import Iterable
+from typing import Any
+
+from dicap.report import sets
+from dicap.report.sheet import Column, Sheet, columns_that_vary
+from dicap.report.table import Stat, method_rank, was_resumed
+
+NAME = "cost"
+
+
+def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
+    """The table of costs; none where there is no result."""
+    groups = sets.grouped(results, lambda r: (r["protocol"], r["dataset"], r["shots"], r["backbone"], method_rank(r["method"]),
+                                              r["recipe"], _device(r), r.get("peak_memory_source", "")))
+    rows = [_row(groups[key]) for key in sorted(groups)]
+    if not rows:
+        return []
+    columns = (
+        *columns_that_vary(rows, {"protocol": "Protocol"}), Column("dataset", "Dataset", "words"), Column("method", "Method", "words"),
+        Column("recipe", "Recipe", "words"), *columns_that_vary(rows, {"shots": "Shots", "backbone": "Backbone"}),
+        Column("train_seconds", "Train s"), Column("test_seconds", "Test s"), Column("peak_memory_mib", "Peak MiB", "number", 0),
+        Column("peak_memory_source", "Memory of", "words"), Column("trainable_parameters", "Parameters", "number"),
+        Column("device", "Device", "words"), Column("runs", "Runs", "number"), Column("resumed", "Resumed", "number", in_files=True))
+    return [Sheet(NAME, "Cost", columns, tuple(rows), tuple(_notes(rows)), (), "dataset", (), {"std": "over runs, ddof = 1"})]
+
+
+def _device(result: dict) -> str:
+    versions = result["versions"]
+    threads = f", {versions['threads']} threads" if versions.get("device") == "cpu" and "threads" in versions else ""
+    return str(versions.get("device", "not known")) + threads
+
+
+def _row(results: list[dict]) -> dict[str, Any]:
+    first = results[0]
+    trained = [float(r["seconds"]["train"]) for r in results if r["seconds"]["train"] and not was_resumed(r)]
+    tests = [float(sum(r["seconds"]["test"] for r in of)) for of in sets.grouped(results, lambda r: r["seed"]).values()]
+    learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
+    return {
+        **{key: first[key] for key in ("protocol", "dataset", "method", "recipe", "shots", "backbone")},
+        "train_seconds": Stat.of(trained) if trained else None, "test_seconds": Stat.of(tests),
+        "peak_memory_mib": float(max(r["peak_memory_mib"] for r in results)),
+        "peak_memory_source": first.get("peak_memory_source", "not known"),
+        "trainable_parameters": learned.pop() if len(learned) == 1 else None, "device": _device(first),
+        "runs": len(results), "resumed": sum(map(was_resumed, results))}
+
+
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["Train s: seconds of one training, validation included; mean ± standard deviation over seeds. Empty where "
+             "nothing was trained: a method that learns nothing, or a prompt trained on another dataset.",
+             "Test s: seconds of a seed's tests (base and new classes together in base-to-new).",
+             "Peak MiB: the highest of all runs. The allocator of a CUDA device and a whole process on a CPU do not compare."]
+    resumed = sum(row["resumed"] for row in rows)
+    if resumed:
+        lines.append(f"{resumed} resumed run{'s' if resumed > 1 else ''} left out of the training seconds: the clock saw "
+                     "only the last part.")
+    return lines

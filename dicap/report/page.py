@@ -1,0 +1,41 @@
+"""The page report.html: all tables, plots and notes in one file that needs nothing else, no network and no script."""
+import base64
+import collections
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dicap.report.plots import alt, svg
+from dicap.report.sheet import Plot, Sheet
+
+TEMPLATE = "page.html.j2"
+
+
+def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str], left_out: Sequence[str],
+         title: str) -> str:
+    """The page as HTML; everything that comes from files is escaped.
+
+    Args:
+        results: those behind the tables. unreadable: a line a file. left_out: what else was found.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(TEMPLATE).render(
+        title=title, date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), sheets=sheets, picture=_picture,
+        alt=alt, unreadable=unreadable, left_out=left_out, counts=collections.Counter(r["protocol"] for r in results),
+        versions=_versions(results))
+
+
+def _picture(plot: Plot) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode()
+
+
+def _versions(results: Sequence[dict]) -> list[tuple[str, int]]:
+    """What ran, each with its number of runs, the most frequent first."""
+    def text(versions: dict[str, Any]) -> str:
+        return ", ".join(f"{key} {value}" for key, value in versions.items() if value != "") or "not recorded"
+
+    return collections.Counter(text(r["versions"]) for r in results).most_common()

@@ -1,0 +1,99 @@
+"""Pictures of a report: a Plot as SVG (matplotlib, without a display), for light and dark pages."""
+import io
+import re
+from typing import Any
+
+from dicap.report.paired import Difference
+from dicap.report.sheet import Plot
+from dicap.report.table import Stat
+
+INK = "#010203"  # stands for the page's own colour of text until the SVG is written
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1")  # Okabe and Ito, for all eyes
+MARKERS = "osD^vPX"
+STYLE = ("<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
+         "@media print{svg{color:#1b1f24}}</style>")
+SETTINGS: Any = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
+            "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "dicap", "svg.fonttype": "path",
+            "text.parse_math": False}
+
+
+def svg(plot: Plot) -> str:
+    """The picture as an SVG document; the same plot gives the same bytes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    draw = {"curves": _curves, "dots": _dots, "forest": _forest}[plot.kind]
+    rows = len(plot.labels) * (1 + 0.25 * len(plot.series)) if plot.kind == "dots" else len(plot.labels)
+    height = 2.9 if plot.kind == "curves" else 1.1 + (0.24 if plot.kind == "dots" else 0.28) * rows
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(4.2, height), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes, plot)
+        axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
+        if plot.kind != "forest":
+            figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = re.sub(r"<!DOCTYPE[^>]*>|<\?xml[^>]*\?>|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
+    return re.sub(r"(<svg[^>]*>)", rf"\1{STYLE}", text.replace(INK, "currentColor"), count=1).strip()
+
+
+def alt(plot: Plot) -> str:
+    """What a reader who does not see the picture must know."""
+    kind = {"curves": "Curves", "dots": "A line of dots each", "forest": "Differences with intervals"}[plot.kind]
+    return f"{plot.title}. {kind} for {', '.join(plot.labels)}; {', '.join(plot.series)}. The figures are in the table below."
+
+
+def _numbers(value: Any) -> tuple[float, float] | None:
+    """Height and half the length of the bar; None where there is nothing to draw."""
+    if isinstance(value, Stat):
+        return value.mean, value.std or 0.0
+    if isinstance(value, Difference):
+        return value.mean, value.half
+    return (float(value), 0.0) if isinstance(value, (int, float)) else None
+
+
+def _looks(number: int) -> dict[str, Any]:
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 4.5, "linewidth": 1.2,
+            "elinewidth": 1, "capsize": 2}
+
+
+def _curves(axes: Any, plot: Plot) -> None:
+    for number, (name, values) in enumerate(plot.series.items()):
+        there = [(i, *found) for i, value in enumerate(values) if (found := _numbers(value))]
+        if len(there) == 1 and len(plot.labels) > 1:  # learns nothing: the same at any number of shots
+            axes.axhline(there[0][1], linestyle="--", linewidth=1.2, color=COLOURS[number % len(COLOURS)], label=name)
+        elif there:
+            x, y, spread = zip(*there)
+            axes.errorbar(x, y, yerr=spread, label=name, **_looks(number))
+    axes.set_xticks(range(len(plot.labels)), plot.labels)
+    axes.set_xlabel("shots")
+    axes.set_ylabel(plot.axis)
+
+
+def _dots(axes: Any, plot: Plot) -> None:
+    step = 0.7 / max(len(plot.series), 1)
+    for number, (name, values) in enumerate(plot.series.items()):
+        there = [(i + step * (number - (len(plot.series) - 1) / 2), *found) for i, value in enumerate(values)
+                 if (found := _numbers(value))]
+        y, x, spread = zip(*there) if there else ((), (), ())
+        axes.errorbar(x, y, xerr=spread, label=name, linestyle="none", **_looks(number))
+    _lines(axes, plot)
+
+
+def _forest(axes: Any, plot: Plot) -> None:
+    for values in plot.series.values():
+        for i, value in enumerate(values):
+            found = _numbers(value)
+            if found:
+                last = plot.labels[i] == "overall"
+                axes.errorbar(found[0], i, xerr=found[1], **_looks(int(last)))
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    _lines(axes, plot)
+
+
+def _lines(axes: Any, plot: Plot) -> None:
+    """A label a line, the first one at the top."""
+    axes.set_yticks(range(len(plot.labels)), plot.labels)
+    axes.set_ylim(len(plot.labels) - 0.5, -0.5)
+    axes.set_xlabel(plot.axis)
