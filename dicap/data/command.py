@@ -53,7 +53,8 @@ def run_data(args: argparse.Namespace) -> int:
     choose_engine()
     show_log()
     data = Path(args.data).expanduser().absolute() if args.data else None
-    return {"list": _list, "download": _download, "prepare": _prepare, "verify": _verify}[args.data_command](args, data)
+    commands: dict[str, Any] = {"list": _list, "download": _download, "prepare": _prepare, "verify": _verify}
+    return commands[args.data_command](args, data)
 
 
 def datasets() -> Datasets:
@@ -96,39 +97,40 @@ def _list(args: argparse.Namespace, data: Path | None) -> int:
 def _download(args: argparse.Namespace, data: Path) -> int:
     from dicap.data.prepare import obtain
 
-    return _each_source(args, data, lambda source, folder, bars: obtain(source, folder, args.keep, *bars), args.optional)
+    def get(cls: Any, source: Source, bars: tuple) -> str:
+        return obtain(source, data / cls.folder, args.keep, *bars)
+
+    return _each_source(args, get, args.optional)
 
 
 def _prepare(args: argparse.Namespace, data: Path) -> int:
     from dicap.data.prepare import from_disk
 
-    def use(source: Source, folder: Path, bars: tuple) -> str:
-        done = from_disk(source, folder, bars[1])
-        if not done and not source.optional and not (args.regenerate and source.file.startswith("split_")):
+    def use(cls: Any, source: Source, bars: tuple) -> str:
+        done = from_disk(source, data / cls.folder, bars[1])
+        if not done and not source.optional and not (args.regenerate and source.file == cls.split_file):
             raise DatasetError(f"{source.file} is not there; {_way(source)}")
         return done
 
-    code = _each_source(args, data, use, optional=True)
+    code = _each_source(args, use, optional=True)
     if args.regenerate:
-        code |= _regenerate(args, data)
+        _regenerate(args, data)
     return _verify(args, data) | code
 
 
-def _regenerate(args: argparse.Namespace, data: Path) -> int:
+def _regenerate(args: argparse.Namespace, data: Path) -> None:
+    """Draw the splits that are missing; what could not be drawn is said, and found by verify."""
     from dicap.data.prepare import regenerate
 
-    code = 0
     for name, cls in chosen(args.names).items():
         try:
             print(f"{name}: {regenerate(cls.at(data / cls.folder))}", flush=True)
         except (DatasetError, OSError) as error:
-            print(f"{name}: no split was made: {error}", flush=True)
-            code = 1
-    return code
+            print(f"{name}: no split was drawn: {error}", flush=True)
 
 
-def _each_source(args: argparse.Namespace, data: Path, work: Any, optional: bool) -> int:
-    """Run work(source, folder, progress) for every source and print a line for each; 1 where a needed one failed."""
+def _each_source(args: argparse.Namespace, work: Any, optional: bool) -> int:
+    """Run work(class, source, progress) for every source and print a line for each; 1 where a needed one failed."""
     code = 0
     for name, cls in chosen(args.names).items():
         if not cls.sources:
@@ -136,7 +138,7 @@ def _each_source(args: argparse.Namespace, data: Path, work: Any, optional: bool
         for source in (source for source in cls.sources if optional or not source.optional):
             try:
                 with _bars(source) as bars:
-                    done = work(source, data / cls.folder, bars)
+                    done = work(cls, source, bars)
                 if done:
                     print(f"{name}: {source.file}: {done}", flush=True)
             except (DatasetError, OSError) as error:

@@ -24,7 +24,7 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         ("name", f"`{name}`; class `{cls.__name__}`"),
         ("folder", _folder(cls)),
         ("classes and images", _counts(cls)),
-        ("split", _split(cls)),
+        ("split", _split(cls) if cls.sources else ""),
         ("hand template", f"`{cls.template}`"),
         ("renamed classes", ", ".join(f"{old} → {new}" for old, new in cls.rename.items())),
         ("licence and terms", cls.licence),
@@ -39,7 +39,7 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [f"| {' | '.join(_source_row(source, folder))} |" for source in cls.sources]
     notes = [f"- `{source.file}`: {note}." for source in cls.sources for note in [_note(source)] if note]
-    return "\n".join([*lines, *(["", *notes] if notes else []), ""]) + "\n"
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 
 def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:

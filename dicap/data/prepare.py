@@ -21,8 +21,7 @@ from dicap.files import replacing, write_text
 Fetched = Callable[[int, int], Any]  # (bytes there are, bytes in all or 0)
 Unpacked = Callable[[int], Any]  # (bytes of a block)
 
-NOT_PUBLISHED = ("NOT the published split: CoOp drew it at random, and this one is drawn anew; figures on it do not compare with"
-                 " published ones")  # fmt: skip
+NOT_PUBLISHED = "THIS IS NOT THE PUBLISHED SPLIT, which was shuffled: figures on it do not compare with published ones"
 
 
 def obtain(source: Source, folder: Path, keep: bool = False, fetched: Fetched = lambda there, total: None,
@@ -84,7 +83,7 @@ def regenerate(dataset: Any) -> str:
         raise DatasetError(f"{path} is there: it is read as it is; move it away to make a split anew")
     split = dataset.official()
     write_text(path, json.dumps({part: split[part] for part in PARTS}))
-    return f"{path} made anew. {NOT_PUBLISHED}"
+    return f"{path} drawn anew. {NOT_PUBLISHED}"
 
 
 def _take(source: Source, place: Path, folder: Path, unpacked: Unpacked) -> str:
