@@ -1,10 +1,8 @@
 """OxfordFlowers: 102 kinds of flowers (Nilsback, Zisserman 2008)."""
 
-import json
-
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_groups, read_mat
+from dicap.data.official import by_groups, look_up, read_json, read_mat
 from dicap.data.sources import LISTS, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
@@ -31,9 +29,9 @@ class OxfordFlowers(FewShotDataset):
 
     def official(self) -> dict[str, Items]:
         """image_00001.jpg has the first label of imagelabels.mat; labels from 1, classes in the order that they appear in."""
-        with open(f"{self.dataset_dir}/cat_to_name.json", encoding="utf-8") as file:
-            names = json.load(file)
+        file = f"{self.dataset_dir}/cat_to_name.json"
+        names = read_json(file)
         groups: dict[int, Items] = {}
         for number, label in enumerate(map(int, read_mat(f"{self.dataset_dir}/imagelabels.mat", "labels")), 1):
-            groups.setdefault(label, []).append((f"image_{number:05d}.jpg", label - 1, names[str(label)]))
+            groups.setdefault(label, []).append((f"image_{number:05d}.jpg", label - 1, look_up(names, str(label), file)))
         return by_groups(self.dataset_dir, groups.values())

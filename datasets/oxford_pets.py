@@ -2,7 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_lists, read_rows
+from dicap.data.official import by_lists, from_one, read_rows
 from dicap.data.sources import LISTS, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
@@ -30,7 +30,8 @@ class OxfordPets(FewShotDataset):
         """Labels stand in the lists, from 1; names are the files' own, in lower case."""
 
         def items(part: str) -> Items:
-            rows = read_rows(f"{self.dataset_dir}/annotations/{part}.txt", 4)
-            return [(f"{image}.jpg", int(label) - 1, image.rpartition("_")[0].lower()) for image, label, _, _ in rows]
+            file = f"{self.dataset_dir}/annotations/{part}.txt"
+            rows = read_rows(file, 4)
+            return [(f"{image}.jpg", from_one(label, file), image.rpartition("_")[0].lower()) for image, label, _, _ in rows]
 
         return by_lists(f"{self.dataset_dir}/annotations", items("trainval"), items("test"))

@@ -2,7 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_lists, read_mat
+from dicap.data.official import by_lists, look_up, read_mat
 from dicap.data.sources import LISTS, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
@@ -39,12 +39,12 @@ class StanfordCars(FewShotDataset):
     def official(self) -> dict[str, Items]:
         """Labels from 1; in the names the year comes first."""
         names = [str(name[0]) for name in read_mat(f"{self.dataset_dir}/devkit/cars_meta.mat", "class_names")]
-        names = [" ".join([name.rpartition(" ")[2], name.rpartition(" ")[0]]) for name in names]
+        called = {label: " ".join([*name.split(" ")[-1:], *name.split(" ")[:-1]]) for label, name in enumerate(names)}
 
         def items(images: str, file: str) -> Items:
             rows = read_mat(f"{self.dataset_dir}/{file}", "annotations")
             labels = [int(row["class"][0, 0]) - 1 for row in rows]
-            return [(f"{images}/{row['fname'][0]}", label, names[label]) for row, label in zip(rows, labels)]
+            return [(f"{images}/{row['fname'][0]}", y, look_up(called, y, file)) for row, y in zip(rows, labels)]
 
         trainval = items("cars_train", "devkit/cars_train_annos.mat")
         return by_lists(self.dataset_dir, trainval, items("cars_test", "cars_test_annos_withlabels.mat"))

@@ -32,7 +32,7 @@ class SUN397(FewShotDataset):
         label = {row[0]: number for number, row in enumerate(read_rows(f"{self.dataset_dir}/ClassName.txt", 1))}
 
         def items(file: str) -> Items:
-            rows = [(row[0], row[0].rpartition("/")[0]) for row in read_rows(f"{self.dataset_dir}/{file}", 1)]
+            rows = [(row[0], row[0].rpartition("/")[0]) for row in read_rows(file, 1)]
             return [(image[1:], look_up(label, place, file), " ".join(place.split("/")[:1:-1])) for image, place in rows]
 
-        return by_lists(self.dataset_dir, items("Training_01.txt"), items("Testing_01.txt"))
+        return by_lists(self.dataset_dir, *(items(f"{self.dataset_dir}/{part}_01.txt") for part in ("Training", "Testing")))

@@ -4,7 +4,7 @@ import re
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_lists, look_up, read_rows
+from dicap.data.official import by_lists, from_one, look_up, read_rows
 from dicap.data.sources import LISTS, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
@@ -28,7 +28,7 @@ class UCF101(FewShotDataset):
     def official(self) -> dict[str, Items]:
         """"HandstandPushups/v_x.avi" of the lists is the picture "Handstand_Pushups/v_x.jpg"."""
         lists = f"{self.dataset_dir}/ucfTrainTestlist"
-        label = {name: int(number) - 1 for number, name in read_rows(f"{lists}/classInd.txt", 2)}
+        label = {name: from_one(number, lists) for number, name in read_rows(f"{lists}/classInd.txt", 2)}
 
         def items(part: str) -> Items:
             videos = [row[0].split(" ")[0].partition("/")[::2] for row in read_rows(f"{lists}/{part}list01.txt", 1)]

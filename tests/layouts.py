@@ -206,7 +206,7 @@ def _imagenet(root: Path, shots: int) -> Counts:
 
 
 def _imagenetv2(root: Path, shots: int) -> Counts:
-    """Folders are label numbers, of which "10" sorts before "2"."""
+    """Folders are label numbers."""
     folder = root / "imagenetv2"
     _classnames(folder)
     for label, wnid in enumerate(IMAGENET):

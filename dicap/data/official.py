@@ -7,16 +7,18 @@ Class names, label order, the number of images of each class in each part, and t
 published split. CoOp shuffled with an unknown state of its generator and files in the order of its file system, so which
 images train and which validate is NOT as published: results on such a split do not compare with published ones.
 """
+import json
 import os
 import random
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dicap.data.class_folders import list_folders
 from dicap.data.split import DatasetError, Items, check_split
 
+Key, Value = TypeVar("Key"), TypeVar("Value")
 SEED = 1  # of the shuffles
 MAT_BYTES, MAT_UNPACKED = 8 * 2**20, 64 * 2**20  # the largest official .mat has 0.3 MB
 
@@ -73,11 +75,29 @@ def read_rows(file: str | os.PathLike, columns: int) -> list[list[str]]:
     return rows
 
 
-def look_up(table: dict[str, int], key: str, where: str | os.PathLike) -> int:
+def look_up(table: dict[Key, Value], key: Key, where: str | os.PathLike) -> Value:
     """table[key]. Raises DatasetError that names the list."""
     if key not in table:
         raise DatasetError(f"{where}: class {key!r} is not in the list of classes; restore both from the archive")
     return table[key]
+
+
+def from_one(text: str, where: str | os.PathLike) -> int:
+    """The label of a class that a list numbers from 1. Raises DatasetError."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise DatasetError(f"{where}: {text!r} is no number of a class; restore it from the archive")
+    return int(text) - 1
+
+
+def read_json(file: str | os.PathLike) -> dict[str, str]:
+    """A mapping of texts. Raises DatasetError."""
+    try:
+        tree = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} cannot be read as JSON ({error}); restore it from its source") from error
+    if not (isinstance(tree, dict) and all(isinstance(value, str) for value in tree.values())):
+        raise DatasetError(f"{file}: not names by number; restore it from its source")
+    return tree
 
 
 def read_mat(file: str | os.PathLike, name: str) -> Any:
