@@ -43,16 +43,20 @@ class FewShotDataset(DatasetBase):
     homepage = ""
 
     def __init__(self, cfg: Any):
+        split = self.items(cfg)
+        check_images(split, self.image_dir)
+        self.groups = {self.path(item): name for item, name in self.group(split["test"]).items()}
+        train, val, test = ([Datum(self.path(item), item[1], 0, item[2]) for item in split[part]] for part in PARTS)
+        super().__init__(train_x=test if self.test_only else train, val=test if self.val_is_test else val, test=test)
+
+    def items(self, cfg: Any) -> dict[str, Items]:
+        """The items of a run by part; no image is looked at. Raises DatasetError."""
         self._place(self.locate(cfg))
         split = self.read(cfg)
         self.check_counts(split)
         for line in check_names(split, self.duplicates, self.dataset_dir):
             log.info("%s: %s", type(self).__name__, line)
-        split = self._choose(split, cfg)
-        check_images(split, self.image_dir)
-        self.groups = {self.path(item): name for item, name in self.group(split["test"]).items()}
-        train, val, test = ([Datum(self.path(item), item[1], 0, item[2]) for item in split[part]] for part in PARTS)
-        super().__init__(train_x=test if self.test_only else train, val=test if self.val_is_test else val, test=test)
+        return self._choose(split, cfg)
 
     @classmethod
     def at(cls, folder: str | os.PathLike) -> "FewShotDataset":

@@ -18,8 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dicap.driver import NOT_FINISHED, RunError, finish, planned_digests, why_run
+from dicap.estimate import duration
 from dicap.options import ConfigError
-from dicap.protocols import NOT_FINISHED, Job, Protocol, Request, RunError, finish, plan, why_run
+from dicap.protocols import Job, Protocol, Request, plan
 from dicap.report import store
 from dicap.report.paired import Draw, measures_of
 
@@ -37,7 +39,7 @@ class Unit:
 
     def planned(self) -> list[dict[str, str]]:
         """Digests of each job. Reads the data."""
-        return [job.planned() for job in self.jobs]
+        return [planned_digests(job) for job in self.jobs]
 
     def results(self) -> tuple[list[dict], str]:
         """Its jobs' results, or none and the reason why there are none."""
@@ -164,17 +166,12 @@ def run_units(units: Sequence[Unit], jobs: int = 1, *, verbose: bool = False, en
 
 def _tell(outcome: Outcome, number: int, total: int, seconds: float) -> None:
     head = f"[{number:{len(str(total))}}/{total}] {outcome.name}"
-    left = _duration(seconds / number * (total - number))
+    left = duration(seconds / number * (total - number))
     if outcome.error:
         log.info("%s: FAILED: %s", head, outcome.error.splitlines()[0])
     else:
         log.info("%s: %s; %.0f s%s%s", head, ", ".join(f"{split} {value:.1f}" for split, value in outcome.accuracies),
                  outcome.seconds, outcome.why, f"; {left} left" if number < total else "")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _outcomes(tasks: list[tuple], jobs: int, engine: str, plugins: Sequence[str]) -> Iterator[Outcome]:
@@ -203,7 +200,9 @@ def _outcome_of(future: concurrent.futures.Future, name: str) -> Outcome:
 
 def _bare(unit: Unit) -> Unit:
     """Without the configurations that its jobs remember: a worker builds its own."""
-    return dataclasses.replace(unit, jobs=tuple(dataclasses.replace(job) for job in unit.jobs))
+    bare = {job.folder: dataclasses.replace(job) for job in unit.jobs}
+    return dataclasses.replace(unit, jobs=tuple(
+        dataclasses.replace(job, prompt=bare[job.prompt.folder] if job.prompt else None) for job in bare.values()))
 
 
 @contextmanager

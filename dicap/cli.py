@@ -20,6 +20,22 @@ from typing import Any
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
+PROTOCOLS = {
+    "base2new": ("compare methods: train on base classes, test on base and new ones",
+                 "Base-to-new comparison: for each dataset, method and seed, train on the first half of the classes, test on "
+                 "it and on the other half."),
+    "few_shot": ("compare methods with 1, 2, 4, 8 and 16 shots of all classes",
+                 "Few-shot comparison: for each dataset, method, seed and number of shots, train on all classes and test on "
+                 "them."),
+    "cross_dataset": ("test prompts of one dataset on other ones",
+                      "Cross-dataset comparison: for each method and seed, train on all classes of a source dataset, test that "
+                      "prompt on the classes of other datasets."),
+    "domain_generalization": ("test prompts of one dataset on its shifts",
+                              "Domain generalisation: the training of cross_dataset, tested on shifts of the source dataset."),
+}
+FOLDERS = (("base2new", "train_base"), ("base2new", "test_new"), ("few_shot", "train"), ("source", "train"),
+           ("cross_dataset", "test"), ("domain_generalization", "test"))  # of results by hand too
+
 
 def main(argv: Sequence[str] | None = None, default: str = "") -> int:
     """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be).
@@ -71,13 +87,12 @@ def _parser(default: str) -> argparse.ArgumentParser:
         "train", prog=prog, help="train and test one method on one dataset (train.py's flags)",
         description="Train and test one method on one dataset; the flags are CoOp's.",
         epilog="Merge order: dataset file, config file, flags, KEY VALUE pairs; keys: `dicap options METHOD`."))
-    _add_base2new(commands.add_parser(
-        "base2new", help="compare methods: train on base classes, test on base and new ones",
-        description="Base-to-new comparison: for each dataset, method and seed, train on the first half of the "
-                    "classes, test on it and on the other half, and print a table. Finished runs are skipped, "
-                    "interrupted ones go on.",
-        epilog="Without --data: the embedded datasets, tiny CLIP, recipe `tiny`. With --data: the real benchmark, "
-               "ViT-B/16 and the published recipes."))
+    for name, (help_text, what) in PROTOCOLS.items():
+        _add_protocol(name, commands.add_parser(
+            name, help=help_text, description=f"{what} Ends with a table. Finished runs are skipped, interrupted ones go on; "
+                                              "a failing run is listed at the end and the others go on.",
+            epilog="Without --data: embedded datasets, tiny CLIP, recipe `tiny`. With --data: the real benchmark, ViT-B/16 and "
+                   "the published recipes. docs/protocols.md tells what the protocol fixes."))
     _add_ablations(commands.add_parser(
         "ablations", help="compare many variants over the same seeds, in pairs",
         description="Run every cell of a file of ablations base-to-new over the same seeds, and compare each with the "
@@ -94,9 +109,12 @@ def _parser(default: str) -> argparse.ArgumentParser:
                ".csv and .json. docs/protocols.md tells the rule and its limits."))
     report = commands.add_parser(
         "report", help="tables from the result files below a folder",
-        description="Gather the result.json files below a folder into the base-to-new table: in the terminal, and as "
-                    "base2new.md, .csv and .json in that folder.")
+        description="Gather the result.json files below a folder into the tables of every protocol there, of costs and "
+                    "of paired comparisons: in the terminal, as one page report.html, and as .md, .csv, .json and .tex "
+                    "in that folder. docs/report.md tells how to read them.")
     report.add_argument("output", help="output folder of one or more runs")
+    report.add_argument("--compare", nargs=2, default=[], metavar="METHOD",
+                        help="compare these two over the same seeds and data (default: DiCap with each other method)")
     options = commands.add_parser("options", help="every setting of a method or dataset: default, choices, reason",
                                   description="Print the settings of a method or dataset.")
     options.add_argument("name", nargs="?", default="", help="method or dataset; without it, the names there are")
@@ -140,14 +158,22 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
                         help="settings, such as DATASET.NUM_SHOTS 16")
 
 
-def _add_base2new(parser: argparse.ArgumentParser) -> None:
+def _add_protocol(name: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: ZeroshotCLIP CoOp CoCoOp DiCap")
     parser.add_argument("--datasets", nargs="+", metavar="NAME",
-                        help="files in configs/datasets, or `all`; default: the embedded ones, all with --data")
+                        help="files in configs/datasets, `all`, or paths of your own images (a folder of class folders, a CSV, a "
+                             "split JSON); default: embedded ones, all with --data")
+    if name in ("cross_dataset", "domain_generalization"):
+        parser.add_argument("--source", default="", metavar="NAME",
+                            help="dataset to train on (default: causal_shapes, imagenet with --data)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 1 2 3")
-    parser.add_argument("--shots", type=int, metavar="N", help="training images a class (default: 16)")
+    parser.add_argument("--shots", nargs="+", type=int, default=[], metavar="N",
+                        help=f"training images a class (default: {'1 2 4 8 16' if name == 'few_shot' else 16})")
     parser.add_argument("--config", dest="recipe", default="", metavar="NAME",
                         help="recipe for every method, a file in configs/trainers/METHOD (default: see below)")
+    parser.add_argument("--missing", choices=("skip", "refuse"), default="",
+                        help="what to do with datasets that are not below --data (default: skip those of `all`, refuse those "
+                             "that are named)")
     _add_runs(parser)
 
 
@@ -225,25 +251,36 @@ def _train(args: argparse.Namespace) -> int:
                     head=args.head)
     run(cfg, eval_only=args.eval_only, model_dir=args.model_dir, load_epoch=args.load_epoch, no_train=args.no_train,
         protocol=_protocol_of(cfg.OUTPUT_DIR), dataset=Path(args.dataset_config_file).stem,
-        recipe=Path(args.config_file).stem)
+        recipe=Path(args.config_file).stem, trained_on=_trained_on(args.model_dir))
     return 0
 
 
 def _protocol_of(folder: str) -> str:
     """The protocol whose paths an output folder follows (.../base2new/train_base/...), "" for any other."""
     parts = folder.replace(os.sep, "/").split("/")
-    return "base2new" if any(pair in (("base2new", "train_base"), ("base2new", "test_new"))
-                             for pair in zip(parts, parts[1:])) else ""
+    return next((protocol for protocol, stage in zip(parts, parts[1:]) if (protocol, stage) in FOLDERS), "")
 
 
-def _base2new(args: argparse.Namespace) -> int:
+def _trained_on(model_dir: str) -> str:
+    """The dataset of the run whose prompt is tested, as its result says; "" where it says nothing."""
+    from dicap.report import store
+
+    try:
+        return store.read_result(model_dir)["dataset"] if model_dir else ""
+    except store.ResultError:
+        return ""
+
+
+def _protocol(args: argparse.Namespace) -> int:
     _start(args)
-    from dicap.protocols import BASE2NEW, request_of, run_protocol
+    from dicap.driver import run_protocol
+    from dicap.protocols import PROTOCOLS, request_of
 
-    request = request_of(methods=args.methods, datasets=args.datasets, seeds=args.seeds, shots=args.shots,
-                         recipe=args.recipe, backbone=args.backbone, data=args.data, out=args.out,
-                         settings=args.settings)
-    run_protocol(BASE2NEW, request, dry_run=args.dry_run, verbose=args.verbose)
+    request = request_of(methods=args.methods, datasets=args.datasets, seeds=args.seeds, recipe=args.recipe,
+                         backbone=args.backbone, data=args.data, out=args.out, settings=args.settings,
+                         source=getattr(args, "source", ""))
+    run_protocol(PROTOCOLS[args.command], request, shots=args.shots, policy=args.missing, dry_run=args.dry_run,
+                 verbose=args.verbose)
     return 0
 
 
@@ -284,12 +321,9 @@ def _how_to_run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from dicap.report.render import print_table, write_table
-    from dicap.report.table import base2new_table
+    from dicap.report.report import write_report
 
-    table = base2new_table(args.output)
-    print_table(table)
-    print("Written:", ", ".join(map(str, write_table(table, args.output))))
+    print("Written:", ", ".join(map(str, write_report(args.output, compare=args.compare))))
     return 0
 
 
@@ -353,7 +387,7 @@ def _world(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"train": _train, "base2new": _base2new, "ablations": _ablations, "select": _select, "report": _report,
+COMMANDS = {"train": _train, **dict.fromkeys(PROTOCOLS, _protocol), "ablations": _ablations, "select": _select, "report": _report,
             "options": _options, "data": _data, "world": _world}
 
 if __name__ == "__main__":

@@ -1,48 +1,34 @@
-"""Protocols: which runs make up a published comparison, and one driver that plans, skips, runs and tabulates them.
+"""Protocols: which runs make up a published comparison, planned and checked before anything runs (dicap/driver.py runs them).
 
-    dicap base2new                                              # the embedded default: four methods, two datasets
-    dicap base2new --data /path --datasets caltech101 --methods DiCap
+    base2new                train on the first half of the classes, test on it and on the other half (arXiv 2203.05557, 4.1)
+    few_shot                train on all classes with 1, 2, 4, 8 and 16 shots, test on them (arXiv 2109.01134, 4.1)
+    cross_dataset           train on a source dataset, test its prompt on other datasets (arXiv 2203.05557, 4.2)
+    domain_generalization   the same training, tested on shifts of the source (arXiv 2203.05557, 4.3)
 
-A protocol is a list of stages. Base-to-new (CoCoOp, arXiv 2203.05557, section 4.1): train on the first half of the
-classes and test on it; test the same prompt on the second half. All runs of a plan share one process. A finished run is
-skipped only if its result file is whole and settings, data, backbone weights and tested prompt are the planned ones.
+A protocol is a list of stages; docs/protocols.md tells what each fixes. The last two share one training ("source").
 """
-import contextlib
 import dataclasses
 import functools
-import io
-import logging
-import os
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dicap.config import CONFIGS, build_cfg, config_path
+from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
-from dicap.report import store
-
-log = logging.getLogger(__name__)
 
 METHODS = ("ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap")  # the comparison of the main job
 SEEDS = (1, 2, 3)
 SHOTS = 16
-NOT_FINISHED = "not finished"
-STAMP = ".plan.json"  # in a run's folder: what the checkpoints there belong to
-# published base-to-new recipes: a method's is the first of these that it has
+# published recipes where the context starts from words: a method's is the first of these that it has
 RECIPES = ("vit_b16_ctxv1", "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16")
-RECIPES_IMAGENET = ("vit_b16_ep50_ctxv1", *RECIPES)  # CoOp trains 50 epochs there instead of 200
-
-
-class RunError(RuntimeError):
-    """A run of a plan failed; the message names the run, the last error and the log."""
+IMAGENET_FIRST = ("vit_b16_ep50_ctxv1",)  # CoOp trains 50 epochs there instead of 200
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One folder of a protocol. prompt_from: the stage whose trained prompt is tested; "" = train one."""
+    """One folder of a protocol. prompt_from: the stage whose trained prompt is tested; "" = train one, or the source's."""
 
     folder: str
     split: str
@@ -51,13 +37,34 @@ class Stage:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A name, which is also its output folder and stands in its results, and its stages in order."""
+    """A comparison.
+
+    Args:
+        name: also its output folder, and what its results say.
+        stages: in order.
+        everything: what `all` means; also the default with a data folder.
+        embedded: the default without one.
+        shots: training images a class; one run each.
+        source: the protocol that trains the prompt which is tested here; None = train on each dataset.
+        shifts: whether it tests on shifts of the source (same classes), and on nothing else.
+    """
 
     name: str
     stages: tuple[Stage, ...]
+    everything: tuple[str, ...] = PUBLISHED
+    embedded: tuple[str, ...] = EMBEDDED
+    shots: tuple[int, ...] = (SHOTS,)
+    source: "Protocol | None" = None
+    shifts: bool = False
 
 
 BASE2NEW = Protocol("base2new", (Stage("train_base", "base"), Stage("test_new", "new", prompt_from="train_base")))
+FEW_SHOT = Protocol("few_shot", (Stage("train", "all"),), shots=(1, 2, 4, 8, 16))
+SOURCE = Protocol("source", (Stage("train", "all"),), everything=PUBLISHED[:1], embedded=EMBEDDED[:1])
+CROSS_DATASET = Protocol("cross_dataset", (Stage("test", "all"),), PUBLISHED[1:], EMBEDDED[1:], source=SOURCE)
+DOMAIN_GENERALIZATION = Protocol("domain_generalization", (Stage("test", "all"),), SHIFTS, EMBEDDED_SHIFTS,
+                                 source=SOURCE, shifts=True)
+PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW, FEW_SHOT, CROSS_DATASET, DOMAIN_GENERALIZATION)}
 
 
 @dataclass(frozen=True)
@@ -73,89 +80,124 @@ class Request:
     data: str = ""
     out: str = "output"
     settings: tuple[str, ...] = ()
+    source: str = ""  # dataset that prompts are trained on, of protocols that test them elsewhere; "" = the protocol's
+
+
+def request_of(**values: Any) -> Request:
+    """A Request from a command line's values; None and empty ones keep their default."""
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+             for key, value in values.items() if value not in (None, "", [])}
+    return dataclasses.replace(Request(), **given)
+
+
+def many(number: int, what: str) -> str:
+    """1 shot, 2 shots."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run."""
+    """One planned run. prompt: the run whose trained prompt it tests, None where it trains."""
 
     protocol: Protocol
     stage: Stage
-    dataset: str
+    data: Data
     method: str
     recipe: str
     seed: int
     request: Request
+    prompt: "Job | None" = None
+
+    @property
+    def dataset(self) -> str:
+        """Name of its dataset, in paths and results."""
+        return self.data.name
+
+    @property
+    def trained_on(self) -> str:
+        """Name of the dataset that the tested prompt was trained on."""
+        return self.prompt.dataset if self.prompt else self.dataset
+
+    @property
+    def depends_on(self) -> "Job | None":
+        """The run that has to be finished before; a method that learns nothing waits for none."""
+        return self.prompt if learns(self.method) else None
 
     @property
     def name(self) -> str:
         """As progress lines and messages name it."""
-        return f"{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {self.stage.split} classes"
-
-    def folder_of(self, stage: str) -> Path:
-        """The family's path of this run's stage."""
-        return Path(self.request.out, self.protocol.name, stage, self.dataset, f"shots_{self.request.shots}",
-                    self.method, self.recipe, f"seed{self.seed}")
+        what = f"{self.stage.split} classes" if self.stage.split != "all" else many(self.request.shots, "shot")
+        ending = f", prompt of {self.trained_on}" if self.protocol.source else ""
+        return f"{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{ending}"
 
     @property
     def folder(self) -> Path:
-        """Where this run writes."""
-        return self.folder_of(self.stage.folder)
+        """Where this run writes: the family's path."""
+        return Path(self.request.out, self.protocol.name, self.stage.folder, self.dataset,
+                    f"shots_{self.request.shots}", self.method, self.recipe, f"seed{self.seed}")
 
     @functools.cached_property
     def cfg(self) -> Any:
         """Its frozen configuration. Raises ConfigError."""
         request = self.request
         return build_cfg(
-            config_path("datasets", self.dataset), config_path(f"trainers/{self.method}", self.recipe), self.method,
+            config_path("datasets", self.data.config), config_path(f"trainers/{self.method}", self.recipe), self.method,
             root=request.data, output_dir=str(self.folder), seed=self.seed, backbone=request.backbone,
             opts=["DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split,
-                  *request.settings])
-
-    def planned(self) -> dict[str, str]:
-        """Digests of settings and data. Reads the dataset; an embedded one is written where it is missing."""
-        return {"config": store.config_digest(self.cfg), "data": _data_digest(self.cfg)}
-
-    def prompt_digest(self) -> str | None:
-        """Digest of the prompt that this run is to test, None where it trains one or where none is trained yet."""
-        if not self.stage.prompt_from:
-            return None
-        try:
-            return store.read_result(self.folder_of(self.stage.prompt_from))["digests"]["model"]
-        except store.ResultError:
-            return None
+                  *self.data.settings, *request.settings])
 
 
 # --- planning ----------------------------------------------------------------------------------------------------
 
 
 def plan(protocol: Protocol, request: Request) -> list[Job]:
-    """All runs, in order; every name, recipe, seed and setting is checked before anything runs.
+    """All runs of one number of shots, in order; every name, recipe, seed and setting is checked before anything runs.
 
     Raises:
         ConfigError: with the value and what is allowed.
     """
-    methods = [find_method(name) for name in request.methods]
-    datasets = find_datasets(request.datasets, request.data)
+    methods = list(dict.fromkeys(map(find_method, request.methods)))
+    datasets = find_datasets(protocol, request)
     if request.data and not Path(request.data).is_dir():
         raise ConfigError(f"no folder {request.data!r}; DATA (--data) is the folder that holds the datasets' folders")
     for name, numbers in (("seeds", request.seeds), ("shots", (request.shots,))):
         if not numbers or any(number < int(name == "shots") for number in numbers):
             raise ConfigError(f"{name} {numbers}: expected whole numbers from {int(name == 'shots')}, at least one")
-    jobs = [Job(protocol, stage, dataset, method, find_recipe(method, dataset, request), seed, request)
-            for dataset in datasets for method in methods for seed in dict.fromkeys(request.seeds)
-            for stage in protocol.stages]
+    runs = [(method, seed) for method in methods for seed in dict.fromkeys(request.seeds)]
+    if protocol.source is None:
+        jobs = [job for data in datasets for method, seed in runs for job in _stages(protocol, data, method, seed, request)]
+    else:
+        source = find_source(protocol, request)
+        trained = {run: _stages(protocol.source, source, *run, request)[0] for run in runs}
+        jobs = [*trained.values(), *(_test(protocol, data, trained[run]) for data in datasets for run in runs)]
     for job in jobs:
-        _check_method(job)
+        _check(job)
     return jobs
 
 
-def _check_method(job: Job) -> None:
+def _stages(protocol: Protocol, data: Data, method: str, seed: int, request: Request) -> list[Job]:
+    """The runs of one method and seed on one dataset."""
+    recipe, made = find_recipe(method, data, request, protocol), dict[str, Job]()
+    for stage in protocol.stages:
+        made[stage.folder] = Job(protocol, stage, data, method, recipe, seed, request, made.get(stage.prompt_from))
+    return list(made.values())
+
+
+def _test(protocol: Protocol, data: Data, trained: Job) -> Job:
+    """The run that tests a source run's prompt on another dataset."""
+    return dataclasses.replace(trained, protocol=protocol, stage=protocol.stages[0], data=data, prompt=trained)
+
+
+def _check(job: Job) -> None:
     """Settings that contradict each other are found here, not after an hour of other runs. Raises ConfigError."""
     from dassl.engine import TRAINER_REGISTRY
 
     from dicap.trainer import PromptTrainer
 
+    section = job.cfg.TRAINER.NAME.upper()
+    if job.prompt and job.cfg.TRAINER.get(section, {}).get("CSC", False):
+        raise ConfigError(f"TRAINER.{section}.CSC is True: a context for each class says nothing of other classes, and "
+                          f"{job.protocol.name} tests on them; set it False, or use few_shot")
     cls = TRAINER_REGISTRY.get(job.cfg.TRAINER.NAME)
     if issubclass(cls, PromptTrainer):  # its check_cfg reads the configuration alone; others' may need a whole trainer
         cls.check_cfg(object.__new__(cls), job.cfg)
@@ -181,197 +223,6 @@ def find_method(name: str) -> str:
     raise ConfigError(f"unknown method {name!r}; allowed: {', '.join(names)}")
 
 
-def find_datasets(names: Iterable[str], data: str) -> list[str]:
-    """Names of dataset files: the embedded ones where none is named and there is no data folder; "all" = all real ones.
-
-    Raises:
-        ConfigError: an unknown name, or one that needs a data folder.
-    """
-    real, embedded = dataset_names()
-    chosen: list[str] = []
-    for name in list(names) or (["all"] if data else embedded):
-        if name not in [*real, *embedded, "all"]:
-            raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join([*embedded, *real])}, all")
-        if name not in embedded and not data:
-            raise ConfigError(f"the dataset {name!r} needs a data folder: DATA=/path/to/datasets, or --data; "
-                              f"without one: {', '.join(embedded)}")
-        chosen += real if name == "all" else [name]
-    return list(dict.fromkeys(chosen))
-
-
-def dataset_names() -> tuple[list[str], list[str]]:
-    """Names in configs/datasets of registered datasets: those read from a data folder, and the embedded ones."""
-    import yaml
-    from dassl.data.datasets import DATASET_REGISTRY
-
-    from dicap import discover
-    from dicap.datasets.base import FewShotDataset
-
-    discover.load_all()
-    real: list[str] = []
-    embedded: list[str] = []
-    for path in sorted((CONFIGS / "datasets").glob("*.yaml")):
-        name = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
-        if name in DATASET_REGISTRY.registered_names() and name != "Folder":  # which is named by its path
-            cls = DATASET_REGISTRY.get(name)
-            finds = getattr(cls, "locate", FewShotDataset.locate)
-            if not getattr(cls, "test_only", False):  # a shift has no base and new classes
-                (real if finds is FewShotDataset.locate else embedded).append(path.stem)  # an embedded one writes itself
-    return real, embedded
-
-
-def find_recipe(method: str, dataset: str, request: Request) -> str:
-    """The recipe (stem of a file in configs/trainers/METHOD) of a run. Raises ConfigError with those there are."""
-    there = _recipes(method)
-    tiny = not request.data or request.backbone == "tiny"
-    wanted = (request.recipe,) if request.recipe else ("tiny",) if tiny else \
-        RECIPES_IMAGENET if dataset == "imagenet" else RECIPES
-    for name in wanted:
-        if name in there:
-            return name
-    raise ConfigError(f"configs/trainers/{method} has no recipe {' or '.join(wanted)}; give one with CFG= or --config: "
-                      f"{', '.join(there)}")
-
-
-def _recipes(method: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / "trainers" / method).glob("*.yaml"))
-
-
-_DATA_DIGESTS: dict[str, str] = {}
-
-
-def _data_digest(cfg: Any) -> str:
-    """Digest of a configuration's dataset, remembered by its DATASET section and seed."""
-    from dassl.data.datasets import build_dataset
-    from dassl.utils import set_random_seed
-
-    key = store.digest_of([store.plain(cfg.DATASET), cfg.SEED])
-    if key not in _DATA_DIGESTS:
-        with contextlib.redirect_stdout(io.StringIO()):
-            set_random_seed(cfg.SEED)  # the few-shot draw uses Python's generator
-            _DATA_DIGESTS[key] = store.data_digest(build_dataset(cfg))
-    return _DATA_DIGESTS[key]
-
-
-def why_run(job: Job, planned: dict[str, str]) -> str:
-    """Why a run has to be made, "" where it is finished: whole, with the planned digests and names.
-
-    Args:
-        planned: digests of the result that must be equal; "prompt" is that of the tested prompt.
-    """
-    path = job.folder / store.FILE
-    if not path.exists():
-        return NOT_FINISHED
-    try:
-        result = store.read_result(path)
-    except store.ResultError as error:
-        return str(error)
-    names = {"protocol": job.protocol.name, "dataset": job.dataset, "recipe": job.recipe, "split": job.stage.split}
-    for key, value in names.items():
-        if result[key] != value:
-            return f"its result says {key} {result[key]!r}, not {value!r}"
-    digests = result["digests"]
-    if planned["config"] != digests["config"]:
-        return "settings changed" + _changed(result["config"], store.plain(job.cfg))
-    if planned.get("data", digests["data"]) != digests["data"]:
-        return "the data changed"
-    if digests["weights"] and digests["weights"] != (_weights_digest(job.cfg) or digests["weights"]):
-        return "the backbone's weights changed"
-    prompt = job.prompt_digest()
-    if job.stage.prompt_from and prompt != digests["model"]:
-        return "the trained prompt changed" if prompt is not None else "waits for its training"
-    return ""
-
-
-@functools.cache
-def _weights(name: str, device: str, precision: str) -> str:
-    from dicap.backbones import load_clip, weights_digest
-
-    return weights_digest(load_clip(name, device, precision))
-
-
-def _weights_digest(cfg: Any) -> str:
-    """Digest of weights that can change under one name: the embedded CLIP and files. "" for published downloads."""
-    import torch
-
-    name, section = cfg.MODEL.BACKBONE.NAME, cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
-    if name != "tiny" and not Path(name).expanduser().is_file():
-        return ""
-    return _weights(name, "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu", section.get("PREC", "fp32"))
-
-
-def _changed(old: dict, new: dict) -> str:
-    before, after = store.flatten(old), store.flatten(new)
-    keys = [key for key in after if key not in store.PLACES and before.get(key) != after[key]]
-    return "".join(f", {key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
-
-
-# --- running -----------------------------------------------------------------------------------------------------
-
-
-def execute(jobs: list[Job], *, verbose: bool = False) -> None:
-    """Run what is not finished, in order; stops at the first failure.
-
-    Args:
-        verbose: show each run's log in the terminal too; it is in its log.txt in any case.
-    Raises:
-        RunError: a run failed.
-    """
-    start = time.perf_counter()
-    plans = [job.planned() for job in jobs]  # the whole data is looked at before the first run
-    skipped = 0
-    for number, (job, planned) in enumerate(zip(jobs, plans), 1):
-        head = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job.name}"
-        began = time.perf_counter()
-        result, why = finish(job, planned, verbose)
-        if why:
-            again = "" if why == NOT_FINISHED else f" (again: {why})"
-            log.info("%s: %.1f %%, %.0f s%s", head, result["accuracy"], time.perf_counter() - began, again)
-        else:
-            skipped += 1
-            log.info("%s: finished before", head)
-    log.info("%d runs in %.0f s, %d finished before", len(jobs) - skipped, time.perf_counter() - start, skipped)
-
-
-def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[dict, str]:
-    """A run's result and why it was made now, "" where it was finished before. Raises RunError."""
-    why = why_run(job, planned)
-    if not why:
-        return store.read_result(job.folder), ""
-    _make_way(job, planned)
-    return _run(job, verbose), why
-
-
-def _make_way(job: Job, planned: dict[str, str]) -> None:
-    """Keep a folder whose checkpoints belong to this run (training resumes there), put any other aside, stamp it."""
-    stamp = job.folder / STAMP
-    with contextlib.suppress(OSError, ValueError):
-        if store.read_json(stamp) == planned:
-            return
-    if job.folder.exists() and any(job.folder.iterdir()):
-        aside = job.folder.parent / ".old" / f"{job.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(job.folder, aside)
-        log.info("%s: what was in its folder belongs to another run and is now in %s", job.name, aside)
-    store.write_json(stamp, planned)
-
-
-def _run(job: Job, verbose: bool) -> dict:
-    from dicap.run import run
-
-    trains = not job.stage.prompt_from and learns(job.method)
-    source = str(job.folder_of(job.stage.prompt_from)) if job.stage.prompt_from and learns(job.method) else ""
-    try:
-        with contextlib.nullcontext() if verbose else _quiet():
-            result = run(job.cfg, eval_only=not trains, model_dir=source, protocol=job.protocol.name,
-                         dataset=job.dataset, recipe=job.recipe)
-    except Exception as error:
-        raise RunError(f"{job.name} failed: {type(error).__name__}: {error}\nlog: {job.folder / 'log.txt'}") from error
-    if result is None:
-        raise RunError(f"{job.name} tested nothing: TEST.NO_TEST is set; a protocol needs the test")
-    return result
-
-
 def learns(method: str) -> bool:
     """Whether a trainer has something to train: it defines forward_backward, or says so itself with `learns`."""
     from dassl.engine import TRAINER_REGISTRY, TrainerBase
@@ -380,67 +231,80 @@ def learns(method: str) -> bool:
     return getattr(cls, "learns", cls.forward_backward is not TrainerBase.forward_backward)
 
 
-class _Sink(io.TextIOBase):
-    """A console that shows nothing and is no terminal."""
+def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
+    """The datasets to train or test on: those named, else the embedded ones of the protocol, with a data folder all.
 
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-class _ToStdout(io.TextIOBase):
-    """sys.stderr while a run is quiet: its warnings go where its output goes, into log.txt."""
-
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text) or len(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stdout(_Sink()), contextlib.redirect_stderr(_ToStdout()):
-        yield
+    Raises:
+        ConfigError: an unknown name, one that needs a data folder, or one that the protocol is not for.
+    """
+    names = request.datasets or (("all",) if request.data else protocol.embedded)
+    if "all" in names and not request.data:
+        raise ConfigError(f"the dataset 'all' needs a data folder: DATA=/path/to/datasets, or --data; without one: "
+                          f"{', '.join(protocol.embedded)}")
+    texts = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
+    source = find_source(protocol, request).name if protocol.source else ""
+    found = [find_dataset(text, request.data, protocol.embedded) for text in texts if text != source or text in names]
+    for data in found:
+        _check_dataset(protocol, data, source)
+    return _distinct(found)
 
 
-# --- the command -------------------------------------------------------------------------------------------------
+def _check_dataset(protocol: Protocol, data: Data, source: str) -> None:
+    """Raises ConfigError where a protocol is not for a dataset."""
+    if data.name == source:
+        raise ConfigError(f"the dataset {source!r} is the source, which prompts are trained on; {protocol.name} tests on others")
+    if data.is_shift and not protocol.shifts:
+        raise ConfigError(f"the dataset {data.name!r} is a shift, for tests only: dicap domain_generalization")
+    if protocol.shifts and not data.is_shift and data.config != OWN:
+        raise ConfigError(f"the dataset {data.name!r} is no shift of {source}; shifts: "
+                          f"{', '.join(name for name, cls in registered().items() if getattr(cls, 'test_only', False))}; "
+                          "other classes: dicap cross_dataset")
 
 
-def run_protocol(protocol: Protocol, request: Request, *, dry_run: bool = False, verbose: bool = False) -> None:
-    """Plan, skip, run, tabulate. Raises ConfigError before any work, RunError at the first failure."""
-    from dicap.report.render import print_table, write_table
-    from dicap.report.table import base2new_table
-
-    jobs = plan(protocol, request)
-    log.info("%s: %d runs (%s; %s; seeds %s; %d shots) in %s", protocol.name, len(jobs),
-             ", ".join(dict.fromkeys(job.dataset for job in jobs)),
-             ", ".join(f"{method} ({recipe})" for method, recipe in dict.fromkeys((j.method, j.recipe) for j in jobs)),
-             " ".join(map(str, request.seeds)), request.shots, Path(request.out, protocol.name))
-    if dry_run:
-        show_plan(jobs)
-        return
-    execute(jobs, verbose=verbose)
-    table = base2new_table(request.out)
-    print_table(table)
-    log.info("Written: %s", ", ".join(map(str, write_table(table, request.out))))
+def _distinct(found: Iterable[Data]) -> list[Data]:
+    """Each dataset once. Raises ConfigError where two paths have one name."""
+    by_name: dict[str, Data] = {}
+    for data in found:
+        if by_name.setdefault(data.name, data) != data:
+            raise ConfigError(f"two datasets are called {data.name!r}: {by_name[data.name].settings[-1]} and "
+                              f"{data.settings[-1]}; run them into two output folders")
+    return list(by_name.values())
 
 
-def show_plan(jobs: list[Job]) -> None:
-    """Print each run and whether it is finished; nothing is run, and data are read only where a result is there."""
-    remade: set[Path] = set()
-    for job in jobs:
-        planned = job.planned() if (job.folder / store.FILE).exists() else {"config": store.config_digest(job.cfg)}
-        why = why_run(job, planned)
-        if not why and job.stage.prompt_from and job.folder_of(job.stage.prompt_from) in remade:
-            why = "its prompt will be trained again"
-        if why:
-            remade.add(job.folder)
-        log.info("%s: %s", job.name, f"to run ({why})" if why else "finished")
-    log.info("%d to run, %d finished", len(remade), len(jobs) - len(remade))
+def find_source(protocol: Protocol, request: Request) -> Data:
+    """The dataset that a protocol's prompts are trained on. Raises ConfigError."""
+    assert protocol.source is not None
+    default = (protocol.source.everything if request.data else protocol.source.embedded)[0]
+    source = find_dataset(request.source or default, request.data, protocol.source.embedded)
+    if source.is_shift:
+        raise ConfigError(f"the source {source.name!r} is a shift, for tests only; the default is {default}")
+    return source
 
 
-def request_of(**values: Any) -> Request:
-    """A Request from a command line's values; None and empty ones keep their default."""
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-             for key, value in values.items() if value not in (None, "", [])}
-    return dataclasses.replace(Request(), **given)
+def find_recipe(method: str, data: Data, request: Request, protocol: Protocol = BASE2NEW) -> str:
+    """The recipe (stem of a file in configs/trainers/METHOD) of a training. Raises ConfigError with those there are."""
+    there = _recipes(method)
+    tiny = data.embedded or request.backbone == "tiny"
+    wanted = (request.recipe,) if request.recipe else ("tiny",) if tiny else \
+        published_recipes(protocol, data.name, request.shots)
+    for name in wanted:
+        if name in there:
+            return name
+    raise ConfigError(f"configs/trainers/{method} has no recipe {' or '.join(wanted)}; give one with CFG= or --config: "
+                      f"{', '.join(there)}")
+
+
+def published_recipes(protocol: Protocol, dataset: str, shots: int) -> tuple[str, ...]:
+    """Names of the papers' recipes; a method's is the first that it has.
+
+    CoOp's few-shot setting learns 16 random context tokens for 50 epochs with 1 shot, 100 with 2 to 4, 200 with more, and
+    50 on ImageNet; elsewhere contexts start from words.
+    """
+    imagenet = dataset == PUBLISHED[0]
+    if protocol.name != FEW_SHOT.name:
+        return (*(IMAGENET_FIRST if imagenet else ()), *RECIPES)
+    return ("vit_b16_ep50" if imagenet or shots == 1 else "vit_b16_ep100" if shots <= 4 else "vit_b16", *RECIPES)
+
+
+def _recipes(method: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / "trainers" / method).glob("*.yaml"))

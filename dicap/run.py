@@ -52,7 +52,7 @@ def run(cfg: Any, *, eval_only: bool = False, model_dir: str = "", load_epoch: i
         result = _build_and_work(cfg, names, eval_only, model_dir, load_epoch, no_train)
         if result is not None and cfg.OUTPUT_DIR:
             log.info("Result written to %s", store.write_result(cfg.OUTPUT_DIR, result))
-    _free_memory()
+    free_memory()
     return result
 
 
@@ -96,7 +96,7 @@ def _build_and_work(cfg: Any, names: dict[str, str], eval_only: bool, model_dir:
         return None
     try:
         seconds = _work(trainer, eval_only, model_dir, load_epoch)
-        return _result(trainer, cfg, names, seconds)
+        return _result(trainer, cfg, names, seconds, 0 if eval_only else optimiser_steps(trainer))
     finally:
         trainer.close_writer()
 
@@ -132,7 +132,7 @@ def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None)
     return {"train": round(time.perf_counter() - start - last[0], 3), "test": round(last[0], 3)}
 
 
-def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float]) -> dict | None:
+def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float], steps: int) -> dict | None:
     """The result of the schema, or None where nothing was tested."""
     y_true, y_pred = list(trainer.evaluator._y_true), list(trainer.evaluator._y_pred)
     if cfg.TEST.NO_TEST and not y_true:
@@ -149,7 +149,7 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
         "test_set": cfg.TEST.SPLIT, **measures(y_true, y_pred, [item.impath for item in items],
                                                getattr(data, "groups", {})),
-        "trainable_parameters": trainable_parameters(trainer), "seconds": seconds,
+        "trainable_parameters": trainable_parameters(trainer), "steps": steps, "seconds": seconds,
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
         "peak_memory_mib": peak, "peak_memory_source": source, "config": store.plain(cfg),
         "digests": {"config": store.config_digest(cfg), "data": store.data_digest(data),
@@ -202,6 +202,12 @@ def trainable_parameters(trainer: Any) -> int:
     """How many numbers the trainer learns; 0 where it learns nothing."""
     return sum(value.numel() for model in getattr(trainer, "_models", {}).values()
                for value in model.parameters() if value.requires_grad)
+
+
+def optimiser_steps(trainer: Any) -> int:
+    """Steps of a whole training, before a resumed one too; 0 where the trainer learns nothing."""
+    learns = getattr(trainer, "_models", {}) and hasattr(trainer, "train_loader_x")
+    return len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if learns else 0
 
 
 def versions(trainer: Any) -> dict[str, Any]:
@@ -323,7 +329,7 @@ def _close(logger: Any) -> None:
         logger.console = io.StringIO()
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Give a finished run's memory back before the next one starts."""
     import torch
 

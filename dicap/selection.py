@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap.cells import Unit, by_key, gather, own_settings, plan_units, raise_failures, run_units, show_units, slug
+from dicap.data.named import find_dataset
 from dicap.options import ConfigError
 from dicap.protocols import BASE2NEW, Job, Protocol, Request, find_method
 from dicap.report import store
@@ -65,7 +66,7 @@ def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) 
     """
     if folds < 2:
         raise ConfigError(f"--folds {folds}: expected 2 or more")
-    method, dataset = find_method(request.methods[0]), request.datasets[0]
+    method, dataset = find_method(request.methods[0]), find_dataset(request.datasets[0], request.data).name
     units: dict[str, list[Unit]] = {name_of(point): [] for point in points}
     sizes: dict[str, tuple[int, int]] = {}
     for point, fold in itertools.product(points, range(1, folds + 1)):
@@ -156,7 +157,8 @@ def how_to_use(table: CellTable, request: Request) -> str:
         return ""
     facts: dict[str, Any] = winner.facts
     chosen = {**by_key(request.settings), **facts["settings"]}
-    words = ["dicap", "base2new", "--methods", facts["method"], "--datasets", facts["dataset"], "--shots", str(facts["shots"]),
+    words = ["dicap", "base2new", "--methods", facts["method"], "--datasets", (request.datasets or (facts["dataset"],))[0],
+             "--shots", str(facts["shots"]),
              "--config", facts["recipe"]]
     words += [word for key, value in (("data", request.data), ("backbone", request.backbone)) if value
               for word in (f"--{key}", value)]

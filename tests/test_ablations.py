@@ -8,8 +8,9 @@ from dicap import cli
 from dicap.ablations import ablation_path, choose, read_ablation, run_ablations
 from dicap.cells import numbers, slug
 from dicap.config import CONFIGS
+from dicap.driver import RunError
 from dicap.options import ConfigError
-from dicap.protocols import Request, RunError
+from dicap.protocols import Request
 from dicap.report import store
 
 FILE = """

@@ -17,6 +17,7 @@ from dicap.wording import hand_template
 class ZeroshotCLIP(PromptTrainer):
     """The frozen CLIP with the dataset's own hand template."""
 
+    learns = False
     OPTIONS = {
         "TEMPLATE": Option("", 'text with one {} for the class name; "" = the dataset\'s template, else "a photo of a {}."'),
         "PREC": PREC,

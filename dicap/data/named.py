@@ -1,0 +1,115 @@
+"""What a command line may call a dataset: a file in configs/datasets, a path to one's own images, or `all`.
+
+    find_dataset("eurosat")          # Data("eurosat", "eurosat", ())
+    find_dataset("/my/pictures")     # Data("pictures", "folder", ("DATASET.FOLDER.PATH", "/my/pictures"))
+    missing(data, "/datasets")       # "no folder /datasets/eurosat", "" where it is there
+
+Which datasets a comparison has by default is the protocol's to say (dicap/protocols.py), from the lists here.
+"""
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicap.config import CONFIGS
+from dicap.options import ConfigError
+
+# the eleven of the published comparisons, in the order of their tables (CoOp, CoCoOp), and ImageNet's four shifts
+PUBLISHED = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft",
+             "sun397", "dtd", "eurosat", "ucf101")
+SHIFTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+# written here when first used; they need no data folder
+EMBEDDED = ("causal_shapes", "digits")
+EMBEDDED_SHIFTS = ("causal_shapes_scenes", "causal_shapes_colours", "causal_shapes_noise")
+OWN = "folder"  # the file in configs/datasets of one's own images
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset of a plan: its name in paths and results, its file in configs/datasets, and settings of its own."""
+
+    name: str
+    config: str
+    settings: tuple[str, ...] = ()
+
+    @property
+    def cls(self) -> Any:
+        """The registered dataset class."""
+        return registered()[self.config]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it writes itself and needs no data folder."""
+        from dicap.datasets.base import FewShotDataset
+
+        return self.config != OWN and getattr(self.cls, "locate", FewShotDataset.locate) is not FewShotDataset.locate
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether it is read from the data folder."""
+        return self.config != OWN and not self.embedded
+
+    @property
+    def is_shift(self) -> bool:
+        """Whether it is a test set of another dataset's classes."""
+        return bool(getattr(self.cls, "test_only", False))
+
+
+@functools.cache
+def _configured() -> dict[str, str]:
+    """Registry name by file in configs/datasets."""
+    import yaml
+
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
+            for path in sorted((CONFIGS / "datasets").glob("*.yaml"))}
+
+
+def registered() -> dict[str, Any]:
+    """The dataset class of each file in configs/datasets that has one."""
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    from dicap import discover
+
+    discover.load_all()
+    names = DATASET_REGISTRY.registered_names()
+    return {stem: DATASET_REGISTRY.get(name) for stem, name in _configured().items() if name in names}
+
+
+def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDED) -> Data:
+    """The dataset that a name or a path stands for.
+
+    Args:
+        root: the data folder, "" = none given.
+        elsewhere: what to name where a data folder is needed and none is given.
+    Raises:
+        ConfigError: an unknown name, a path to nothing, or a dataset that needs a data folder.
+    """
+    from dicap.data.folder import dataset_of_path
+
+    own = dataset_of_path(text)
+    if own is not None:
+        return Data(own[0], OWN, tuple(own[1]))
+    there = [name for name in registered() if name != OWN]
+    if text not in there:
+        raise ConfigError(f"unknown dataset {text!r}; allowed: {', '.join(sorted(there))}, all, or the path of a folder,"
+                          " CSV or split JSON of your own")  # fmt: skip
+    data = Data(text, text)
+    if data.needs_root and not root:
+        raise ConfigError(f"the dataset {text!r} needs a data folder: DATA=/path/to/datasets, or --data; without one: "
+                          f"{', '.join(elsewhere)}")  # fmt: skip
+    return data
+
+
+def missing(data: Data, root: str) -> str:
+    """Why a dataset cannot be read, "" where its folder, images and lists are there. A quick look; nothing is read."""
+    if not data.needs_root or not hasattr(data.cls, "folder"):
+        return ""
+    folder = Path(root).expanduser().absolute() / data.cls.folder
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    if data.cls.split_file:
+        wanted = [data.cls.images, data.cls.split_file]
+        absent = [name for name in wanted if name and not (folder / name).exists()]
+    else:
+        absent = [name for source in data.cls.sources if not source.optional for name in source.missing(folder)]
+    return f"no {' and no '.join(absent)} in {folder}" if absent else ""
