@@ -61,7 +61,7 @@ def _checked(file: Path, read: Any, split: dict[str, Items], wanted: dict[str, i
             _check_size(drawn[part], split[part], part, count)
         return drawn
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is not used: %s; drawing again", file, error or type(error).__name__)
+        log.warning("%s is not used: %s", file, error or type(error).__name__)
         return None
 
 
@@ -106,7 +106,7 @@ def _read_json(file: Path) -> dict | None:
             return tree
         raise ValueError("not a mapping")
     except (OSError, ValueError) as error:
-        log.warning("%s is not a few-shot draw (%s); drawing again", file, error)
+        log.warning("%s is not used: not a few-shot draw (%s)", file, error)
         return None
 
 
