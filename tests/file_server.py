@@ -20,6 +20,7 @@ class File:
     then: int = 200  # status after a break
     length: bool = True  # sends Content-Length
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -69,6 +70,8 @@ class FileServer:
             handler.send_header("Content-Range", f"bytes {start}-{len(file.data) - 1}/{len(file.data)}")
         if file.length:
             handler.send_header("Content-Length", str(len(file.data) - start))
+        for key, value in file.headers.items():
+            handler.send_header(key, value)
         if file.tag:
             handler.send_header("ETag", file.tag)
         handler.end_headers()

@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 
 from dicap.data.sources import Source, human
 from dicap.data.split import DatasetError
+from dicap.data.unpack import alone
 from dicap.files import write_text
 
 RECORD = "dicap_downloads.json"  # in a dataset's folder: what was fetched, from where, with which digest
@@ -113,12 +114,14 @@ def _attempt(source: Source, part: Path, step: Step) -> None:
         if source.url.startswith("https:") and not answer.url.startswith("https:"):
             raise DownloadError(f"{source.file}: {source.url} leads to {answer.url}, which is not https")
         start = _start(source, answer, there)
-        total = start + int(answer.headers.get("Content-Length") or 0)
-        total = total if "Content-Length" in answer.headers else 0
+        length = answer.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else 0
         _check_room(source, part, total or source.size, start)
-        if not start:
-            _begin(source, part, answer)
-        _write(answer, part, start, total, step)
+        with open(part, "ab") as file, alone(file, part):
+            if not start:
+                file.truncate(0)
+                _begin(source, part, answer)
+            _write(answer, file, start, total, step)
     if total and _size(part) != total:
         raise requests.ConnectionError(f"it ended after {_size(part)} of {total} bytes")
 
@@ -156,22 +159,19 @@ def _start(source: Source, answer: requests.Response, there: int) -> int:
 def _begin(source: Source, part: Path, answer: requests.Response) -> None:
     etag = answer.headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-    part.unlink(missing_ok=True)
     write_text(part.with_suffix(".part.json"), json.dumps({"url": source.url, "validator": validator}))
 
 
-def _write(answer: requests.Response, part: Path, start: int, total: int, step: Step) -> None:
+def _write(answer: requests.Response, file: IO[bytes], start: int, total: int, step: Step) -> None:
     there = start
-    with open(part, "ab") as file:
-        for block in answer.iter_content(BLOCK):
-            file.write(block)
-            there += len(block)
-            step(there, total)
+    for block in answer.iter_content(BLOCK):
+        file.write(block)
+        there += len(block)
+        step(there, total)
 
 
 def _from_drive(source: Source, part: Path, step: Step) -> None:
     import gdown
-    from gdown.exceptions import DownloadError as DriveError
 
     name = part.with_suffix(".drive")  # gdown makes NAME????????.part beside it
     _check_room(source, part, source.size, 0)
@@ -180,7 +180,7 @@ def _from_drive(source: Source, part: Path, step: Step) -> None:
                        timeout=TIMEOUT, progress=lambda there, total: step(there, total or 0))  # fmt: skip
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
-    except (DriveError, OSError) as error:
+    except Exception as error:  # gdown reads Google's pages: it may stumble on anything
         reason = " ".join(str(error).split())
         raise DownloadError(f"{source.file} cannot be had from {source.place}: {reason}; a browser may still get it: put it"
                             f" into {part.parent}") from error  # fmt: skip

@@ -16,6 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,12 +52,8 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequenc
         UnpackError: see above; also where the archive is broken or does not hold the names.
     """
     folder, archive = Path(folder), Path(archive)
-    folder.mkdir(parents=True, exist_ok=True)
     inside = {ours: theirs for theirs, ours in (rename or {}).items()}
-    temporary = folder / f".{archive.name}.unpack"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
-    temporary.mkdir()
-    try:
+    with open(archive, "rb") as file, alone(file, archive), _temporary(folder / f".{archive.name}.unpack") as temporary:
         top = temporary / "top"
         extract(archive, top, step)
         if inner:
@@ -70,8 +67,20 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequenc
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.rename(source / inside.get(name, name), folder / name)
         return new
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(file: IO[bytes], path: Path) -> Iterator[None]:
+    """Hold an open file for the block, where the system can. Raises DatasetError where another process holds it."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DatasetError(f"another process is at work on {path}; wait for it") from None
+    except (ImportError, OSError):
+        pass  # Windows, some network file systems
+    yield
 
 
 def extract(archive: Path, into: Path, step: Callable[[int], Any] = lambda count: None) -> None:
@@ -93,6 +102,16 @@ def extract(archive: Path, into: Path, step: Callable[[int], Any] = lambda count
     except FAULTS as error:
         advice = "make room and try again" if getattr(error, "errno", None) == errno.ENOSPC else "delete it and get it again"
         raise UnpackError(f"{archive} cannot be unpacked: {type(error).__name__}: {error}; {advice}") from error
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed run
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _entries(archive: Path) -> Iterator[Entry]:

@@ -13,8 +13,10 @@ from file_server import File, FileServer
 from dicap.data import download
 from dicap.data.download import BLOCK, RECORD, DownloadError, fetch
 from dicap.data.sources import Source
+from dicap.data.split import DatasetError
 
 DATA = os.urandom(300_000)
+LARGE = 5 * DATA  # gdown writes in blocks of half a MiB
 MD5, SHA256 = hashlib.md5(DATA).hexdigest(), hashlib.sha256(DATA).hexdigest()
 
 
@@ -206,8 +208,50 @@ def test_drive_refusals_are_one_line_and_leave_nothing(tmp_path, monkeypatch, er
     assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
 
 
-def test_gdown_takes_the_arguments_that_we_pass():
-    import inspect
+@pytest.fixture
+def google(server, monkeypatch):
+    """gdown itself, with the local server in place of Google."""
+    get = requests.Session.get
+    monkeypatch.setattr(requests.Session, "get", lambda self, url, **rest: get(self, server.url(url.rpartition("=")[2]), **rest))
+    page = {"Content-Type": "text/html"}
+    server.files["1abc"] = File(LARGE, headers={"Content-Type": "application/zip", "Content-Disposition": 'attachment; filename="x"'},
+                                obeys_if_range=False)  # fmt: skip
+    server.files["1page"] = File(b"<html>Sorry</html>", headers=page)
+    server.files["1odd"] = File(b"no type at all")
+    return server
 
-    wanted = {"id", "output", "quiet", "use_cookies", "resume", "timeout", "progress"}
-    assert wanted <= set(inspect.signature(gdown.download).parameters)
+
+def test_gdown_itself_resumes_an_archive(google, tmp_path):
+    source = Source("data.zip", drive="1abc", unpack=("x",), md5=hashlib.md5(LARGE).hexdigest())
+    google.files["1abc"].cuts = [1_200_000]
+    with pytest.raises(DownloadError, match="data.zip cannot be had from https://drive.google.com/file/d/1abc"):
+        fetch(source, tmp_path)
+    assert not (tmp_path / "data.zip").exists() and len(list(tmp_path.iterdir())) == 1
+    fetch(source, tmp_path)
+    assert google.asked[-1][1].startswith("bytes=") and (tmp_path / "data.zip").read_bytes() == LARGE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.zip", RECORD]
+
+
+def test_gdown_itself_leaves_nothing_of_a_small_file(google, tmp_path):
+    google.files["1abc"].cuts = [200_000]
+    with pytest.raises(DownloadError):
+        fetch(Source("list.txt", drive="1abc", md5=MD5), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("drive", ["1page", "1odd", "1gone"])
+def test_gdown_itself_at_a_page_that_is_no_file(google, tmp_path, drive):
+    with pytest.raises(DownloadError, match="data.zip cannot be had.*a browser may still get it") as caught:
+        fetch(Source("data.zip", drive=drive, unpack=("x",)), tmp_path / "new")
+    assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
+
+
+def test_two_processes_do_not_write_one_file(server, source, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    part = broken_off(server, source, tmp_path)
+    with open(part, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DatasetError, match="another process is at work on .*data.bin.part"):
+            fetch(source, tmp_path)
+    fetch(source, tmp_path)
+    assert (tmp_path / "data.bin").read_bytes() == DATA
