@@ -8,30 +8,55 @@ shift 2
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="${PYTHON:-$(command -v python || command -v python3 || echo python)}"
 
-usage_base2new() {
+# what differs between the protocols: what is done, the embedded default, what DATASET and `all` are, shots
+about_base2new() {
+    WHAT="train on the first half of the classes and test on it, test the same prompt on the other half; 16 shots, seeds
+1 2 3"
+    EMBEDDED="the embedded datasets causal_shapes and digits" ALL="the eleven of the papers" SHOTS_DEFAULT=16 EXAMPLE=caltech101
+}
+about_few_shot() {
+    WHAT="train on all classes with 1, 2, 4, 8 and 16 shots, test on them; seeds 1 2 3"
+    EMBEDDED="the embedded datasets causal_shapes and digits" ALL="the eleven of the papers" SHOTS_DEFAULT='"1 2 4 8 16"'
+    EXAMPLE=caltech101
+}
+about_cross_dataset() {
+    WHAT="train on all classes of a source dataset (16 shots, seeds 1 2 3), test that prompt on other datasets"
+    EMBEDDED="trains on the embedded causal_shapes, tests on digits" ALL="the other ten; the source is imagenet" SHOTS_DEFAULT=16
+    EXAMPLE=eurosat
+}
+about_domain_generalization() {
+    WHAT="the training of cross_dataset, tested on shifts of the source dataset"
+    EMBEDDED="trains on the embedded causal_shapes, tests on its new scenes, new colours and noise"
+    ALL="imagenetv2, imagenet_sketch, imagenet_a and imagenet_r; the source is imagenet" SHOTS_DEFAULT=16 EXAMPLE=imagenetv2
+}
+
+usage_protocol() {
+    "about_$PROTOCOL"
     cat <<END
-Usage: [KNOB=VALUE ...] bash scripts/$METHOD/base2new.sh [DATASET [SEED ...]] [--dry-run] [--verbose]
+Usage: [KNOB=VALUE ...] bash scripts/$METHOD/$PROTOCOL.sh [DATASET [SEED ...]] [--dry-run] [--verbose] [OPTION ...]
 
-base2new: train on the first half of the classes and test on it, test the same prompt on the other half; 16 shots,
-seeds 1 2 3; ends with a table in the terminal and in OUT. Finished runs are skipped, interrupted ones go on.
+$PROTOCOL: $WHAT. Ends with a table in the terminal
+and in OUT. Finished runs are skipped, interrupted ones go on, failed ones are listed at the end and stop no other.
 
-Without DATA (no download): the embedded datasets causal_shapes and digits on the embedded tiny CLIP.
-    scripts/dicap/base2new.sh compares ZeroshotCLIP, CoOp, CoCoOp and DiCap; the other methods' scripts run their own.
-With DATA (the real benchmark): this method, ViT-B/16, the published recipe. DATASET: a file in configs/datasets, or all.
+Without DATA (no download): $EMBEDDED; the embedded tiny CLIP.
+    scripts/dicap/$PROTOCOL.sh compares ZeroshotCLIP, CoOp, CoCoOp and DiCap; the other methods' scripts run their own.
+With DATA (the real benchmark): this method, ViT-B/16, the published recipe.
+DATASET: a file in configs/datasets, the path of your own images, or all: $ALL.
+OPTION: any other of \`dicap $PROTOCOL --help\`, behind the rest.
 
-    bash scripts/dicap/base2new.sh
-    bash scripts/coop/base2new.sh digits 1 2
-    DATA=/path/to/datasets bash scripts/dicap/base2new.sh caltech101
-    DATA=/path/to/datasets SHOTS=4 OUT=output4 bash scripts/cocoop/base2new.sh all 1
+    bash scripts/dicap/$PROTOCOL.sh
+    DATA=/path/to/datasets bash scripts/dicap/$PROTOCOL.sh $EXAMPLE 1 2
+    DATA=/path/to/datasets SHOTS=4 OUT=output4 bash scripts/cocoop/$PROTOCOL.sh all --dry-run
 
 Knobs (environment):
     DATA      folder that holds the datasets' folders
     OUT       output folder               (default: output, in the folder you are in)
     SEEDS     seeds                       (default: "1 2 3"; SEED arguments win)
-    SHOTS     training images a class     (default: 16)
-    CFG       recipe, a file in configs/trainers/METHOD (default: tiny without DATA, else the published base-to-new one)
+    SHOTS     training images a class     (default: $SHOTS_DEFAULT; several make a comparison each)
+    CFG       recipe, a file in configs/trainers/METHOD (default: tiny without DATA, else the published one)
     BACKBONE  CLIP instead of the recipe's: tiny, RN50, ViT-B/32, ViT-B/16, a file ...
     METHODS   methods to compare          (default: as above)
+    MISSING   skip or refuse datasets that are not in DATA (default: skip those of all, refuse those that are named)
     ENGINE    auto, dassl or builtin      (default: auto)
     PYTHON    interpreter                 (default: python of the active environment)
 END
@@ -53,18 +78,19 @@ END
 }
 
 usage() {
-    if [ "$PROTOCOL" = base2new ]; then usage_base2new; else usage_cells; fi
+    case "$PROTOCOL" in ablations | select) usage_cells ;; *) usage_protocol ;; esac
 }
 
-# DATASET and SEED ... of base2new, and its short options
-read_base2new() {
-    local positional=() argument
-    for argument in "$@"; do
-        case "$argument" in
-            --dry-run | --verbose | --debug) OPTIONS+=("$argument") ;;
-            -*) echo "unknown option $argument; see bash scripts/$METHOD/$PROTOCOL.sh --help" >&2; exit 2 ;;
-            *) positional+=("$argument") ;;
+# DATASET and SEED ... of a protocol, short options anywhere; from another option on, all goes to `dicap PROTOCOL`
+read_protocol() {
+    local positional=()
+    while [ "$#" -gt 0 ]; do
+        case "$1" in
+            --dry-run | --verbose | --debug) OPTIONS+=("$1") ;;
+            -*) REST=("$@"); break ;;
+            *) positional+=("$1") ;;
         esac
+        shift
     done
     if [ "${#positional[@]}" -gt 0 ]; then
         OPTIONS+=(--datasets "${positional[0]}")
@@ -75,36 +101,45 @@ read_base2new() {
         # shellcheck disable=SC2206
         OPTIONS+=(--methods ${METHODS:-$METHOD})
     fi
+    [ -z "${MISSING:-}" ] || OPTIONS+=(--missing "$MISSING")
 }
 
 command -v "$PYTHON" > /dev/null || { echo "no '$PYTHON' here; activate an environment, or set PYTHON=" >&2; exit 2; }
-OPTIONS=()
-SEED='^[0-9]+$'
+OPTIONS=() REST=()
+SEED='^[0-9]+$' COUNT='^[1-9][0-9]*$'
 for argument in "$@"; do
     case "$argument" in -h | --help) usage; exit 0 ;; esac
 done
 case "$PROTOCOL" in
-    base2new) read_base2new "$@" ;;
+    base2new | few_shot | cross_dataset | domain_generalization)
+        read_protocol "$@"
+        COUNT='^ *[1-9][0-9]*( +[1-9][0-9]*)* *$'
+        ;;
     ablations) OPTIONS+=("$@") SEED='^[0-9]+(-[0-9]+)?$' ;;
     select)
         case "${1:--}" in -*) ;; *) OPTIONS+=(--dataset "$1"); shift ;; esac
         OPTIONS+=("$@" --method "$METHOD") SEED='^[0-9]+(-[0-9]+)?$'
         ;;
-    *) echo "unknown protocol '$PROTOCOL'; there are: base2new, ablations, select" >&2; exit 2 ;;
+    *)
+        echo "unknown protocol '$PROTOCOL'; there are: base2new, few_shot, cross_dataset, domain_generalization, ablations," \
+            "select" >&2
+        exit 2
+        ;;
 esac
 for seed in ${SEEDS:-}; do
     [[ "$seed" =~ $SEED ]] || { echo "seed '$seed': expected whole numbers from 0, such as 1 2 3" >&2; exit 2; }
 done
-[[ "${SHOTS:-16}" =~ ^[1-9][0-9]*$ ]] || { echo "SHOTS='$SHOTS': expected a whole number from 1" >&2; exit 2; }
+[[ "${SHOTS:-16}" =~ $COUNT ]] || { echo "SHOTS='$SHOTS': expected a whole number from 1" >&2; exit 2; }
 
 # shellcheck disable=SC2206
 [ -z "${SEEDS:-}" ] || OPTIONS+=(--seeds ${SEEDS})
-[ -z "${SHOTS:-}" ] || OPTIONS+=(--shots "$SHOTS")
+# shellcheck disable=SC2206
+[ -z "${SHOTS:-}" ] || OPTIONS+=(--shots ${SHOTS})
 [ -z "${CFG:-}" ] || OPTIONS+=(--config "$CFG")
 [ -z "${BACKBONE:-}" ] || OPTIONS+=(--backbone "$BACKBONE")
 [ -z "${DATA:-}" ] || OPTIONS+=(--data "$DATA")
 [ -z "${OUT:-}" ] || OPTIONS+=(--out "$OUT")
 [ -z "${ENGINE:-}" ] || OPTIONS+=(--engine "$ENGINE")
-[ -z "${JOBS:-}" ] || [ "$PROTOCOL" = base2new ] || OPTIONS+=(--jobs "$JOBS")
+case "$PROTOCOL" in ablations | select) [ -z "${JOBS:-}" ] || OPTIONS+=(--jobs "$JOBS") ;; esac
 
-exec "$PYTHON" "$ROOT/train.py" "$PROTOCOL" ${OPTIONS[@]+"${OPTIONS[@]}"}
+exec "$PYTHON" "$ROOT/train.py" "$PROTOCOL" ${OPTIONS[@]+"${OPTIONS[@]}"} ${REST[@]+"${REST[@]}"}
