@@ -74,6 +74,7 @@ def test_what_is_ignored_is_counted(pictures, caplog):
     (pictures / "dog/README").write_text("")
     (pictures / "Big_Cat/link").symlink_to(pictures / "dog")
     touch(pictures / "loose.jpg")
+    touch(pictures / ".loose.jpg")
     with caplog.at_level("INFO", "dicap"):
         split = read_own(pictures, RATIO, 1)
     assert len(paths_of(split)) == 20

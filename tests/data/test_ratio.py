@@ -50,6 +50,7 @@ def test_the_seed_decides_and_nothing_else():
     random.seed(8)
     assert split_by_ratio(shuffled, RATIO, 1) == split != split_by_ratio(classes, RATIO, 2)
     assert split["train"][:10] != sorted(classes)[:10]  # not simply the first of each class
+    assert [path[2:] for path in split["train"][:10]] != [path[2:] for path in split["train"][10:]]  # nor the same of each
     more = split_by_ratio(classes | classes_of(c=9), RATIO, 1)
     assert {part: [path for path in more[part] if path[0] != "c"] for part in PARTS} == split
 
