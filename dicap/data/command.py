@@ -26,7 +26,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", help="what the datasets need, from where, how large, under which licence",
                                   description="Works offline. With a name: that dataset in full.")
     listing.add_argument("names", nargs="*", metavar="NAME", help="datasets, or `all`; none: a table of all")
-    listing.add_argument("--markdown", action="store_true", help="the sections of docs/datasets.md")
+    listing.add_argument("--markdown", nargs="?", const="-", default="", metavar="FILE",
+                         help="the sections of docs/datasets.md: printed, or renewed in FILE")
     download = commands.add_parser("download", help="fetch what is missing, check it and unpack it",
                                    description="A broken download goes on where it was when the command is repeated.")
     download.add_argument("--keep", action="store_true", help="keep the archives that were unpacked")
@@ -58,39 +59,38 @@ def run_data(args: argparse.Namespace) -> int:
 
 
 def datasets() -> Datasets:
-    """The registered datasets with a file in configs/datasets, by its name; not `folder`, which is any data."""
-    from dassl.data.datasets import DATASET_REGISTRY
+    """The registered datasets with a file in configs/datasets: the benchmark's, its shifts, the others."""
+    from dicap.data.named import OWN, PUBLISHED, SHIFTS, registered
 
-    from dicap import discover
-    from dicap.config import CONFIGS
-
-    discover.load_all()
-    classes = [DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()]
-    found = {cls.stem(): cls for cls in classes if hasattr(cls, "stem") and cls.stem() != "folder"}
-    return {path.stem: found[path.stem] for path in sorted((CONFIGS / "datasets").glob("*.yaml")) if path.stem in found}
+    found = registered()
+    return {name: found[name] for name in dict.fromkeys((*PUBLISHED, *SHIFTS, *found)) if name in found and name != OWN}
 
 
 def chosen(names: Sequence[str]) -> Datasets:
     """Datasets by name; `all` are the benchmark's, without shifts and embedded ones. Raises ConfigError with the list."""
+    from dicap.data.named import PUBLISHED
     from dicap.options import ConfigError
 
     known = datasets()
-    result: Datasets = {}
     for name in names:
         if name != "all" and name not in known:
             raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join(known)}, all")
-        result |= {stem: cls for stem, cls in known.items() if stem == name or name == "all" and cls.sources and not cls.test_only}
-    return result
+    wanted = [stem for name in names for stem in (PUBLISHED if name == "all" else [name])]
+    return {name: known[name] for name in dict.fromkeys(wanted)}
 
 
 def _list(args: argparse.Namespace, data: Path | None) -> int:
-    from dicap.data.listing import print_list, section
+    from dicap.data.listing import print_list, renew, section
 
-    if args.markdown or args.names:
-        found = chosen(args.names) if args.names else datasets()
-        print("\n".join(section(name, cls, data) for name, cls in found.items()), end="")
+    found = chosen(args.names) if args.names else datasets()
+    if not args.markdown and not args.names:
+        print_list(found, data)
+        return 0
+    text = "\n".join(section(name, cls, data) for name, cls in found.items())
+    if args.markdown in ("", "-"):
+        print(text, end="")
     else:
-        print_list(datasets(), data)
+        renew(Path(args.markdown), text)
     return 0
 
 
@@ -148,36 +148,22 @@ def _each_source(args: argparse.Namespace, work: Any, optional: bool) -> int:
 
 
 def _verify(args: argparse.Namespace, data: Path | None) -> int:
+    from dicap.config import build_cfg, config_path
     from dicap.data.listing import print_findings
+    from dicap.data.named import find_dataset
     from dicap.data.verify import verify
 
+    root = str(data or "")
+    of_all = {name: cls for name, cls in chosen(["all"]).items() if "all" in args.names and name not in args.names}
+    absent = [name for name, cls in of_all.items() if not (data and (data / cls.folder).is_dir())]
+    wanted = [name for name in dict.fromkeys((*args.names, *of_all)) if name != "all" and name not in absent]
     findings = []
-    for name, cls, opts in _to_verify(args, data):
-        from dicap.config import build_cfg, config_path
-
-        cfg = build_cfg(config_path("datasets", cls.stem()), trainer="ZeroshotCLIP", opts=opts, root=str(data or ""))
-        findings.append(verify(cls, cfg, name))
-    absent = [name for name in chosen([name for name in args.names if name == "all"]) if name not in {f.name for f in findings}]
+    for item in [find_dataset(name, root) for name in wanted]:
+        opts = [*item.settings, *getattr(args, "settings", [])]
+        cfg = build_cfg(config_path("datasets", item.config), trainer="ZeroshotCLIP", opts=opts, root=root)
+        findings.append(verify(item.cls, cfg, item.name))
     print_findings(findings, absent)
     return int(not findings or any(finding.problems for finding in findings))
-
-
-def _to_verify(args: argparse.Namespace, data: Path | None) -> Iterator[tuple[str, Any, list[str]]]:
-    """Name, class and settings of what is to be verified; of `all` those that have a folder."""
-    from dassl.data.datasets import DATASET_REGISTRY
-
-    from dicap.data.folder import dataset_of_path
-
-    settings = list(getattr(args, "settings", []))
-    for text in args.names:
-        own = dataset_of_path(text)
-        if own:
-            datasets()  # registers
-            yield own[0], DATASET_REGISTRY.get("Folder"), [*own[1], *settings]
-            continue
-        for name, cls in chosen([text]).items():
-            if text != "all" or data and (data / cls.folder).is_dir():
-                yield name, cls, settings
 
 
 def _way(source: Source) -> str:

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from dicap.data.sources import ADDRESSES, Source, human
+from dicap.data.split import DatasetError
 from dicap.data.verify import Finding
+from dicap.files import write_text
+
+MARK = "<!-- made by: dicap data list --markdown docs/datasets.md -->\n\n"
 
 
 def print_list(datasets: dict[str, Any], data: Path | None) -> None:
@@ -40,6 +44,14 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         lines += [f"| {' | '.join(_source_row(source, folder))} |" for source in cls.sources]
     notes = [f"- `{source.file}`: {note}." for source in cls.sources for note in [_note(source)] if note]
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def renew(document: Path, sections: str) -> None:
+    """Replace what stands below MARK in a document. Raises DatasetError where there is no MARK."""
+    start, mark, _ = document.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        raise DatasetError(f"{document} has no line {MARK.strip()!r}, below which the sections stand")
+    write_text(document, start + mark + sections)
 
 
 def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
