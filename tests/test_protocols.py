@@ -1,22 +1,26 @@
-"""The driver of protocols: what is planned, what is skipped and why, how a failure ends, that a plan ends in a table."""
+"""Protocols and their driver: what is planned, skipped and why, how a failure ends, that a plan ends in a table."""
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 import dicap.run
+from dicap.data.named import PUBLISHED, SHIFTS, Data
+from dicap.driver import RunError, execute, run_protocol
+from dicap.estimate import downloads, work_of
 from dicap.options import ConfigError
 from dicap.protocols import (
     BASE2NEW,
+    CROSS_DATASET,
+    DOMAIN_GENERALIZATION,
+    FEW_SHOT,
     METHODS,
-    RunError,
-    dataset_names,
-    execute,
     find_datasets,
     find_method,
     plan,
+    published_recipes,
     request_of,
-    run_protocol,
 )
 from dicap.report import store
 
@@ -32,7 +36,7 @@ def make_request(out, **values):
 def done(tmp_path_factory, embedded_data):
     """One finished comparison of ZeroshotCLIP and CoOp on digits, on the tiny backbone; not to be changed."""
     out = tmp_path_factory.mktemp("done")
-    run_protocol(BASE2NEW, make_request(out, methods=["zeroshot", "coop"]))
+    run_protocol(BASE2NEW, make_request(out, methods=["zeroshot", "coop"]), shots=[1])
     return out
 
 
@@ -49,15 +53,15 @@ def ran(monkeypatch):
     made, real = [], dicap.run.run
 
     def run(cfg, **kwargs):
-        made.append((cfg.OUTPUT_DIR.split("/base2new/")[1].split("/")[0], cfg.TRAINER.NAME, kwargs["eval_only"]))
+        made.append((Path(cfg.OUTPUT_DIR).parts[-6], cfg.TRAINER.NAME, kwargs["eval_only"]))
         return real(cfg, **kwargs)
 
     monkeypatch.setattr(dicap.run, "run", run)
     return made
 
 
-def folder(out, stage, method="CoOp"):
-    return out / "base2new" / stage / "digits" / "shots_1" / method / "tiny" / "seed0"
+def folder(out, stage, method="CoOp", protocol="base2new", dataset="digits", shots=1):
+    return out / protocol / stage / dataset / f"shots_{shots}" / method / "tiny" / "seed0"
 
 
 def test_it_ends_in_results_of_the_schema_at_the_familys_paths_and_a_table(done):
@@ -127,30 +131,69 @@ def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran
     assert ran == [("test_new", "CoOp", True)]
 
 
-def test_a_failing_run_stops_the_driver_with_its_cause_and_its_log(finished, monkeypatch):
+def test_a_failing_run_stops_only_what_needs_it_and_is_listed_with_its_cause_and_log(finished, monkeypatch, ran, caplog):
     from dicap.trainers.coop import CoOp
 
+    caplog.set_level("INFO", "dicap")
+    real = CoOp.loss
+
     def fail(self, batch):
-        raise ValueError("the cause")
+        if self.cfg.SEED == 5:
+            raise ValueError("the cause")
+        return real(self, batch)
 
     monkeypatch.setattr(CoOp, "loss", fail)
-    jobs = plan(BASE2NEW, make_request(finished, seeds=[5, 6]))
-    with pytest.raises(RunError, match=r"(?s)seed 5, base classes failed: ValueError: the cause\nlog: .*seed5/log.txt"):
-        execute(jobs)
-    assert "ValueError: the cause" in (jobs[0].folder / "log.txt").read_text()
-    assert not jobs[2].folder.exists()  # nothing was run behind it
+    request = make_request(finished, seeds=[5, 0, 6])
+    with pytest.raises(RunError, match=r"(?s)^2 of 6 runs failed:\n- digits, CoOp \(tiny\), seed 5, base classes: ValueError: the "
+                                       r"cause\n  log: .*seed5/log.txt\n- .*seed 5, new classes: not run: its training failed"):
+        run_protocol(BASE2NEW, request, shots=[1])
+    jobs = plan(BASE2NEW, request)
+    assert "ValueError: the cause" in (jobs[0].folder / "log.txt").read_text() and not jobs[1].folder.exists()
+    assert [made[0] for made in ran] == ["train_base", "train_base", "test_new"] and "2 finished before, 2 failed" in caplog.text
+    assert json.loads((finished / "base2new.json").read_text())["rows"]
     monkeypatch.undo()
-    execute(jobs[:2])  # the same command goes on
+    assert execute(jobs) == []  # the same command runs these again
     assert store.read_result(jobs[1].folder)["seed"] == 5
+
+
+def test_data_that_cannot_be_read_stop_only_their_own_runs(tmp_path, embedded_data, monkeypatch, caplog):
+    from dicap.datasets.digits import Digits
+
+    own = tmp_path / "own.json"
+    own.write_text("{")
+    monkeypatch.setattr(Digits, "counts", (10, 300, 100, 1))
+    request = make_request(tmp_path / "out", datasets=["digits", str(own)], methods=["zeroshot"], recipe="tiny")
+    with pytest.raises(RunError) as error:
+        run_protocol(FEW_SHOT, request, shots=[1, 2])
+    assert "4 of 4 runs failed" in str(error.value) and str(own) in str(error.value)
+    assert str(error.value).count("this is not the benchmark's split") == 1  # one cause of two runs stands once
+
+
+def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, embedded_data, ran, monkeypatch):
+    counted = dicap.run.run
+
+    def killed(cfg, **kwargs):
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return counted(cfg, **kwargs)
+
+    monkeypatch.setattr(dicap.run, "run", killed)
+    request = make_request(tmp_path, methods=["zeroshot"], seeds=[1, 2, 3])
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan(FEW_SHOT, request))
+    monkeypatch.setattr(dicap.run, "run", counted)
+    assert execute(plan(FEW_SHOT, request)) == [] and len(ran) == 3
 
 
 def test_a_plan_is_printed_and_nothing_is_run(finished, ran, caplog):
     caplog.set_level("INFO", "dicap")
-    run_protocol(BASE2NEW, make_request(finished, seeds=[0, 1]), dry_run=True)
+    run_protocol(BASE2NEW, make_request(finished, seeds=[0, 1]), shots=[1], dry_run=True)
     assert ran == [] and "2 to run, 2 finished" in caplog.text
     assert "digits, CoOp (tiny), seed 1, base classes: to run (not finished)" in caplog.text
     assert "digits, CoOp (tiny), seed 0, new classes: finished" in caplog.text
     assert not (folder(finished, "train_base").parent / "seed1").exists()
+    assert "CoOp (tiny) on digits, base classes, 1 shot: 1 to run, each 1 optimiser step and 701 test images; about" in caplog.text
+    assert "from 1 finished run on digits, new classes; cpu" in caplog.text
 
 
 def test_the_main_job(tmp_path, embedded_data):
@@ -172,19 +215,213 @@ def test_the_real_benchmark_takes_the_published_recipes(tmp_path, method, datase
 def test_names():
     assert [find_method(name) for name in ("zeroshot", "coop", "CoCoOp", "DICAP")] == [
         "ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap"]
-    real, embedded = dataset_names()
-    assert embedded == ["causal_shapes", "digits"] and "caltech101" in real
-    assert find_datasets([], "") == embedded and find_datasets(["all"], "/data") == real
+
+
+@pytest.mark.parametrize("protocol, embedded, everything", [
+    (BASE2NEW, ["causal_shapes", "digits"], PUBLISHED), (FEW_SHOT, ["causal_shapes", "digits"], PUBLISHED),
+    (CROSS_DATASET, ["digits"], PUBLISHED[1:]),
+    (DOMAIN_GENERALIZATION, ["causal_shapes_scenes", "causal_shapes_colours", "causal_shapes_noise"], SHIFTS)])
+def test_the_datasets_of_each_protocol(protocol, embedded, everything):
+    def names(**values):
+        return [data.name for data in find_datasets(protocol, request_of(**values))]
+
+    assert names() == embedded
+    assert names(data="/data") == names(datasets=["all"], data="/data") == list(everything)
+    assert len(PUBLISHED) == 11 and not set(SHIFTS) & set(PUBLISHED)
+
+
+def test_a_path_is_a_dataset_and_needs_no_data_folder(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+    for protocol in (BASE2NEW, CROSS_DATASET):
+        jobs = plan(protocol, make_request("o", datasets=[str(tmp_path / "pets")]))
+        settings = ("DATASET.FOLDER.PATH", str(tmp_path / "pets"))
+        assert jobs[-1].data == Data("pets", "folder", settings) and jobs[-1].cfg.DATASET.FOLDER.PATH == settings[1]
+        # its own training has the published recipe; a prompt that is tested keeps that of its training
+        assert jobs[-1].recipe == ("vit_b16_ctxv1" if protocol is BASE2NEW else "tiny")
+    (tmp_path / "other/pets").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="two datasets are called 'pets'"):
+        plan(BASE2NEW, make_request("o", datasets=[str(tmp_path / "pets"), str(tmp_path / "other/pets")]))
 
 
 @pytest.mark.parametrize("values, message", [
     ({"methods": ["coap"]}, "unknown method 'coap'; allowed: .*CoOp"), ({"methods": [""]}, "unknown method ''"),
-    ({"datasets": ["digit"]}, "unknown dataset 'digit'; allowed: causal_shapes, digits, .*caltech101"),
+    ({"datasets": ["digit"]}, "unknown dataset 'digit'; allowed: causal_shapes, digits, caltech101, .*path"),
+    ({"datasets": ["no/such/folder"]}, "no/such/folder"),
     ({"datasets": ["caltech101"]}, "'caltech101' needs a data folder: DATA="),
     ({"datasets": ["all"]}, "'all' needs a data folder"), ({"data": "/no/such/folder"}, "no folder '/no/such/folder'"),
     ({"seeds": [-1]}, "seeds"), ({"shots": 0}, "shots"), ({"recipe": "vit_b61"}, "no recipe vit_b61.*tiny"),
     ({"settings": ["OPTIM.LRR", "1"]}, "OPTIM.LRR.*did you mean OPTIM.LR"), ({"settings": ["OPTIM.LR"]}, "pairs")])
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, ran, values, message):
     with pytest.raises(ConfigError, match=f"(?s){message}"):
-        run_protocol(BASE2NEW, make_request(tmp_path / "out", **values))
+        run_protocol(BASE2NEW, make_request(tmp_path / "out", **values), shots=[values.get("shots", 1)])
     assert ran == [] and not (tmp_path / "out").exists()
+
+
+# --- the other protocols -----------------------------------------------------------------------------------------
+
+
+def test_few_shot_trains_and_tests_on_all_classes_for_each_number_of_shots(tmp_path, embedded_data):
+    run_protocol(FEW_SHOT, make_request(tmp_path, settings=["OPTIM.MAX_EPOCH", "2"]), shots=[1, 8])
+    results = [store.read_result(folder(tmp_path, "train", protocol="few_shot", shots=shots)) for shots in (1, 8)]
+    for shots, steps, result in zip((1, 8), (2, 4), results):  # 80 images are two batches of 32
+        assert (result["protocol"], result["split"], result["shots"]) == ("few_shot", "all", shots)
+        assert result["n"] == 1397 and result["trained_on"] == result["dataset"] == "digits" and result["steps"] == steps
+    job, = plan(FEW_SHOT, make_request(tmp_path, shots=8, settings=["OPTIM.MAX_EPOCH", "2"]))
+    assert (work_of(job).steps, work_of(job).images) == (4, 1397)  # what a plan says is what was done
+
+
+SMALL = [f"DATASET.CAUSALSHAPES.PER_CLASS_{part} {number}" for part, number in (("TRAIN", 2), ("VAL", 1), ("TEST", 2))]
+SHORT = [*QUICK, *" ".join(SMALL).split(), "TRAINER.DICAP.TRAIN_STEPS", "5"]
+
+
+def test_a_prompt_of_one_dataset_is_tested_on_another_with_its_own_words_alone(tmp_path, embedded_data, monkeypatch, ran):
+    """Trained once, loaded for other classes; the hand template of the target is the zero-shot method's business."""
+    from dicap.datasets.causal_shapes import CausalShapes
+
+    request = make_request(tmp_path, methods=["zeroshot", "coop", "cocoop", "dicap"], datasets=["causal_shapes"], source="digits",
+                           settings=SHORT)
+    run_protocol(CROSS_DATASET, request, shots=[1])
+    assert sorted(ran) == sorted([("train", m, m == "ZeroshotCLIP") for m in METHODS] + [("test", m, True) for m in METHODS])
+    before = {}
+    for method in METHODS:
+        source = store.read_result(folder(tmp_path, "train", method, "source"))
+        target = store.read_result(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
+        assert (source["protocol"], source["split"], source["n"]) == ("source", "all", 1397)
+        assert (target["protocol"], target["split"], target["n"]) == ("cross_dataset", "all", 100)
+        assert (target["dataset"], target["trained_on"], source["trained_on"]) == ("causal_shapes", "digits", "digits")
+        assert source["digests"]["model"] == target["digests"]["model"]
+        before[method] = target["accuracy"]
+        shutil.rmtree(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
+    monkeypatch.setattr(CausalShapes, "template", "no place for a name")
+    failures = execute(plan(CROSS_DATASET, request))
+    assert [failure.job.method for failure in failures] == ["ZeroshotCLIP"] and "no place for a name" in failures[0].cause
+    for method in METHODS[1:]:
+        target = store.read_result(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
+        assert target["accuracy"] == before[method]
+
+
+def test_both_transfers_share_one_training(tmp_path):
+    cross = plan(CROSS_DATASET, request_of(data=str(tmp_path), methods=["coop"], datasets=["eurosat", "dtd"]))
+    shifts = plan(DOMAIN_GENERALIZATION, request_of(data=str(tmp_path), methods=["coop"]))
+    assert [job.folder for job in cross[:3]] == [job.folder for job in shifts[:3]]
+    assert all(job.dataset == "imagenet" and job.depends_on is None for job in cross[:3])
+    assert [job.dataset for job in shifts[3:]] == [name for name in SHIFTS for _ in range(3)]
+    assert all(job.depends_on.seed == job.seed and job.recipe == "vit_b16_ep50_ctxv1" for job in cross[3:] + shifts[3:])
+
+
+@pytest.mark.parametrize("protocol, values, message", [
+    (CROSS_DATASET, {"settings": ["TRAINER.COOP.CSC", "True"]}, "TRAINER.COOP.CSC is True: .*use few_shot"),
+    (BASE2NEW, {"settings": ["TRAINER.COOP.CSC", "True"]}, "TRAINER.COOP.CSC is True"),
+    (CROSS_DATASET, {"datasets": ["causal_shapes"]}, "'causal_shapes' is the source"),
+    (CROSS_DATASET, {"datasets": ["imagenetv2"], "data": "."}, "'imagenetv2' is a shift.*domain_generalization"),
+    (FEW_SHOT, {"datasets": ["imagenetv2"], "data": "."}, "'imagenetv2' is a shift"),
+    (CROSS_DATASET, {"source": "imagenet_r", "data": "."}, "the source 'imagenet_r' is a shift"),
+    (DOMAIN_GENERALIZATION, {"datasets": ["digits"]}, "'digits' is no shift of causal_shapes; .*imagenet_a.*cross_dataset")])
+def test_what_a_protocol_is_not_for_is_refused(protocol, values, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(protocol, make_request("o", **values))
+
+
+def test_csc_is_trained_where_the_same_classes_are_tested():
+    job, = plan(FEW_SHOT, make_request("o", settings=["TRAINER.COOP.CSC", "True"]))
+    assert job.cfg.TRAINER.COOP.CSC
+
+
+@pytest.mark.parametrize("method, dataset, shots, recipe", [
+    ("CoOp", "caltech101", 1, "vit_b16_ep50"), ("CoOp", "caltech101", 2, "vit_b16_ep100"),
+    ("CoOp", "caltech101", 4, "vit_b16_ep100"), ("CoOp", "caltech101", 8, "vit_b16"), ("CoOp", "caltech101", 16, "vit_b16"),
+    ("CoOp", "imagenet", 1, "vit_b16_ep50"), ("CoOp", "imagenet", 16, "vit_b16_ep50"),
+    ("CoCoOp", "caltech101", 1, "vit_b16_c4_ep10_batch1_ctxv1"), ("DiCap", "imagenet", 4, "vit_b16_ctxv1"),
+    ("ZeroshotCLIP", "imagenet", 1, "vit_b16")])
+def test_few_shot_takes_the_papers_length_for_each_number_of_shots(tmp_path, method, dataset, shots, recipe):
+    job, = plan(FEW_SHOT, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), shots=shots, seeds=[1]))
+    assert job.recipe == recipe
+    if method == "CoOp":
+        epochs = 50 if dataset == "imagenet" else {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}[shots]
+        assert (job.cfg.OPTIM.MAX_EPOCH, job.cfg.TRAINER.COOP.N_CTX, job.cfg.TRAINER.COOP.CTX_INIT) == (epochs, 16, "")
+
+
+def test_tiny_is_the_recipe_of_embedded_data_and_of_the_tiny_backbone_alone(tmp_path):
+    def recipe(**values):
+        return plan(BASE2NEW, request_of(methods=["coop"], **values))[0].recipe
+
+    assert recipe(datasets=["digits"], data=str(tmp_path)) == recipe(datasets=["digits"]) == "tiny"
+    assert recipe(datasets=["dtd"], data=str(tmp_path), backbone="tiny") == "tiny"
+    assert recipe(datasets=["dtd"], data=str(tmp_path)) == "vit_b16_ctxv1" in published_recipes(BASE2NEW, "dtd", 16)
+
+
+# --- a data folder that lacks datasets ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def some_data(tmp_path, monkeypatch):
+    """A data folder with two of the eleven, at their true layout, a few classes each."""
+    from layouts import write_layout
+
+    from dicap.datasets.dtd import DescribableTextures
+    from dicap.datasets.eurosat import EuroSAT
+
+    monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "cache"))
+    for cls in (DescribableTextures, EuroSAT):
+        monkeypatch.setattr(cls, "counts", write_layout(cls.stem(), tmp_path / "data", shots=2))
+    (tmp_path / "data/food-101/images").mkdir(parents=True)  # begun
+    return tmp_path / "data"
+
+
+def on(data, out, **values):
+    return make_request(out, **{"methods": ["zeroshot"], "data": str(data), "datasets": ["all"], "backbone": "tiny", **values})
+
+
+def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, ran):
+    caplog.set_level("INFO", "dicap")
+    run_protocol(BASE2NEW, on(some_data, tmp_path / "out"), shots=[1])
+    rows = json.loads((tmp_path / "out/base2new.json").read_text())["rows"]
+    assert {row["dataset"] for row in rows} == {"dtd", "eurosat"} and len(ran) == 4
+    assert caplog.text.count(": skipped; get it with: dicap data download ") == 9
+    assert f"caltech101 is missing (no folder {some_data}/caltech-101): skipped; get it with: dicap data download caltech101 " \
+        f"--data {some_data}" in caplog.text
+    assert "food101 is missing (no split_zhou_Food101.json in" in caplog.text
+    assert "the data are not there: imagenet, caltech101" in caplog.text
+    assert caplog.text.index("caltech101 is missing") < caplog.text.index("[1/4]")  # up front
+    run_protocol(BASE2NEW, on(some_data, tmp_path / "out"), shots=[1])
+    assert len(ran) == 4
+
+
+@pytest.mark.parametrize("names, policy, message", [
+    (["dtd", "food101"], "", "food101; MISSING=skip"), (["all"], "refuse", "imagenet, caltech101, .*MISSING=skip"),
+    (["food101"], "skip", "no dataset of this comparison")])
+def test_missing_datasets_are_refused_as_asked(some_data, tmp_path, ran, names, policy, message):
+    with pytest.raises(ConfigError, match=message):
+        run_protocol(BASE2NEW, on(some_data, tmp_path / "out", datasets=names), shots=[1], policy=policy)
+    assert ran == [] and not (tmp_path / "out").exists()
+
+
+def test_a_missing_dataset_that_is_named_is_left_out_where_that_is_asked(some_data, tmp_path, ran):
+    run_protocol(FEW_SHOT, on(some_data, tmp_path / "out", datasets=["dtd", "food101"]), shots=[1], policy="skip")
+    assert len(ran) == 1
+
+
+def test_nothing_is_transferred_without_the_source(some_data, tmp_path, ran, caplog):
+    caplog.set_level("INFO", "dicap")
+    with pytest.raises(ConfigError, match="imagenet; prompts are trained on it"):
+        run_protocol(CROSS_DATASET, on(some_data, tmp_path / "out", methods=["coop"]), shots=[1], policy="skip")
+    run_protocol(CROSS_DATASET, on(some_data, tmp_path / "out"), shots=[1])  # zero-shot has no prompt to be trained
+    assert [made[:2] for made in ran] == [("test", "ZeroshotCLIP")] * 2
+    result = store.read_result(folder(tmp_path / "out", "test", "ZeroshotCLIP", "cross_dataset", "dtd"))
+    assert result["trained_on"] == "imagenet"
+
+
+def test_a_plan_tells_what_is_missing_and_what_is_downloaded(some_data, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "dicap")
+    monkeypatch.setattr("dicap.backbones.DOWNLOADS", tmp_path / "clip")
+    request = on(some_data, tmp_path / "out", methods=["coop"], datasets=["dtd", "food101"], backbone="")
+    run_protocol(FEW_SHOT, request, shots=[2], dry_run=True)
+    assert "food101, CoOp (vit_b16_ep100), seed 0, 2 shots: its data are missing" in caplog.text
+    assert "1 to run, 0 finished, 1 without data" in caplog.text and "food101 is missing" in caplog.text
+    assert f"the weights of ViT-B/16 (about 335 MiB) into {tmp_path}/clip" in caplog.text
+    assert "1 to run, each 1 optimiser step and" in caplog.text and "no estimate yet" in caplog.text
+    assert not (some_data / "dtd/split_fewshot").exists() and not (tmp_path / "out").exists()  # a plan draws and writes nothing
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/ViT-B-16.pt").touch()
+    assert downloads(plan(FEW_SHOT, request)) == []

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,37 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WRAPPERS = sorted((ROOT / "scripts").glob("*/*.sh"))
 KNOBS = ("DATA", "OUT", "SEEDS", "SHOTS", "CFG", "BACKBONE", "ENGINE")
-OF_PROTOCOL = {"base2new": "METHODS", "ablations": "JOBS", "select": "JOBS"}
+PROTOCOLS = ("base2new", "few_shot", "cross_dataset", "domain_generalization")
+OTHERS = {**dict.fromkeys(PROTOCOLS, ("METHODS", "MISSING")), "ablations": ("JOBS",), "select": ("JOBS",)}
+OF_PROTOCOL = [path for path in WRAPPERS if path.stem in PROTOCOLS]
 BASE2NEW = [path for path in WRAPPERS if path.stem == "base2new"]
 
 
 def bash(script, *args, cwd="/", **knobs):
-    env = {key: value for key, value in os.environ.items() if key not in (*KNOBS, *OF_PROTOCOL.values())}
+    env = {key: value for key, value in os.environ.items() if key not in (*KNOBS, "METHODS", "MISSING", "JOBS")}
     return subprocess.run(["bash", str(script), *args], cwd=cwd, capture_output=True, text=True, timeout=300,
                           env={**env, "PYTHON": sys.executable, **knobs})
+
+
+SMALL = ["--set", "OPTIM.MAX_EPOCH", "1", "TRAINER.DICAP.TRAIN_STEPS", "5", *(
+    word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2"))]
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory):
+    """An interpreter that prints its arguments, one a line: what a script asks for, without starting Python."""
+    path = tmp_path_factory.mktemp("echo") / "python"
+    path.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def arguments_of(asked):
+    """What the command line gets from a script that was run with `echo`."""
+    assert asked.returncode == 0, asked.stderr
+    script, *arguments = asked.stdout.splitlines()
+    assert script == str(ROOT / "train.py")
+    return arguments
 
 
 def test_every_method_has_its_wrapper():
@@ -41,30 +65,46 @@ def test_the_wrappers_are_identical():
 def test_help(wrapper):
     done = bash(wrapper, "--help")
     assert done.returncode == 0 and done.stdout.startswith("Usage: ") and str(wrapper.relative_to(ROOT)) in done.stdout
-    assert all(knob in done.stdout for knob in (*KNOBS, OF_PROTOCOL[wrapper.stem]))
-    assert wrapper.stem == "base2new" or f"usage: dicap {wrapper.stem}" in done.stdout
+    assert all(knob in done.stdout for knob in (*KNOBS, *OTHERS[wrapper.stem]))
+    assert wrapper.stem in PROTOCOLS or f"usage: dicap {wrapper.stem}" in done.stdout
 
 
-@pytest.mark.parametrize("wrapper", BASE2NEW, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_from_anywhere_its_plan_is_its_method(wrapper, tmp_path):
-    from dicap.protocols import find_method
+@pytest.mark.parametrize("wrapper", OF_PROTOCOL, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_from_anywhere_its_plan_is_its_method(wrapper, tmp_path, embedded_data, echo, monkeypatch, caplog):
+    from dicap import cli
+    from dicap.protocols import METHODS, find_method
 
-    done = bash(wrapper, "digits", "1", "2", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    method = find_method(wrapper.parent.name)
-    assert f"digits, {method} (tiny), seed 2, new classes: to run" in done.stdout
-    assert f"\n{16 if method == 'DiCap' else 4} to run" in done.stdout  # DiCap's compares the four methods
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "dicap")
+    asked = bash(wrapper, *([] if "domain" in wrapper.stem else ["digits"]), cwd=tmp_path, PYTHON=echo, SEEDS="1 2", SHOTS="3")
+    assert cli.main([*arguments_of(asked), "--dry-run", *SMALL]) == 0
+    methods = METHODS if wrapper.parent.name == "dicap" else [find_method(wrapper.parent.name)]  # DiCap's compares the four
+    runs = {"base2new": 2 * 2, "few_shot": 2, "cross_dataset": 2 * 2, "domain_generalization": 4 * 2}[wrapper.stem]
+    assert f"{runs * len(methods)} to run, 0 finished" in caplog.text
+    assert all(f"{method} (tiny), seed 2, " in caplog.text for method in methods)
     assert not list(tmp_path.iterdir())  # a plan writes nothing
 
 
 @pytest.mark.parametrize("args, knobs, message", [
     (["mnist"], {}, "allowed: causal_shapes"), (["digits", "one"], {}, "seed 'one'"), (["caltech101"], {}, "DATA="),
-    (["--fast"], {}, "unknown option --fast"), ([], {"SHOTS": "0"}, "SHOTS='0'"), ([], {"SEEDS": "a"}, "seed 'a'"),
+    (["--fast"], {}, "unrecognized arguments: --fast"),
+    ([], {"SHOTS": "0"}, "SHOTS='0'"), ([], {"SEEDS": "a"}, "seed 'a'"),
+    ([], {"SHOTS": "1 two"}, "SHOTS='1 two'"), (["digits"], {"MISSING": "no"}, "--missing"),
     ([], {"PYTHON": "/no/python"}, "/no/python"), ([], {"METHODS": "CoAp"}, "unknown method 'CoAp'"),
     (["all"], {"DATA": "/no/folder"}, "no folder '/no/folder'"), (["digits"], {"CFG": "vit"}, "no recipe vit")])
-def test_a_bad_argument_stops_before_any_work(args, knobs, message, tmp_path):
-    done = bash(ROOT / "scripts/dicap/base2new.sh", *args, cwd=tmp_path, **knobs)
-    assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
+def test_a_bad_argument_stops_before_any_work(args, knobs, message, tmp_path, echo, monkeypatch, capfd):
+    from dicap import cli
+
+    monkeypatch.chdir(tmp_path)
+    asked = bash(ROOT / "scripts/dicap/base2new.sh", *args, cwd=tmp_path, **{"PYTHON": echo, **knobs})
+    code, error = asked.returncode, asked.stderr
+    if code == 0:  # the script hands it on, and the command refuses it
+        try:
+            code = cli.main(arguments_of(asked))
+        except SystemExit as usage:
+            code = usage.code
+        error = capfd.readouterr().err
+    assert code == 2 and message in error and not list(tmp_path.iterdir())
 
 
 def test_knobs_reach_the_plan(tmp_path):
@@ -98,11 +138,40 @@ def test_knobs_and_arguments_of_an_ablation(tmp_path):
     assert done.returncode == 2 and "no ablation 'shapes'" in done.stderr
 
 
-def test_a_run_from_a_script_ends_with_the_table_and_a_failure_stops_it(tmp_path, embedded_data):
-    """The embedded default at its smallest: zero-shot on digits."""
-    done = bash(ROOT / "scripts/zeroshot/base2new.sh", "digits", "1", cwd=tmp_path)
+def test_options_behind_the_arguments_reach_the_command(echo):
+    script = ROOT / "scripts/coop/few_shot.sh"
+    done = bash(script, "--dry-run", "digits", "7", "--set", "OPTIM.LR", "1", "--dry-run", PYTHON=echo, SHOTS="1 2", MISSING="skip")
+    assert done.stdout.split()[1:] == ["few_shot", "--dry-run", "--datasets", "digits", "--methods", "coop", "--missing", "skip",
+                                       "--seeds", "7", "--shots", "1", "2", "--set", "OPTIM.LR", "1", "--dry-run"]
+
+
+@pytest.mark.parametrize("method, protocol, dataset, results", [
+    ("zeroshot", "base2new", "digits", 2), ("coop", "few_shot", "digits", 2), ("cocoop", "cross_dataset", "digits", 2),
+    ("dicap", "domain_generalization", "all", 4)])
+def test_each_protocol_from_its_script_to_its_table(method, protocol, dataset, results, tmp_path, embedded_data):
+    """The embedded default at its smallest: one epoch, one seed, one or two shots."""
+    names = [] if dataset == "all" else [dataset]
+    knobs = {"SHOTS": "1 2" if protocol == "few_shot" else "1", "SEEDS": "1", "METHODS": method}
+    done = bash(ROOT / f"scripts/{method}/{protocol}.sh", *names, *SMALL, cwd=tmp_path, **knobs)
     assert done.returncode == 0, done.stderr
-    assert "ZeroshotCLIP" in done.stdout and (tmp_path / "output/base2new.md").is_file()
-    (tmp_path / "blocked").write_text("a file where a folder should be")
-    done = bash(ROOT / "scripts/zeroshot/base2new.sh", "digits", "1", cwd=tmp_path, OUT="blocked")
-    assert done.returncode == 1 and "blocked" in done.stderr and "Traceback" not in done.stderr
+    assert len(list((tmp_path / "output").rglob("result.json"))) == results
+    assert (tmp_path / f"output/{protocol}.md").is_file() and done.stdout.count("100 %") < 9
+    assert f"{results} runs in " in done.stdout and "0 failed" in done.stdout
+
+
+def test_a_script_that_was_killed_goes_on_and_a_failure_is_told(tmp_path, embedded_data):
+    script, knobs = ROOT / "scripts/coop/few_shot.sh", {"SHOTS": "1", "SEEDS": "1 2 3"}
+    env = {**os.environ, "PYTHON": sys.executable, **knobs}
+    process = subprocess.Popen(["bash", str(script), "digits", *SMALL], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    while not (done := list(tmp_path.rglob("result.json"))):  # the first of three is there
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    stamps = {path: path.stat().st_mtime_ns for path in done}
+    (tmp_path / "output/few_shot/train/digits/shots_1/CoOp/tiny/seed3").write_text("a file where a folder should be")
+    again = bash(script, "digits", *SMALL, cwd=tmp_path, **knobs)
+    assert again.returncode == 1 and "1 of 3 runs failed:\n- digits, CoOp (tiny), seed 3, 1 shot: " in again.stderr
+    assert "finished before\n" in again.stdout and "Traceback" not in again.stderr and "few_shot.md" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert len(list(tmp_path.rglob("result.json"))) == 2

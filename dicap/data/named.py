@@ -89,9 +89,9 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     own = dataset_of_path(text)
     if own is not None:
         return Data(own[0], OWN, tuple(own[1]))
-    there = [name for name in registered() if name != OWN]
+    there = sorted((name for name in registered() if name != OWN), key=lambda name: (name not in EMBEDDED, name))
     if text not in there:
-        raise ConfigError(f"unknown dataset {text!r}; allowed: {', '.join(sorted(there))}, all, or the path of a folder,"
+        raise ConfigError(f"unknown dataset {text!r}; allowed: {', '.join(there)}, all, or the path of a folder,"
                           " CSV or split JSON of your own")  # fmt: skip
     data = Data(text, text)
     if data.needs_root and not root:
