@@ -31,6 +31,7 @@ class FileServer:
     def __init__(self):
         self.files: dict[str, File] = {}
         self.asked: list[tuple[str, str]] = []  # name, Range
+        self.encodings: list[str] = []
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,6 +58,7 @@ class FileServer:
     def _answer(self, handler):
         name, wanted = handler.path.strip("/"), handler.headers.get("Range", "")
         self.asked.append((name, wanted))
+        self.encodings.append(handler.headers.get("Accept-Encoding", ""))
         file = self.files.get(name)
         if file is None or file.status != 200:
             handler.send_error(404 if file is None else file.status)

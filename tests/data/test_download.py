@@ -47,6 +47,7 @@ def test_a_file_arrives_whole_and_is_recorded(server, source, tmp_path):
     seen = []
     found = fetch(source, tmp_path / "new", lambda there, total: seen.append((there, total)))
     assert (tmp_path / "new/data.bin").read_bytes() == DATA
+    assert server.encodings == ["identity"]  # else a server may send other bytes than the file's
     assert found == f"sha256:{SHA256}" and seen[-1] == (len(DATA), len(DATA))
     note = json.loads((tmp_path / "new" / RECORD).read_text())["data.bin"]
     assert (note["from"], note["digest"], note["checked against"]) == (source.url, found, f"md5:{MD5}")
@@ -96,6 +97,7 @@ def test_without_range_or_validator_it_starts_again(server, source, tmp_path, fa
     broken_off(server, source, tmp_path)
     fetch(source, tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == DATA
+    assert len(server.asked) == 1 and bool(server.asked[0][1]) == ("ranges" in faults)  # what cannot be compared is not asked for
 
 
 def test_a_part_of_another_address_is_not_used(server, source, tmp_path):
@@ -110,6 +112,22 @@ def test_a_truncated_file_is_no_file(server, source, tmp_path):
     with pytest.raises(DownloadError, match=r"data.bin cannot be fetched: the connection to 127.0.0.1:\d+ broke"):
         fetch(source, tmp_path)
     assert not (tmp_path / "data.bin").exists() and len(server.asked) < 5
+
+
+def test_a_truncated_file_is_no_file_where_urllib3_lets_it_pass(server, source, tmp_path, monkeypatch):
+    server.files["data.bin"].ranges = False
+    monkeypatch.setattr(requests.Response, "iter_content", lambda self, size: iter([DATA[:1000]]))
+    with pytest.raises(DownloadError, match=f"it ended after 1000 of {len(DATA)} bytes"):
+        fetch(Source("data.bin", url=source.url), tmp_path)
+    assert not (tmp_path / "data.bin").exists()
+
+
+def test_https_is_not_given_up_on_the_way(server, tmp_path, monkeypatch):
+    get = requests.get
+    monkeypatch.setattr(requests, "get", lambda url, **rest: get(server.url("data.bin"), **rest))  # as after a redirection
+    with pytest.raises(DownloadError, match="https://host.invalid/data.bin leads to http://.*, which is not https"):
+        fetch(Source("data.bin", url="https://host.invalid/data.bin", md5=MD5), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_truncated_file_without_a_length_is_told_by_its_digest(server, source, tmp_path):
