@@ -98,7 +98,7 @@ def _columns(rows: list[dict[str, Any]], compared: bool) -> list[Column]:
                Column("base", "Base", digits=digits), Column("new", "New", digits=digits),
                Column("h", "H", "number", digits)]
     for key, name in MEASURES.items():
-        columns.append(Column(f"published_{key}", f"Published {name}", "number", 2, in_files=not compared))
+        columns.append(Column(f"published_{key}", f"Publ. {name}", "number", 2, in_files=not compared))
     for key, name in MEASURES.items():
         columns.append(Column(f"{key}_difference", f"Δ {name}", "number", 2, signed=True, in_files=not compared))
     return [*columns, Column("worst_group", "Worst group", in_files=not any(row["worst_group"] for row in rows)),
@@ -144,7 +144,7 @@ def _notes(table: Table, compared: list[Row]) -> list[str]:
 def _notes_on_published(compared: list[Row]) -> list[str]:
     if not compared:
         return []
-    lines = ["Published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
+    lines = ["Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
              "published number. The published average is over the same datasets as this table's."]
     other = [row.name for row in compared if row.seeds != published.SEEDS and (row.registered, row.method) in published.published()]
     return lines + ([f"Other seeds than the published 1 2 3: {', '.join(other)}."] if other else [])

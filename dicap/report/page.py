@@ -2,6 +2,7 @@
 import base64
 import collections
 import datetime
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from dicap.report.plots import alt, svg
 from dicap.report.sheet import Plot, Sheet
 
 TEMPLATE = "page.html.j2"
+LONG = ("dataset", "recipe", "device", "peak_memory_source", "comparison")  # columns whose words may be broken
 
 
 def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str], left_out: Sequence[str],
@@ -25,8 +27,16 @@ def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(TEMPLATE).render(
         title=title, date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), sheets=sheets, picture=_picture,
-        alt=alt, unreadable=unreadable, left_out=left_out, counts=collections.Counter(r["protocol"] for r in results),
+        alt=alt, long=LONG, breakable=_breakable, unreadable=unreadable, left_out=left_out, counts=collections.Counter(r["protocol"] for r in results),
         versions=_versions(results))
+
+
+def _breakable(text: str) -> Any:
+    """A cell's text, escaped, that may be broken after an underscore or before a number, not between ± and its figure."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(?<=_)|(?<=[a-z])(?=\d)", text)
+    return Markup("<wbr>".join(str(escape(part)) for part in parts).replace("± ", "±&nbsp;"))
 
 
 def _picture(plot: Plot) -> str:

@@ -31,7 +31,7 @@ def svg(plot: Plot) -> str:
         draw(axes, plot)
         axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
         if plot.kind != "forest":
-            figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+            figure.legend(loc="outside lower center", ncols=2 if len(plot.series) in (2, 4) else 3, frameon=False, fontsize=8)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"<!DOCTYPE[^>]*>|<\?xml[^>]*\?>|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)

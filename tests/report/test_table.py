@@ -12,6 +12,7 @@ from dicap.report.sheet import markdown, print_sheet, to_csv, write_sheet
 from dicap.report.store import ResultError
 from dicap.report.table import base2new_table
 
+
 def sheet(table):
     return base2new_sheets(table)[0]
 

@@ -1,0 +1,80 @@
+"""Published numbers: the averages that the papers print follow from the rows, and they stand beside comparable runs only."""
+import pytest
+import yaml
+
+from dicap.config import CONFIGS
+from dicap.report import published
+from dicap.report.base2new import base2new_sheets
+from dicap.report.sheet import markdown
+from dicap.report.table import base2new_table
+
+# average rows as the papers and the READMEs of MaPLe, KgCoOp and PromptSRC print them: base, new, H
+AVERAGES = {"ZeroshotCLIP": (69.34, 74.22, 71.70), "CoOp": (82.69, 63.22, 71.66), "CoCoOp": (80.47, 71.69, 75.83),
+            "KgCoOp": (80.73, 73.60, 77.00), "MaPLe": (82.28, 75.14, 78.55), "PromptSRC": (84.26, 76.10, 79.97)}
+
+
+@pytest.mark.parametrize("method", AVERAGES)
+def test_the_published_average_rows_follow_from_the_dataset_rows(method):
+    found = published.average(one for (_, name), one in published.published().items() if name == method)
+    assert (found.base, found.new, found.h) == pytest.approx(AVERAGES[method], abs=0.0101)
+
+
+def test_each_row_is_whole_and_its_h_is_that_of_its_halves():
+    table = published.published()
+    assert len(table) == 66 and len({name for name, _ in table}) == 11
+    for one in table.values():
+        assert one.h == pytest.approx(2 * one.base * one.new / (one.base + one.new), abs=0.0101)
+
+
+def test_the_names_are_those_that_the_datasets_are_registered_with():
+    there = {yaml.safe_load(path.read_text())["DATASET"]["NAME"] for path in (CONFIGS / "datasets").glob("*.yaml")}
+    assert {name for name, _ in published.published()} <= there
+
+
+@pytest.fixture
+def run(put):
+    """run("EuroSAT", "CoOp", base=..., new=...): results of seeds 1 2 3, ViT-B/16, 16 shots."""
+    def write(registered, method, base=90.0, new=60.0, seeds=(1, 2, 3), **fields):
+        for seed in seeds:
+            for split, accuracy in (("base", base), ("new", new)):
+                folder = put(**{"registered": registered, "dataset": registered.lower(), "method": method, "split": split, "seed": seed,
+                                "accuracy": accuracy, "backbone": "ViT-B/16", "recipe": "vit_b16", "model": f"m{seed}", **fields})
+        return base2new_table(folder)
+
+    return write
+
+
+def test_beside_a_comparable_run_with_the_difference(run):
+    run("EuroSAT", "CoOp", 92.0, 55.0)
+    sheet, context = base2new_sheets(run("DescribableTextures", "CoOp", 79.44, 41.18))
+    dtd, eurosat, average = sheet.rows
+    assert (eurosat["published_base"], eurosat["published_new"], eurosat["published_h"]) == (92.19, 54.74, 68.69)
+    assert eurosat["base_difference"] == pytest.approx(-0.19) and eurosat["new_difference"] == pytest.approx(0.26)
+    assert dtd["base_difference"] == pytest.approx(0) and dtd["h_difference"] == pytest.approx(0, abs=0.01)
+    base, new = (79.44 + 92.19) / 2, (41.18 + 54.74) / 2  # of the same two datasets
+    assert (average["published_base"], average["published_new"]) == pytest.approx((base, new))
+    assert average["published_h"] == pytest.approx(2 * base * new / (base + new))
+    assert average["h_difference"] == pytest.approx(average["h"] - average["published_h"])
+    assert "| 92.00 ± 0.00 | 55.00 ± 0.00 |" in markdown(sheet) and "| -0.19 | +0.26 |" in markdown(sheet)
+    assert [row["method"] for row in context.rows][:5] == ["ZeroshotCLIP", "CoCoOp", "KgCoOp", "MaPLe", "PromptSRC"]
+    assert context.rows[4]["h"] == 71.75 and context.name == "base2new_published"
+
+
+@pytest.mark.parametrize("registered, changes", [
+    ("Digits", {}), ("CausalShapes", {}), ("Folder", {"dataset": "EuroSAT"}), ("EuroSAT", {"backbone": "tiny"}),
+    ("EuroSAT", {"backbone": "RN50"}), ("EuroSAT", {"shots": 8})])
+def test_never_beside_a_run_that_is_not_comparable(run, registered, changes):
+    sheet, = base2new_sheets(run(registered, "CoOp", **changes))
+    assert all(row["published_h"] is None and row["h_difference"] is None for row in sheet.rows)
+    assert "ublished" not in markdown(sheet).replace("not with published ones", "")
+
+
+def test_other_seeds_than_the_published_ones_are_noted(run):
+    sheet, _ = base2new_sheets(run("EuroSAT", "CoOp", seeds=(1, 2)))
+    assert "Other seeds than the published 1 2 3: CoOp (vit_b16) on eurosat." in sheet.notes
+
+
+def test_an_incomplete_run_has_no_difference(run):
+    run("EuroSAT", "CoOp", seeds=(1, 2))
+    sheet, _ = base2new_sheets(run("EuroSAT", "DiCap"))
+    assert sheet.rows[0]["published_h"] == 68.69 and sheet.rows[0]["h_difference"] is None and sheet.rows[0]["h"] == "incomplete"
