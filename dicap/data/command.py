@@ -44,6 +44,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     for name, command in commands.choices.items():
         command.add_argument("--data", default="", required=name in ("download", "prepare"), metavar="DIR",
                              help="folder that holds the datasets' folders")
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of any error")
 
 
 def run_data(args: argparse.Namespace) -> int:

@@ -282,6 +282,11 @@ def test_unknown_names_are_refused_with_the_list(tmp_path, capsys, words):
     assert "'nope'" in error and "eurosat" in error and "all" in error and not os.listdir(tmp_path)
 
 
+def test_a_traceback_is_shown_when_asked(tmp_path, capsys):
+    assert data("list", "nope", "--debug", root=tmp_path) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_list_works_offline_with_and_without_a_folder(layout, tmp_path, capsys):
     assert main(["data", "list"]) == 0
     text = capsys.readouterr().out
