@@ -12,7 +12,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from dicap.data.draw import few_shot, hold_out, subsample
 from dicap.data.images import check_images
 from dicap.data.sources import Source
-from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, read_split
+from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, digest, read_split
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class FewShotDataset(DatasetBase):
     split_file = ""  # in the folder
     counts: tuple[int, int, int, int] | None = None  # classes, train, val, test: checked on load
     template = "a photo of a {}."  # of the zero-shot method; learned prompts do not use it
+    published = ""  # digest of the published split, where it is known; another one is a warning
     rename: dict[str, str] = {}  # class names as they are prompted, by the names on disk
     duplicates: tuple[str, ...] = ()  # class names that two classes share; any other is an error
     test_only = False  # a shift of another dataset: only a test part, of all classes; it also names the classes
@@ -107,7 +108,10 @@ class FewShotDataset(DatasetBase):
         path = Path(self.dataset_dir) / self.split_file
         if not path.is_file():
             raise DatasetError(f"split file not found: {path}; get it with: dicap data download {self.stem()}")
-        return read_split(path, self.rename)
+        split = read_split(path, self.rename)
+        if self.published and digest(split) != self.published:
+            log.warning("%s is not the published split; results on it do not compare with published ones", path)
+        return split
 
     def official(self) -> dict[str, Items]:
         """The split made anew from the official lists or class folders, where the rule is known; never done silently.

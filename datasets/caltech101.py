@@ -12,6 +12,7 @@ from dicap.datasets.base import FewShotDataset
 class Caltech101(FewShotDataset):
     folder, images = "caltech-101", "101_ObjectCategories"
     split_file = "split_zhou_Caltech101.json"
+    published = "218e9d1c52c12e6a15704da1908b67a35b96274dcc619f94f932972da744e9f6"
     counts = 100, 4128, 1649, 2465
     template = "a photo of a {}."
     sources = (

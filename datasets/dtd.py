@@ -12,6 +12,7 @@ from dicap.datasets.base import FewShotDataset
 class DescribableTextures(FewShotDataset):
     folder, images = "dtd", "images"
     split_file = "split_zhou_DescribableTextures.json"
+    published = "f0b22503f5d9d3aaab3e920ec97b14f1c16b321687b734fd01e5da5b55b84084"
     counts = 47, 2820, 1128, 1692
     template = "{} texture."
     sources = (

@@ -12,6 +12,7 @@ from dicap.datasets.base import FewShotDataset
 class EuroSAT(FewShotDataset):
     folder, images = "eurosat", "2750"
     split_file = "split_zhou_EuroSAT.json"
+    published = "06f3e2e5d863e3b7e7809f703d9145c4b8514473df1032d7a8413f9b65e84561"
     counts = 10, 13500, 5400, 8100
     template = "a centered satellite photo of {}."
     sources = (

@@ -12,6 +12,7 @@ from dicap.datasets.base import FewShotDataset
 class OxfordFlowers(FewShotDataset):
     folder, images = "oxford_flowers", "jpg"
     split_file = "split_zhou_OxfordFlowers.json"
+    published = "0de5aa789acc0ea7213557746dbe6361eed26cdf5f850b3150f80fd953feee65"
     counts = 102, 4093, 1633, 2463
     template = "a photo of a {}, a type of flower."
     sources = (

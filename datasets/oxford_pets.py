@@ -12,6 +12,7 @@ from dicap.datasets.base import FewShotDataset
 class OxfordPets(FewShotDataset):
     folder, images = "oxford_pets", "images"
     split_file = "split_zhou_OxfordPets.json"
+    published = "74df30c3129744d6138e49b559c5abff61390a2b4ddbb3dbf8f17c362994334a"
     counts = 37, 2944, 736, 3669
     template = "a photo of a {}, a type of pet."
     sources = (

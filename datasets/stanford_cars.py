@@ -12,6 +12,7 @@ from dicap.datasets.base import FewShotDataset
 class StanfordCars(FewShotDataset):
     folder, images = "stanford_cars", ""
     split_file = "split_zhou_StanfordCars.json"
+    published = "a655a8a4b9db10e1b79b040cec6d4e6c943e997e65029c96ac763d07164225b7"
     counts = 196, 6509, 1635, 8041
     template = "a photo of a {}."
     sources = (

@@ -14,6 +14,7 @@ from dicap.datasets.base import FewShotDataset
 class UCF101(FewShotDataset):
     folder, images = "ucf101", "UCF-101-midframes"
     split_file = "split_zhou_UCF101.json"
+    published = "0134fedd2870cbb3288a49fa49b6b1aff540d402a5e93de28a0a7db04c7d27d7"
     counts = 101, 7639, 1898, 3783
     template = "a photo of a person doing {}."
     sources = (

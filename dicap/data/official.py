@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from dicap.data.class_folders import list_folders
 from dicap.data.split import DatasetError, Items, check_split
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 SEED = 1  # of the shuffles
 MAT_BYTES, MAT_UNPACKED = 8 * 2**20, 64 * 2**20  # the largest official .mat has 0.3 MB
 

@@ -1,13 +1,21 @@
-"""The few-shot samples that others published are ours, in order: 150 files of ten datasets (tests/golden/few_shot_published.py)."""
+"""The few-shot samples that others published are ours, in order: 150 files of ten datasets.
+
+tests/golden/few_shot_published.py tells where they come from.
+"""
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from dicap.data.draw import few_shot
+from dicap.datasets.base import FewShotDataset
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/few_shot_published.json").read_text())["datasets"]
+for name in GOLDEN:
+    importlib.import_module(f"dicap.datasets.{name}")
+CLASSES = {cls.stem(): cls for cls in FewShotDataset.__subclasses__()}
 
 
 def split_of(sizes: dict, classes: int) -> dict:
@@ -31,3 +39,20 @@ def test_published_samples_are_ours(name):
         text = ";".join(",".join(path for path, _, _ in drawn[part]) for part in ("train", "val"))
         ours[run] = hashlib.sha256(text.encode()).hexdigest()
     assert len(ours) == 15 and ours == case["drawn"]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_facts_are_those_of_the_published_splits(name):
+    """Counts of train and val, and the digest by which a published split file is known, where its text could be had."""
+    facts, case = CLASSES[name], GOLDEN[name]
+    sizes = {part: some if isinstance(some, list) else [some] * case["classes"] for part, some in case["sizes"].items()}
+    assert facts.counts[:3] == (case["classes"], sum(sizes["train"]), sum(sizes["val"]))
+    assert facts.published == (case["split_digest"] or "")
+
+
+def test_class_names_of_eurosat_are_published_ones():
+    """The published index file has these names: the folders of the archive in order, renamed."""
+    folders = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
+               "Residential", "River", "SeaLake"]  # fmt: skip
+    names = [CLASSES["eurosat"].rename.get(folder, folder) for folder in folders]
+    assert hashlib.sha256("\n".join(names).encode()).hexdigest() == GOLDEN["eurosat"]["names_sha256"]

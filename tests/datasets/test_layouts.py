@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from layouts import STEMS, write_layout
 
-from dicap.data.split import PARTS, DatasetError
+from dicap.data.split import PARTS, DatasetError, digest
 from dicap.datasets.base import FewShotDataset
 
 for stem in STEMS:
@@ -183,3 +183,14 @@ def test_a_damaged_list_is_named(written, tmp_path, stem, file, damage):
     with pytest.raises(DatasetError) as caught:
         cls.at(tmp_path / cls.folder).official()
     assert cls.folder in str(caught.value)
+
+
+def test_a_split_that_is_not_the_published_one_is_told(written, make_cfg, tmp_path, monkeypatch, caplog):
+    cls = written("dtd")
+    cls(make_cfg(cls, tmp_path))
+    assert "split_zhou_DescribableTextures.json is not the published split" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(cls, "published", digest(cls.at(tmp_path / "dtd").read(None)))
+    caplog.clear()
+    cls(make_cfg(cls, tmp_path))
+    assert "published split" not in caplog.text
