@@ -10,6 +10,7 @@
 
 Hidden files, and files that are no images by their ending, are ignored and counted. docs/your-data.md is the guide.
 """
+import functools
 import hashlib
 import logging
 import os
@@ -147,7 +148,7 @@ def _read_folder(folder: Path) -> list[Row]:
                            f" give {folder / only}")  # fmt: skip
     if loose:
         log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, ", ".join(loose[:5]))
-    log.info("%s: %d images of %d classes; ignored: %s", folder, len(rows), len(keys), _told(ignored))
+    _tell(f"{folder}: {len(rows)} images of {len(keys)} classes; ignored: {_told(ignored)}")
     return rows
 
 
@@ -226,6 +227,12 @@ def _is_image(name: str) -> bool:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
+
+
+@functools.lru_cache(maxsize=64)
+def _tell(line: str) -> None:
+    """Log a line once: a plan builds the same dataset for every run."""
+    log.info(line)
 
 
 def _told(ignored: Counter[str]) -> str:
