@@ -115,7 +115,9 @@ def _counts(cls: Any) -> str:
 def _split(cls: Any) -> str:
     if cls.test_only or not cls.split_file:
         return "test only" if cls.test_only else "the folders are the split"
-    return f"CoOp's `{cls.split_file}`" if cls.split_file.startswith("split_zhou") else f"the official lists, `{cls.split_file}` first"
+    if not cls.split_file.startswith("split_zhou"):
+        return f"the official lists, `{cls.split_file}` first"
+    return f"CoOp's `{cls.split_file}`" + ("; another one is told when it is read" if cls.published else "")
 
 
 def _text(text: str) -> str:
