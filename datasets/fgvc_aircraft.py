@@ -1,12 +1,12 @@
 """FGVCAircraft: 100 variants of aircraft, the official split (Maji et al. 2013, arXiv 1306.5151)."""
 
-from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from dicap.data.official import look_up, read_rows
 from dicap.data.sources import Source
-from dicap.data.split import PARTS, DatasetError, Items
+from dicap.data.split import PARTS, Items, check_split
 from dicap.datasets.base import FewShotDataset
 
 
@@ -27,20 +27,9 @@ class FGVCAircraft(FewShotDataset):
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
 
     def read(self, cfg: Any) -> dict[str, Items]:
-        folder = Path(self.dataset_dir)
-        label = {name: number for number, name in enumerate(_lines(folder / "variants.txt"))}
-        split: dict[str, Items] = {}
-        for part in PARTS:
-            file = folder / f"images_variant_{part}.txt"
-            rows = [line.partition(" ")[::2] for line in _lines(file)]
-            unknown = [name for _, name in rows if name not in label]
-            if unknown:
-                raise DatasetError(f"{file}: variant {unknown[0]!r} is not in variants.txt; restore both from the archive")
-            split[part] = [(f"{image}.jpg", label[name], name) for image, name in rows]
-        return split
+        label = {row[0]: number for number, row in enumerate(read_rows(f"{self.dataset_dir}/{self.split_file}", 1))}
 
+        def items(file: str) -> Items:
+            return [(f"{image}.jpg", look_up(label, name, file), name) for image, name in read_rows(file, 2)]
 
-def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise DatasetError(f"list not found: {file}; get it with: dicap data download fgvc_aircraft")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return check_split(self.dataset_dir, {part: items(f"{self.dataset_dir}/images_variant_{part}.txt") for part in PARTS})

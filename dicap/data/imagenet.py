@@ -1,7 +1,8 @@
 """ImageNet and its test-only shifts on disk: classnames.txt and folders named by WordNet ids ("n01440764").
 
 Files are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ from
-machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/drawn.py).
+machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/drawn.py). CoOp's
+preprocessed.pkl, a listing of the files, is not read.
 """
 import os
 from pathlib import Path
@@ -42,6 +43,9 @@ def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", 
     unknown = [folder for folder in listing if folder not in names]
     if unknown:
         raise DatasetError(f"{os.path.join(images, below)}: folder {unknown[0]!r} is not in classnames.txt; remove it or add its name")
+    empty = [folder for folder, files in listing.items() if not files]
+    if empty:
+        raise DatasetError(f"{os.path.join(images, below)}: no image of class {empty[0]!r} ({names[empty[0]]}); restore it")
     folders = sorted(listing, key=int if numbered else str)
     prefix = f"{below}/" if below else ""
     return [(f"{prefix}{folder}/{file}", label, names[folder])

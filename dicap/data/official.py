@@ -68,7 +68,8 @@ def read_rows(file: str | os.PathLike, columns: int) -> list[list[str]]:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"official list {file} cannot be read ({type(error).__name__}); restore it from the archive") from error
+        raise DatasetError(f"official list {file} cannot be read ({type(error).__name__}); restore it from the archive,"
+                           " or: dicap data download") from error  # fmt: skip
     rows = [line.strip().split(" ", columns - 1) for line in lines if line.strip()]
     bad = next((row for row in rows if len(row) != columns), None)
     if bad or not rows:

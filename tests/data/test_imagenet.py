@@ -122,6 +122,9 @@ def test_labels_by_the_order_of_folders(tree):
     assert items == [("a/B.jpg", 0, "ant"), ("a/x.jpg", 0, "ant"), ("b/1.jpg", 1, "bee"), ("b/2.jpg", 1, "bee")]
     with pytest.raises(DatasetError, match=f"{tree}/: folder 'b' is not in classnames.txt"):
         labelled(tree, {"a": "ant"})
+    (tree / "c").mkdir()
+    with pytest.raises(DatasetError, match=r"no image of class 'c' \(cat\)"):
+        labelled(tree, {"a": "ant", "b": "bee", "c": "cat"})
 
 
 def test_numbered_folders_are_numbers(tmp_path):

@@ -194,3 +194,20 @@ def test_a_split_that_is_not_the_published_one_is_told(written, make_cfg, tmp_pa
     caplog.clear()
     cls(make_cfg(cls, tmp_path))
     assert "published split" not in caplog.text
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda text: text.replace("Cessna 172", "Cessna 173"), "images_variant_test.txt: class 'Cessna 173' is not in the list"),
+    (lambda text: "../../secret" + text[7:], "'../../secret.jpg' .* leaves the image folder"),
+    (lambda text: text + text.splitlines()[0], "stands twice"),
+    (lambda text: "", "images_variant_test.txt: 'no line'; 2 columns"),
+])  # fmt: skip
+def test_aircrafts_lists_are_checked_as_a_split_file(written, make_cfg, tmp_path, change, message):
+    cls = written("fgvc_aircraft")
+    file = tmp_path / "fgvc_aircraft/images_variant_test.txt"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(DatasetError, match=message):
+        cls(make_cfg(cls, tmp_path))
+    file.unlink()
+    with pytest.raises(DatasetError, match=f"official list {file} cannot be read"):
+        cls(make_cfg(cls, tmp_path))
