@@ -22,7 +22,7 @@ from typing import Any
 
 from dicap.data.named import Data, missing
 from dicap.options import ConfigError
-from dicap.protocols import Job, Protocol, Request, learns, plan
+from dicap.protocols import Job, Protocol, Request, learns, many, plan
 from dicap.report import store
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,31 @@ def _data_digest(cfg: Any) -> str:
 
     key = store.digest_of([store.plain(cfg.DATASET), cfg.SEED])
     if key not in _DATA_DIGESTS:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _data_told(), contextlib.redirect_stdout(io.StringIO()):
             set_random_seed(cfg.SEED)  # the few-shot draw uses Python's generator
             _DATA_DIGESTS[key] = store.data_digest(build_dataset(cfg))
     return _DATA_DIGESTS[key]
+
+
+_TOLD: set[str] = set()
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    line, before = record.getMessage(), len(_TOLD)
+    _TOLD.add(line)
+    return len(_TOLD) > before
+
+
+@contextlib.contextmanager
+def _data_told() -> Iterator[None]:
+    """Show on stderr what the reading of data says, each line once: how far a long check is, images that are not used."""
+    handler, logger = logging.StreamHandler(), logging.getLogger("dicap.data")
+    handler.addFilter(_is_new)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def why_run(job: Job, planned: dict[str, str]) -> str:
@@ -358,10 +379,9 @@ def show_plan(jobs: Sequence[Job], absent: Sequence[Data] = ()) -> list[Job]:
     """
     remade: dict[Path, Job] = {}
     waiting = [job for job in jobs if job.data in absent]
-    for job in jobs:
-        if job.data in absent:
-            log.info("%s: its data are missing", job.name)
-            continue
+    for data in absent:
+        log.info("%s: %s without data", data.name, many(sum(job.data == data for job in waiting), "run"))
+    for job in (job for job in jobs if job.data not in absent):
         why = _why_planned(job, set(remade))
         if why:
             remade[job.folder] = job

@@ -98,8 +98,18 @@ def work_of(job: Job) -> Work:
     return Work(steps, test)
 
 
+_SIZES: dict[str, tuple[int, int]] = {}
+
+
 def _sizes(cfg: Any) -> tuple[int, int]:
-    """Training and test images."""
+    """Training and test images, remembered by the DATASET section."""
+    key = store.digest_of(store.plain(cfg.DATASET))
+    if key not in _SIZES:
+        _SIZES[key] = _count(cfg)
+    return _SIZES[key]
+
+
+def _count(cfg: Any) -> tuple[int, int]:
     from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 
     cfg = cfg.clone()

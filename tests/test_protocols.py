@@ -417,7 +417,7 @@ def test_a_plan_tells_what_is_missing_and_what_is_downloaded(some_data, tmp_path
     monkeypatch.setattr("dicap.backbones.DOWNLOADS", tmp_path / "clip")
     request = on(some_data, tmp_path / "out", methods=["coop"], datasets=["dtd", "food101"], backbone="")
     run_protocol(FEW_SHOT, request, shots=[2], dry_run=True)
-    assert "food101, CoOp (vit_b16_ep100), seed 0, 2 shots: its data are missing" in caplog.text
+    assert "food101: 1 run without data" in caplog.text and "food101, CoOp" not in caplog.text
     assert "1 to run, 0 finished, 1 without data" in caplog.text and "food101 is missing" in caplog.text
     assert f"the weights of ViT-B/16 (about 335 MiB) into {tmp_path}/clip" in caplog.text
     assert "1 to run, each 1 optimiser step and" in caplog.text and "no estimate yet" in caplog.text

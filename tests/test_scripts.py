@@ -113,7 +113,7 @@ def test_knobs_reach_the_plan(tmp_path):
     done = bash(script, "all", "--dry-run", cwd=tmp_path, METHODS="CoOp CoCoOp", **knobs)
     assert done.returncode == 2 and "configs/trainers/CoCoOp has no recipe vit_b16_ep50" in done.stderr
     done = bash(script, "caltech101", "--dry-run", cwd=tmp_path, **knobs)
-    assert "seeds 7; 4 shots) in there/base2new" in done.stdout and "CoOp (vit_b16_ep50), seed 7" in done.stdout
+    assert "seeds 7; 4 shots) in there/base2new" in done.stdout and "CoOp (vit_b16_ep50); seeds 7" in done.stdout
 
 
 def test_knobs_and_arguments_of_a_selection(tmp_path, embedded_data):
