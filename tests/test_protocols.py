@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import dicap.run
 from dicap.data.named import PUBLISHED, SHIFTS, Data
@@ -242,6 +243,21 @@ def test_a_path_is_a_dataset_and_needs_no_data_folder(tmp_path):
     (tmp_path / "other/pets").mkdir(parents=True)
     with pytest.raises(ConfigError, match="two datasets are called 'pets'"):
         plan(BASE2NEW, make_request("o", datasets=[str(tmp_path / "pets"), str(tmp_path / "other/pets")]))
+
+
+def test_what_the_data_say_is_shown_once_for_all_runs(tmp_path, embedded_data, ran, capsys, caplog):
+    caplog.set_level("INFO", "dicap")
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (64, 64)).save(tmp_path / "pets" / name / f"{number}.png")
+    request = make_request(tmp_path / "out", methods=["zeroshot"], datasets=[str(tmp_path / "pets")], recipe="tiny", seeds=[1, 2])
+    run_protocol(FEW_SHOT, request, shots=[1])
+    assert "6 images of 2 classes" in capsys.readouterr().err
+    Image.new("RGB", (64, 64)).save(tmp_path / "pets/dog/new.png")
+    run_protocol(FEW_SHOT, request, shots=[1, 2])
+    assert capsys.readouterr().err.count("1 images are new since the split was made and are NOT used: dog/new.png") == 1
+    assert len(ran) == 4  # those of one shot are finished: what is added changes nothing
 
 
 @pytest.mark.parametrize("values, message", [
