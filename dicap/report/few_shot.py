@@ -15,7 +15,7 @@ def few_shot_sheets(results: Iterable[dict]) -> list[Sheet]:
     """The table of all curves, an average over the datasets for each method; none where there is no result."""
     found = sets.of_protocol(results, PROTOCOL)
     shots = sorted({r["shots"] for r in found})
-    blocks = [_block(block) for block in sets.grouped(found, lambda r: r["backbone"]).values()]
+    blocks = [_block(of) for _, of in sorted(sets.grouped(found, lambda r: r["backbone"]).items())]
     rows = [row for block in blocks for row in block]
     if not rows:
         return []

@@ -77,20 +77,3 @@ def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequen
     for i, row in enumerate(rows):
         rich_table.add_row(*(Text(cell, style(cell)) for cell in row), end_section=i in ends)
     return rich_table
-
-
-def write_table(table: Any, folder: str | Path) -> list[Path]:
-    """Until run_protocol calls write_report."""
-    from dicap.report.base2new import base2new_sheets
-    from dicap.report.sheet import write_sheet
-
-    return [path for sheet in base2new_sheets(table) for path in write_sheet(sheet, folder)]
-
-
-def print_table(table: Any, console: Any = None) -> None:
-    """Until run_protocol calls write_report."""
-    from dicap.report.base2new import base2new_sheets
-    from dicap.report.sheet import print_sheet
-
-    for sheet in base2new_sheets(table):
-        print_sheet(sheet, console)

@@ -42,7 +42,7 @@ def _run(result: dict) -> tuple:
 
 def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
     blocks = sets.grouped(targets or sources, lambda r: (r["backbone"], r["shots"], trained_on(r)))
-    rows = [row for block, of in blocks.items() for row in _block(block, of if targets else [], [
+    rows = [row for block, of in sorted(blocks.items()) for row in _block(block, of if targets else [], [
         r for r in sources if (r["backbone"], r["shots"], trained_on(r)) == block])]
     names = list(dict.fromkeys(key for row in rows for key in row["targets"]))
     notes = ["Accuracy on all classes in per cent: mean ± standard deviation over seeds (ddof = 1)."]

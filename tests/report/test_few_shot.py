@@ -1,0 +1,82 @@
+"""Few-shot curves: means over seeds, averages over datasets, and what is shown as incomplete."""
+import pytest
+
+from dicap.report.few_shot import few_shot_sheets
+from dicap.report.sheet import to_csv
+from dicap.report.table import gather
+
+
+@pytest.fixture
+def curve(put):
+    """curve("CoOp", "a", {1: 50.0, 2: 60.0}, seeds=(1, 2)): seed s has s points more than seed 0 would."""
+    def write(method, dataset, accuracies, seeds=(1, 2, 3), recipe="tiny", **fields):
+        for shots, accuracy in accuracies.items():
+            for seed in seeds:
+                name = recipe if isinstance(recipe, str) else recipe[shots]
+                folder = put(protocol="few_shot", split="all", method=method, dataset=dataset, shots=shots, seed=seed, recipe=name,
+                             accuracy=accuracy + seed, **fields)
+        return folder
+
+    return write
+
+
+def rows(folder):
+    sheet, = few_shot_sheets(gather(folder)[0])
+    return {(row["dataset"], row["method"], row["recipe"]): row for row in sheet.rows}, sheet
+
+
+def test_curves_and_their_average(curve):
+    curve("CoOp", "a", {1: 50.0, 4: 60.0})
+    found, sheet = rows(curve("CoOp", "b", {1: 70.0, 4: 70.0}))
+    assert found["a", "CoOp", "tiny"]["shots_1"].mean == 52.0 and found["a", "CoOp", "tiny"]["shots_1"].std == 1.0
+    average = found["average of 2", "CoOp", "tiny"]
+    assert (average["shots_1"].mean, average["shots_4"].mean, average["shots_4"].std) == (62.0, 67.0, 1.0)
+    assert [plot.title for plot in sheet.plots] == ["average of 2, tiny", "a, tiny", "b, tiny"] and sheet.plots[0].labels == ("1", "4")
+    assert to_csv(sheet).splitlines()[0] == ("dataset,method,recipe,backbone,seeds,shots_1_mean,shots_1_std,shots_4_mean,"
+                                             "shots_4_std,complete")
+
+
+def test_a_missing_seed_shot_or_dataset_is_named_and_not_averaged(curve):
+    curve("CoOp", "a", {1: 50.0, 4: 60.0})
+    curve("CoOp", "b", {1: 50.0, 4: 60.0})
+    curve("DiCap", "a", {1: 50.0, 4: 60.0}, seeds=(1, 3))
+    curve("DiCap", "b", {1: 50.0})
+    found, sheet = rows(curve("CoCoOp", "a", {1: 50.0, 4: 60.0}))
+    assert found["a", "DiCap", "tiny"]["shots_1"] == found["b", "DiCap", "tiny"]["shots_4"] == "incomplete"
+    assert found["b", "DiCap", "tiny"]["shots_1"].mean == 52.0 and found["average of 2", "DiCap", "tiny"]["shots_1"] == "incomplete"
+    assert found["average of 2", "CoCoOp", "tiny"]["shots_1"] == "incomplete"
+    for problem in ("DiCap (tiny) on a, 1 shots: lacks seed 2", "DiCap (tiny) on b, 4 shots: not run",
+                    "DiCap on average of 2, 4 shots: not complete: a, b", "CoCoOp on average of 2, 1 shots: not complete: b"):
+        assert problem in sheet.problems
+    assert not any("CoOp (tiny) on" in problem for problem in sheet.problems)
+
+
+def test_a_method_that_learns_nothing_needs_one_number_of_shots(curve):
+    curve("CoOp", "a", {1: 50.0, 2: 60.0})
+    found, sheet = rows(curve("ZeroshotCLIP", "a", {1: 40.0}, model=""))
+    assert found["a", "ZeroshotCLIP", "tiny"]["shots_2"] is None and not sheet.problems
+
+
+def test_recipes_that_differ_by_shots_are_one_curve_and_two_of_one_shot_are_two(curve):
+    found, _ = rows(curve("CoOp", "a", {1: 50.0, 4: 60.0}, recipe={1: "ep50", 4: "ep100"}))
+    assert list(found) == [("a", "CoOp", "ep100, ep50")] or list(found) == [("a", "CoOp", "ep50, ep100")]
+    found, sheet = rows(curve("CoOp", "a", {1: 70.0}, recipe="ep200"))
+    assert len(found) == 3 and found["a", "CoOp", "ep200"]["shots_1"].mean == 72.0
+    assert len(sheet.plots[0].series) == 3
+
+
+def test_two_results_of_one_run_and_unequal_settings_are_not_averaged(curve, put):
+    folder = curve("CoOp", "a", {1: 50.0})
+    put(protocol="few_shot", split="all", method="CoOp", dataset="a", shots=1, seed=2, folder="elsewhere")
+    _, sheet = rows(folder)
+    assert "2 results of seed 2" in sheet.problems[0] and sheet.rows[0]["shots_1"] == "incomplete"
+    put(protocol="few_shot", split="all", method="DiCap", dataset="a", shots=1, seed=1)
+    put(protocol="few_shot", split="all", method="DiCap", dataset="a", shots=1, seed=2, registered="Another")
+    _, sheet = rows(folder)
+    assert "DiCap (tiny) on a, 1 shots: lacks seed 3" in sheet.problems
+    assert "DiCap (tiny) on a, 1 shots: seeds were run with unequal settings: DATASET.NAME" in sheet.problems
+
+
+def test_nothing_and_validation_results(put):
+    assert few_shot_sheets([]) == []
+    assert few_shot_sheets(gather(put(protocol="few_shot", split="all", test_set="val"))[0]) == []
