@@ -10,7 +10,6 @@ A step costs more with more classes, and views or features that are cached cost 
 is rough; it says what it is from.
 """
 import logging
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +139,9 @@ def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
 def _rate(results: Sequence[dict], trained: Sequence[dict], where: str) -> Rate:
     other = "" if where else f" on {', '.join(sorted({r['dataset'] for r in results}))}"
     devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in results}))
-    return Rate(statistics.fmean(r["seconds"]["train"] / r["steps"] for r in trained) if trained else None,
-                statistics.fmean(r["seconds"]["test"] / r["n"] for r in results),
+    steps, images = sum(r["steps"] for r in trained), sum(r["n"] for r in results)
+    return Rate(sum(r["seconds"]["train"] for r in trained) / steps if trained else None,
+                sum(r["seconds"]["test"] for r in results) / images,
                 max(r["peak_memory_mib"] for r in results),
                 f"from {many(len(results), 'finished run')}{where or other}; {devices}")
 
@@ -173,6 +173,7 @@ def downloads(jobs: Sequence[Job]) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """42 -> "42 s", 4200 -> "70 min", 42000 -> "11.7 h"."""
+    """0.2 -> "1 s", 42 -> "42 s", 4200 -> "70 min", 42000 -> "11.7 h"."""
+    seconds = max(seconds, 1)
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,7 @@ from PIL import Image
 import dicap.run
 from dicap.data.named import PUBLISHED, SHIFTS, Data
 from dicap.driver import RunError, execute, run_protocol
-from dicap.estimate import downloads, work_of
+from dicap.estimate import Work, downloads, rate_of, work_of
 from dicap.options import ConfigError
 from dicap.protocols import (
     BASE2NEW,
@@ -441,3 +441,21 @@ def test_a_plan_tells_what_is_missing_and_what_is_downloaded(some_data, tmp_path
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip/ViT-B-16.pt").touch()
     assert downloads(plan(FEW_SHOT, request)) == []
+
+
+def test_an_estimate_is_of_finished_runs_of_the_nearest_kind(finished):
+    """Seconds a step times steps plus seconds a test image times images; a resumed or other method's run says nothing."""
+    run = store.read_result(folder(finished, "train_base"))
+
+    def result(**values):
+        return {**run, "steps": 10, "n": 100, "seconds": {"train": 20.0, "test": 5.0}, "peak_memory_mib": 300.0, **values}
+
+    job = plan(BASE2NEW, make_request("o"))[0]
+    other = result(dataset="dtd", seconds={"train": 60.0, "test": 5.0}, peak_memory_mib=900.0)
+    near = [result(), result(steps=30, seconds={"train": 20.0, "test": 15.0}), other]
+    assert rate_of(job, near).seconds(Work(5, 40)) == pytest.approx(5 * 40 / 40 + 40 * 20 / 200)
+    assert rate_of(job, near).memory == 300 and "2 finished runs on digits, base classes" in rate_of(job, near).source
+    far = rate_of(job, [other, result(resumed_from_epoch=3), result(method="CoCoOp")])
+    assert far.step == 6 and "2 finished runs on digits, dtd" in far.source
+    assert rate_of(job, [result(method="CoCoOp"), result(backbone="RN50"), result(recipe="other")]) is None
+    assert rate_of(job, [result(resumed_from_epoch=3)]) is None
