@@ -27,8 +27,8 @@ def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(TEMPLATE).render(
         title=title, date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), sheets=sheets, picture=_picture,
-        alt=alt, long=LONG, breakable=_breakable, unreadable=unreadable, left_out=left_out, counts=collections.Counter(r["protocol"] for r in results),
-        versions=_versions(results))
+        alt=alt, long=LONG, breakable=_breakable, unreadable=unreadable, left_out=left_out,
+        counts=collections.Counter(r["protocol"] for r in results), versions=_versions(results))
 
 
 def _breakable(text: str) -> Any:

@@ -10,6 +10,7 @@ from dicap.report.table import Stat
 INK = "#010203"  # stands for the page's own colour of text until the SVG is written
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1")  # Okabe and Ito, for all eyes
 MARKERS = "osD^vPX"
+LABEL = 26  # characters
 STYLE = ("<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
          "@media print{svg{color:#1b1f24}}</style>")
 SETTINGS: Any = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
@@ -94,6 +95,6 @@ def _forest(axes: Any, plot: Plot) -> None:
 
 def _lines(axes: Any, plot: Plot) -> None:
     """A label a line, the first one at the top."""
-    axes.set_yticks(range(len(plot.labels)), plot.labels)
+    axes.set_yticks(range(len(plot.labels)), [label if len(label) <= LABEL else f"{label[:LABEL - 1]}…" for label in plot.labels])
     axes.set_ylim(len(plot.labels) - 0.5, -0.5)
     axes.set_xlabel(plot.axis)

@@ -32,7 +32,8 @@ def put(tmp_path, make_result):
     def write(model="m", data="d", registered="Digits", folder="", **fields):
         result = make_result(config={"DATASET": {"NAME": registered}}, **{"digests": {
             "config": "c", "data": data, "weights": "w", "model": model}, **fields})
-        place = [str(result[key]).replace("/", "|") for key in ("protocol", "split", "dataset", "shots", "method", "recipe", "backbone", "seed")]
+        place = [str(result[key]).replace("/", "|") for key in ("protocol", "split", "dataset", "shots", "method", "recipe",
+                                                                "backbone", "seed")]
         store.write_result(tmp_path.joinpath(folder, *place), result)
         return tmp_path
 

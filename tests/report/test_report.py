@@ -89,7 +89,8 @@ NAMES = ("base2new", "few_shot", "cross_dataset", "domain_generalization", "pair
 
 def test_three_methods_two_datasets_three_seeds_give_the_tables_and_the_page(three_by_two):
     files, terminal = write(three_by_two)
-    assert set(files) == {"report.html", *(f"{name}.{form}" for name in ("base2new", "paired", "cost") for form in ("md", "csv", "json", "tex"))}
+    assert set(files) == {"report.html", *(f"{name}.{form}" for name in ("base2new", "paired", "cost")
+                                           for form in ("md", "csv", "json", "tex"))}
     assert not list(three_by_two.glob("*.tmp")) and "average of 2" in terminal and "Paired comparison" in terminal
     tree = json.loads(files["base2new.json"])
     assert tree["complete"] and len(tree["rows"]) == 6 and len(tree["averages"]) == 3 and len(tree["results"]) == 36
@@ -151,8 +152,8 @@ def test_names_from_files_are_text_in_every_form(put):
     for dataset in HOSTILE:
         for method in ("CoOp", "DiCap"):
             for seed in (1, 2):
-                folder = put(protocol="few_shot", split="all", dataset=dataset, method=method, seed=seed, folder=str(HOSTILE.index(dataset)),
-                             versions={"device": "<b>"})
+                folder = put(protocol="few_shot", split="all", dataset=dataset, method=method, seed=seed,
+                             folder=str(HOSTILE.index(dataset)), versions={"device": "<b>"})
     files, _ = write(folder)
     page = Page(files["report.html"])
     assert "script" not in page.tags and "b" not in page.tags and all(name in page.text for name in HOSTILE)

@@ -29,7 +29,8 @@ def test_source_targets_and_their_average(run):
     found = sheets(run("CoOp", {"imagenet_a": 30.0}, "domain_generalization"))
     row, = found["cross_dataset"].rows
     assert (row["on_source"].mean, row["on_dtd"].mean, row["average"].mean, row["average"].std) == (72.0, 42.0, 47.0, 1.0)
-    assert [c.name for c in found["cross_dataset"].shown] == ["Method", "Recipe", "Source: imagenet", "dtd", "eurosat", "Average of targets"]
+    assert [column.name for column in found["cross_dataset"].shown] == [
+        "Method", "Recipe", "Source: imagenet", "dtd", "eurosat", "Average of targets"]
     assert "trained on imagenet" in found["cross_dataset"].title and not found["cross_dataset"].problems
     assert found["domain_generalization"].rows[0]["on_imagenet_a"].mean == 32.0
     assert set(found) == {"cross_dataset", "domain_generalization"}
