@@ -1,7 +1,8 @@
 """The command `dicap`, and train.py's.
 
     dicap train ...       one run: train.py's flags, exactly as CoOp has them
-    dicap base2new ...    a whole comparison: plan, run, table (what scripts/*/base2new.sh call)
+    dicap base2new ...    a whole comparison: plan, run, table (what scripts/*/base2new.sh call); so are few_shot,
+                          cross_dataset and domain_generalization
     dicap ablations ...   many variants over the same seeds, compared in pairs (scripts/dicap/ablations.sh)
     dicap select ...      settings chosen by class hold-out, without a test image or a new class (scripts/*/select.sh)
     dicap report OUTPUT   tables from the result files below a folder
@@ -205,7 +206,7 @@ def _add_ablations(parser: argparse.ArgumentParser) -> None:
 def _add_select(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="DiCap", metavar="NAME", help="default: DiCap")
     parser.add_argument("--dataset", default="causal_shapes", metavar="NAME",
-                        help="a file in configs/datasets (default: causal_shapes)")
+                        help="a file in configs/datasets, or the path of your own images (default: causal_shapes)")
     parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=V,V",
                         help="values to try; several keys make a product; a key without a dot is one of the method's own "
                              "(default: OPTIM.MAX_EPOCH=5,10,20,50)")

@@ -20,7 +20,7 @@ def train(*args):
 
 
 @pytest.mark.parametrize("command", [
-    (), ("train",), ("base2new",), ("ablations",), ("select",), ("report",), ("options",)])
+    (), ("train",), ("base2new",), ("cross_dataset",), ("ablations",), ("select",), ("report",), ("options",)])
 def test_help_answers_without_torch(command):
     args = [*command, "--help"]
     code = f"import sys\nfrom dicap.cli import main\ntry: main({args})\nfinally: print('torch' in sys.modules)"
@@ -121,4 +121,16 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
 def test_python_m_dicap_cli(tmp_path):
     done = subprocess.run([sys.executable, "-m", "dicap.cli", "report", str(tmp_path)], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 1 and "run scripts/dicap/base2new.sh first" in done.stderr
+    assert done.returncode == 1 and "scripts/dicap/base2new.sh" in done.stderr
+
+
+def test_a_prompt_tested_by_hand_says_what_it_was_trained_on(tmp_path, embedded_data):
+    source, target = tmp_path / "source/train/x/seed0", tmp_path / "cross_dataset/test/x/seed0"
+    small = [word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")]
+    assert train("--trainer", "CoOp", "--seed", "0", "--output-dir", str(source), *QUICK) == 0
+    assert cli.main(["train", "--dataset-config-file", str(ROOT / "configs/datasets/causal_shapes.yaml"), "--config-file", TINY,
+                     "--trainer", "CoOp", "--seed", "0", "--output-dir", str(target), "--model-dir", str(source), "--eval-only",
+                     *QUICK, *small]) == 0
+    result = store.read_result(target)
+    assert [result[key] for key in ("protocol", "dataset", "trained_on")] == ["cross_dataset", "causal_shapes", "digits"]
+    assert store.read_result(source)["protocol"] == "source" and result["steps"] == 0
