@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dicap import world
+from dicap.config import config_path
 from dicap.data.split import DatasetError
 from dicap.datasets.causal_shapes import CausalShapes
 
@@ -21,6 +22,15 @@ each_shift = pytest.mark.parametrize("cls", SHIFTS, ids=lambda cls: cls.stem())
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
+
+
+@each_shift
+def test_it_is_registered_and_configured(cls):
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    assert DATASET_REGISTRY.get(cls.__name__) is cls
+    with open(config_path("datasets", cls.stem())) as file:
+        assert f"NAME: {cls.__name__}\n" in file.read()
 
 
 @each_shift
