@@ -69,13 +69,14 @@ def datasets() -> Datasets:
 
 def chosen(names: Sequence[str]) -> Datasets:
     """Datasets by name; `all` are the benchmark's, without shifts and embedded ones. Raises ConfigError with the list."""
+    from dicap.data.folder import path_hint
     from dicap.data.named import PUBLISHED
     from dicap.options import ConfigError
 
     known = datasets()
     for name in names:
         if name != "all" and name not in known:
-            raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join(known)}, all")
+            raise ConfigError(f"unknown dataset {name!r}; allowed: {', '.join(known)}, all{path_hint(name)}")
     wanted = [stem for name in names for stem in (PUBLISHED if name == "all" else [name])]
     return {name: known[name] for name in dict.fromkeys(wanted)}
 

@@ -84,7 +84,7 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     Raises:
         ConfigError: an unknown name, a path to nothing, or a dataset that needs a data folder.
     """
-    from dicap.data.folder import dataset_of_path
+    from dicap.data.folder import dataset_of_path, path_hint
 
     own = dataset_of_path(text)
     if own is not None:
@@ -92,7 +92,7 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     there = sorted((name for name in registered() if name != OWN), key=lambda name: (name not in EMBEDDED, name))
     if text not in there:
         raise ConfigError(f"unknown dataset {text!r}; allowed: {', '.join(there)}, all, or the path of a folder,"
-                          " CSV or split JSON of your own")  # fmt: skip
+                          f" CSV or split JSON of your own{path_hint(text)}")  # fmt: skip
     data = Data(text, text)
     if data.needs_root and not root:
         raise ConfigError(f"the dataset {text!r} needs a data folder: DATA=/path/to/datasets, or --data; without one: "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dicap.data.folder import dataset_of_path, image_folder, read_own
+from dicap.data.folder import dataset_of_path, image_folder, path_hint, read_own
 from dicap.data.split import PARTS, DatasetError
 from dicap.options import ConfigError
 
@@ -311,6 +311,7 @@ def test_a_path_in_place_of_a_name(pictures, monkeypatch):
     assert dataset_of_path("my list.csv") == dataset_of_path(str(file))
     assert dataset_of_path("./dog") == ("dog", ("DATASET.FOLDER.PATH", str(pictures / "dog")))
     assert dataset_of_path("~/pictures") == dataset_of_path(str(pictures))
+    assert path_hint("dog") == "; for the folder that is here: ./dog" and path_hint("digits") == ""
     assert dataset_of_path("dog") is None and dataset_of_path("digits") is None and dataset_of_path("all") is None
 
 
