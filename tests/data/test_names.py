@@ -54,7 +54,8 @@ def test_two_classes_with_one_name(tmp_path, keys, pair):
 @pytest.mark.parametrize(("text", "message"), [
     ("x,y\n", r"names.txt: no line for class 'n01'"), ("n01,a\nn2,b\nn10,c\n", r"no line for class 'n02'; 'n\d+' is near"),
     ("n01,a\nn01,b\n", "line 2: 'n01' stands twice"), ("a\nb\n", "has 2 names for 3 classes, which are, in order: n01, n02, n10"),
-    ("a\nb\nc\nd\n", "has 4 names for 3 classes"), ("a\nb,c\n", r"line 2: \['b', 'c'\]; expected a name on every line, or folder,name"), ("n01,a,b\n", "line 1"), ("n01,\n", "line 1"),
+    ("a\nb\nc\nd\n", "has 4 names for 3 classes"),
+    ("a\nb,c\n", r"line 2: \['b', 'c'\]; expected a name on every line, or folder,name"), ("n01,a,b\n", "line 1"), ("n01,\n", "line 1"),
     ("", "is empty"), ("cat\ncat\ndog\n", "'n01' and 'n02' have one name in prompts, 'cat'"),
     ("n01,cat\nn02,CAT\nn10,x\n", "'n01' and 'n02' have one name"), ("a\nb\n_\n", "class 'n10' has no name to prompt with"),
 ])  # fmt: skip
