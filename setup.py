@@ -46,6 +46,7 @@ setup(
         "scipy",
         "safetensors",
         "gdown",
+        "requests",
         "tensorboard",
         "rich",
         "tqdm",
