@@ -1,6 +1,6 @@
 """Folder: your own images, from a folder of class folders, a CSV or a split JSON (docs/your-data.md).
 
-dicap train --dataset-config-file configs/datasets/folder.yaml DATASET.FOLDER.PATH /pictures ...
+dicap train --dataset-config-file configs/datasets/folder.yaml ... DATASET.FOLDER.PATH /pictures
 """
 
 import os
