@@ -130,6 +130,8 @@ def test_hostile_and_damaged_pickles_run_nothing(tmp_path, caplog, program):
     (tmp_path / "shot_2-seed_1.pkl").write_bytes(program.replace(b"{0}", str(victim).encode()))
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
     assert not victim.exists()
+    if b"system" in program:
+        assert "a draw holds nothing but Datum" in caplog.text
     assert "shot_2-seed_1.pkl is not used: no pickled draw of CoOp" in caplog.text
 
 

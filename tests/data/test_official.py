@@ -36,6 +36,7 @@ def test_sizes_of_lists(name, size, expected):
     split = by_lists("x", items(size) + items(10, 1), test)
     assert tuple(Counter(y for _, y, _ in split[part])[0] for part in ("train", "val")) == expected
     assert split["test"] == test
+    assert split["val"][: expected[1]] != items(size)[: expected[1]]  # shuffled
     assert sorted(split["train"] + split["val"]) == sorted(items(size) + items(10, 1))
 
 

@@ -19,11 +19,11 @@ CLASSES = {cls.stem(): cls for cls in FewShotDataset.__subclasses__()}
 
 
 def split_of(sizes: dict, classes: int) -> dict:
-    """A split with classes of these sizes, one after the other; the path of an item is its position."""
+    """A split with classes of these sizes, one after the other, the last label first; an item's path is its position."""
     split = {"test": []}
     for part, some in sizes.items():
         some = [some] * classes if isinstance(some, int) else some
-        labels = [label for label, size in enumerate(some) for _ in range(size)]
+        labels = [classes - 1 - k for k, size in enumerate(some) for _ in range(size)]
         split[part] = [(str(position), label, str(label)) for position, label in enumerate(labels)]
     return split
 

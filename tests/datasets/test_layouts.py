@@ -58,7 +58,7 @@ def test_reads_its_true_layout(written, make_cfg, tmp_path, stem):
     assert dataset.classnames == NAMES[stem] and dataset.num_classes == classes
     assert len(dataset.test) == test
     assert len(dataset.train_x) == (test if cls.test_only else train)
-    assert len(dataset.val or []) == (test if cls.val_is_test else val)
+    assert len(dataset.val or []) == (test if stem == "imagenet" else val)
     assert all(datum.impath.startswith(str(tmp_path / cls.folder)) for datum in dataset.test)
 
 
