@@ -3,10 +3,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from dicap.report import sets
-from dicap.report.sheet import Column, Sheet, columns_that_vary
+from dicap.report.sheet import Column, Sheet, columns_that_vary, title_of
 from dicap.report.table import Stat, method_rank, was_resumed
 
 NAME = "cost"
+SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "peak_memory_source": "memory of: {}"}
 
 
 def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
@@ -17,12 +18,14 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     if not rows:
         return []
     columns = (
-        *columns_that_vary(rows, {"protocol": "Protocol"}), Column("dataset", "Dataset", "words"), Column("method", "Method", "words"),
-        Column("recipe", "Recipe", "words"), *columns_that_vary(rows, {"shots": "Shots", "backbone": "Backbone"}),
-        Column("train_seconds", "Train s"), Column("test_seconds", "Test s"), Column("peak_memory_mib", "Peak MiB", "number", 0),
-        Column("peak_memory_source", "Memory of", "words"), Column("trainable_parameters", "Parameters", "number"),
-        Column("device", "Device", "words"), Column("runs", "Runs", "number"), Column("resumed", "Resumed", "number", in_files=True))
-    return [Sheet(NAME, "Cost", columns, tuple(rows), tuple(_notes(rows)), (), "dataset", (), {"std": "over runs, ddof = 1"})]
+        *columns_that_vary(rows, {"protocol": "Protocol"}), Column("dataset", "Dataset", "words"),
+        Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
+        *columns_that_vary(rows, {"shots": "Shots", "backbone": "Backbone"}), Column("train_seconds", "Train s"),
+        Column("test_seconds", "Test s"), Column("peak_memory_mib", "Peak MiB", "number", 0),
+        *columns_that_vary(rows, {"peak_memory_source": "Memory of"}), Column("trainable_parameters", "Parameters", "number"),
+        *columns_that_vary(rows, {"device": "Device"}), Column("runs", "Runs", "number"),
+        Column("resumed", "Resumed", "number", in_files=True))
+    return [Sheet(NAME, title_of("Cost", rows, SHARED), columns, tuple(rows), tuple(_notes(rows)), (), "dataset", (), {"std": "over runs, ddof = 1"})]
 
 
 def _device(result: dict) -> str:
