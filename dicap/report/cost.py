@@ -25,12 +25,13 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
         *columns_that_vary(rows, {"peak_memory_source": "Memory of"}), Column("trainable_parameters", "Parameters", "number"),
         *columns_that_vary(rows, {"device": "Device"}), Column("runs", "Runs", "number"),
         Column("resumed", "Resumed", "number", in_files=True))
-    return [Sheet(NAME, title_of("Cost", rows, SHARED), columns, tuple(rows), tuple(_notes(rows)), (), "dataset", (), {"std": "over runs, ddof = 1"})]
+    return [Sheet(NAME, title_of("Cost", rows, SHARED), columns, tuple(rows), tuple(_notes(rows)), group="dataset",
+                  extra={"std": "over runs, ddof = 1"})]
 
 
 def _device(result: dict) -> str:
     versions = result["versions"]
-    threads = f", {versions['threads']} threads" if versions.get("device") == "cpu" and "threads" in versions else ""
+    threads = f", threads: {versions['threads']}" if versions.get("device") == "cpu" and "threads" in versions else ""
     return str(versions.get("device", "not known")) + threads
 
 

@@ -17,7 +17,7 @@ def test_a_row_a_method_dataset_and_device(put):
     assert row["train_seconds"].mean == 12.0 and row["train_seconds"].n == 2  # tests of a trained prompt are no training of 0 s
     assert row["test_seconds"].mean == 3.0 and row["test_seconds"].n == 2
     assert (row["peak_memory_mib"], row["peak_memory_source"]) == (102.0, "process, VmHWM")
-    assert (row["trainable_parameters"], row["device"], row["runs"]) == (512, "cpu, 2 threads", 4)
+    assert (row["trainable_parameters"], row["device"], row["runs"]) == (512, "cpu, threads: 2", 4)
 
 
 def test_resumed_runs_are_left_out_of_the_seconds_and_said(put):
