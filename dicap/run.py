@@ -24,6 +24,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from dicap.options import ConfigError
 from dicap.report import store
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,9 @@ def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None)
             trainer.load_model(model_dir, epoch=load_epoch)
         trainer.test()
         return {"train": 0.0, "test": round(last[0], 3)}
+    if getattr(trainer.dm.dataset, "test_only", False) and trainable_parameters(trainer):
+        raise ConfigError(f"{type(trainer.dm.dataset).__name__} is a test set of another dataset's classes: nothing is trained on"
+                          " it; test a prompt with --eval-only --model-dir, or run dicap domain_generalization")
     trainer.train()
     return {"train": round(time.perf_counter() - start - last[0], 3), "test": round(last[0], 3)}
 

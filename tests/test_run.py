@@ -10,6 +10,7 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 
 from dicap.config import build_cfg, config_path
+from dicap.options import ConfigError
 from dicap.report import store
 from dicap.run import measures, model_digest, run
 
@@ -156,3 +157,13 @@ def test_model_digest_sees_what_is_learned_and_nothing_else():
     assert model_digest(trainer) != first
     other.requires_grad_(False)
     assert model_digest(trainer) == ""
+
+
+def test_nothing_is_trained_on_a_test_set(tmp_path, monkeypatch):
+    from dicap.datasets.digits import Digits
+
+    monkeypatch.setattr(Digits, "test_only", True)
+    monkeypatch.setattr(Digits, "val_is_test", True)
+    with pytest.raises(ConfigError, match="Digits is a test set of another dataset's classes.*--eval-only --model-dir"):
+        run(make_cfg(tmp_path))
+    assert run(make_cfg(tmp_path), eval_only=True)["n"] == 1397

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import posixpath
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -48,6 +49,9 @@ def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size:
 
 def check_split(where: str | os.PathLike, tree: Any, rename: dict[str, str] | None = None) -> dict[str, Items]:
     """The split in `tree` ({part: [[path, label, name], ...]}), checked as `read_split` says; `where` is for messages."""
+    for part in PARTS:
+        if not isinstance(tree[part], (list, tuple)):
+            raise DatasetError(f"{where}: {part} is {tree[part]!r}; expected a list of [path, label, class name]")
     split = {part: [_item(where, part, entry, rename or {}) for entry in tree[part]] for part in PARTS}
     _check_labels(where, split)
     return split
@@ -71,13 +75,15 @@ def digest(split: dict[str, Items]) -> str:
 
 
 def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]) -> Item:
-    if not (isinstance(entry, (list, tuple)) and [type(value) for value in entry[::2]] == [str, str]):
+    if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[2], str)):
         raise DatasetError(f"{path}, {part}: {entry!r} is not [path, label, class name]")
     image, label, name = entry
     if isinstance(label, bool) or not str(label).isdecimal():
         raise DatasetError(f"{path}, {part}: label {label!r} of {image} (class {name}) is not a number >= 0")
     if not image or image[0] == "/" or "\\" in image or ":" in image[:2] or ".." in PurePosixPath(image).parts:
         raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
+    if not name.strip() or "\0" in image:
+        raise DatasetError(f"{path}, {part}: {image!r} has {'no class name' if not name.strip() else 'a zero byte in its path'}")
     return str(image), int(label), str(rename.get(name, name))
 
 
@@ -88,9 +94,9 @@ def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
         for image, label, name in split[part]:
             if names.setdefault(label, name) != name:
                 raise DatasetError(f"{path}, {part}: label {label} is {name!r} at {image} and {names[label]!r} before")
-            if image in seen:
+            if posixpath.normpath(image) in seen:
                 raise DatasetError(f"{path}, {part}: {image} (class {name}) stands twice")
-            seen.add(image)
+            seen.add(posixpath.normpath(image))
     if sorted(names) != list(range(len(names))):
         gap = next(label for label in sorted(names) if label >= len(names))
         allowed = f"{len(names)} classes have labels 0..{len(names) - 1}"

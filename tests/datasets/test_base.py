@@ -192,6 +192,26 @@ def short(tree):
     tree["train"][0] = ["a.jpg", 0]
 
 
+def four(tree):
+    tree["train"][0] = ["a.jpg", 0, "face", 5]
+
+
+def no_list(tree):
+    tree["val"] = 5
+
+
+def nameless(tree):
+    tree["train"][0][2] = " "
+
+
+def zero_byte(tree):
+    tree["train"][0][0] = "a\0.jpg"
+
+
+def twice_otherwise(tree):
+    tree["test"][0] = ["./" + tree["train"][0][0], *tree["train"][0][1:]]
+
+
 def untrained(tree):
     tree["train"] = [item for item in tree["train"] if item[2] != "airplane"]
 
@@ -202,7 +222,9 @@ def untrained(tree):
     (two_names, "label 3 is 'faces' at accordion/image_test_0000.jpg and 'accordion' before"),
     (leaves, r"'../../secret.jpg' \(class accordion\) leaves the image folder"), (absolute, "'/etc/passwd'.*leaves"),
     (twice, r"image_train_0000.jpg \(class accordion\) stands twice"), (short, "is not .path, label, class name"),
-    (untrained, "no training image of class airplane"),
+    (untrained, "no training image of class airplane"), (four, "5. is not .path, label, class name"),
+    (no_list, "val is 5; expected a list"), (nameless, "has no class name"), (zero_byte, "a zero byte in its path"),
+    (twice_otherwise, r"./accordion/image_train_0000.jpg \(class accordion\) stands twice"),
 ])  # fmt: skip
 def test_a_split_that_breaks_the_rules(edit_split, change, message):
     file = edit_split(change)
