@@ -10,6 +10,16 @@ import torch  # noqa: E402
 from dicap.backbones.package import clip_package  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What tests remember goes into a folder of this session, not into the user's cache; DICAP_CACHE says otherwise."""
+    patch = pytest.MonkeyPatch()
+    if "DICAP_CACHE" not in os.environ:
+        patch.setenv("DICAP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def random_clip():
     """Makes small random CLIPs of the true architecture, frozen, fp32: random_clip("vit") or random_clip("resnet")."""
