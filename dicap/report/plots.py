@@ -11,6 +11,7 @@ INK = "#010203"  # stands for the page's own colour of text until the SVG is wri
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1")  # Okabe and Ito, for all eyes
 MARKERS = "osD^vPX"
 LABEL = 26  # characters
+SPAN = 5.0  # points that an axis shows at least: a tenth of a point shall not look like a gulf
 STYLE = ("<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
          "@media print{svg{color:#1b1f24}}</style>")
 SETTINGS: Any = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
@@ -30,6 +31,7 @@ def svg(plot: Plot) -> str:
         figure = Figure(figsize=(4.2, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes, plot)
+        _widen(axes, "y" if plot.kind == "curves" else "x")
         axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
         if plot.kind != "forest":
             figure.legend(loc="outside lower center", ncols=2 if len(plot.series) in (2, 4) else 3, frameon=False, fontsize=8)
@@ -91,6 +93,13 @@ def _forest(axes: Any, plot: Plot) -> None:
                 axes.errorbar(found[0], i, xerr=found[1], **_looks(int(last)))
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     _lines(axes, plot)
+
+
+def _widen(axes: Any, name: str) -> None:
+    """Show SPAN points of a value axis, or more."""
+    low, high = getattr(axes, f"get_{name}lim")()
+    extra = max(0.0, SPAN - (high - low)) / 2
+    getattr(axes, f"set_{name}lim")(low - extra, high + extra)
 
 
 def _lines(axes: Any, plot: Plot) -> None:
