@@ -23,7 +23,7 @@ def limits(monkeypatch, plot):
 
 
 def make(kind, *means):
-    return Plot("P", kind, "per cent", tuple(f"m{i}" for i in range(2)), {"A": [Stat(mean, 0.1, 2) for mean in means]})
+    return Plot(kind, "P", "per cent", tuple(f"m{i}" for i in range(2)), {"A": tuple(Stat(mean, 0.1, 2) for mean in means)})
 
 
 @pytest.mark.parametrize("kind", ["dots", "curves"])
