@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap.data.named import Data, missing
+from dicap.files import locked
 from dicap.options import ConfigError
 from dicap.protocols import Job, Protocol, Request, learns, many, plan
 from dicap.report import store
@@ -28,6 +29,7 @@ from dicap.report import store
 log = logging.getLogger(__name__)
 
 NOT_FINISHED = "not finished"
+OTHER_WEIGHTS = "the backbone's weights changed"
 STAMP = ".plan.json"  # in a run's folder: what the checkpoints there belong to
 POLICIES = ("skip", "refuse")  # of datasets that are not there
 
@@ -133,7 +135,7 @@ def _other_content(job: Job, planned: dict[str, str], result: dict) -> str:
     if planned.get("data", digests["data"]) != digests["data"]:
         return "the data changed"
     if digests["weights"] and digests["weights"] != (_weights_digest(job.cfg) or digests["weights"]):
-        return "the backbone's weights changed"
+        return OTHER_WEIGHTS
     prompt = prompt_digest(job)
     if job.depends_on and prompt != digests["model"]:
         return "the trained prompt changed" if prompt is not None else "waits for its training"
@@ -225,26 +227,36 @@ def _plan_or_failure(job: Job) -> "dict[str, str] | Failure":
 
 
 def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[dict, str]:
-    """A run's result and why it was made now, "" where it was finished before. Raises RunError."""
-    why = why_run(job, planned)
-    if not why:
+    """A run's result and why it was made now, "" where it was finished before.
+
+    Raises:
+        RunError: it failed, or another process is at work on it.
+    """
+    if not why_run(job, planned):
         return store.read_result(job.folder), ""
-    _make_way(job, planned)
-    return _run(job, verbose), why
+    lock = job.folder.parent / f".{job.folder.name}.lock"
+    with locked(lock) as mine:
+        if not mine:
+            raise RunError(f"another process is at work on it (it holds {lock}); wait for that one, then run the same command again")
+        why = why_run(job, planned)  # another process may have finished it meanwhile
+        if not why:
+            return store.read_result(job.folder), ""
+        _make_way(job, planned, why)
+        return _run(job, verbose), why
 
 
-def _make_way(job: Job, planned: dict[str, str]) -> None:
+def _make_way(job: Job, planned: dict[str, str], why: str) -> None:
     """Keep a folder whose checkpoints belong to this run (training resumes there), put any other aside, stamp it."""
-    stamp = job.folder / STAMP
+    stamp, weights = job.folder / STAMP, {"weights": _weights_digest(job.cfg)}
     with contextlib.suppress(OSError, ValueError):
-        if store.read_json(stamp) == planned:
+        if why != OTHER_WEIGHTS and {**weights, **store.read_json(stamp)} == planned | weights:  # older stamps say nothing of weights
             return
     if job.folder.exists() and any(job.folder.iterdir()):
         aside = job.folder.parent / ".old" / f"{job.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         aside.parent.mkdir(exist_ok=True)
         os.replace(job.folder, aside)
         log.info("%s: what was in its folder belongs to another run and is now in %s", job.name, aside)
-    store.write_json(stamp, planned)
+    store.write_json(stamp, planned | weights)
 
 
 def _run(job: Job, verbose: bool) -> dict:
@@ -313,11 +325,12 @@ def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] =
 
         show_costs(show_plan(jobs, absent), absent, request)
         return
-    failures = execute([job for job in jobs if job.data not in absent], verbose=verbose)
+    there = [job for job in jobs if job.data not in absent]
+    failures = execute(there, verbose=verbose)
     _report(protocol, request)
     if absent:
         log.info("Not run, the data are not there: %s", ", ".join(data.name for data in absent))
-    raise_failures(failures, len(jobs))
+    raise_failures(failures, len(there))
 
 
 def absent_datasets(jobs: Sequence[Job], request: Request, policy: str = "", dry_run: bool = False) -> list[Data]:

@@ -1,9 +1,11 @@
-"""Files that are whole or not there at all: written under a temporary name beside the real one, then renamed."""
+"""Files that are whole or not there at all: written under a temporary name beside the real one, then renamed; and locks."""
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -31,3 +33,42 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write text (UTF-8, line ends as they are) by `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode())
+
+
+@contextmanager
+def locked(path: str | os.PathLike) -> Iterator[bool]:
+    """Hold a lock file while the block runs; False where another process holds it.
+
+    The system gives it up with the process that holds it, so that none is left by a kill. True, and nothing is held,
+    where the system or the file system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            yield True
+            return
+        if not _is_at(file, path):  # its holder removed it between the two lines above: it is about to be free
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False

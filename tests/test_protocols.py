@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 import dicap.run
+from dicap import driver
 from dicap.data.named import PUBLISHED, SHIFTS, Data
 from dicap.driver import RunError, execute, run_protocol
 from dicap.estimate import Work, downloads, rate_of, work_of
+from dicap.files import locked
 from dicap.options import ConfigError
 from dicap.protocols import (
     BASE2NEW,
@@ -123,6 +125,43 @@ def test_other_data_weights_or_prompt_are_run_again(finished, ran, caplog, part,
         assert stages == ["test_new"] and "the trained prompt changed" in caplog.text
     else:
         assert stages == ["train_base"] and why in caplog.text
+    if part == "weights":  # a prompt that was trained with other weights is no start
+        assert store.read_result(path)["resumed_from_epoch"] == 0
+
+
+def test_checkpoints_of_other_weights_are_no_start_of_an_interrupted_run(finished, ran, monkeypatch):
+    place = folder(finished, "train_base")
+    for weights, resumed in (("w", 0), ("w", 1), ("x", 0)):  # stamped for the first time, goes on, changed
+        monkeypatch.setattr(driver, "_weights_digest", lambda cfg, weights=weights: weights)
+        (place / store.FILE).unlink()
+        if (weights, resumed) == ("w", 0):
+            shutil.rmtree(place)
+        execute(plan(BASE2NEW, make_request(finished))[:1])
+        assert store.read_result(place)["resumed_from_epoch"] == resumed
+    stamp = place / driver.STAMP
+    store.write_json(stamp, {key: value for key, value in store.read_json(stamp).items() if key != "weights"})
+    (place / store.FILE).unlink()  # an older version's stamp says nothing of weights
+    execute(plan(BASE2NEW, make_request(finished))[:1])
+    assert store.read_result(place)["resumed_from_epoch"] == 1
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(finished, ran):
+    place = folder(finished, "train_base")
+    (place / store.FILE).unlink()
+    jobs = plan(BASE2NEW, make_request(finished))
+    with locked(place.parent / ".seed0.lock") as mine:
+        failures = execute(jobs)
+    assert mine and ran == [] and [failure.job for failure in failures] == jobs
+    assert "another process is at work on it" in failures[0].cause and "not run: its training" in failures[1].cause
+    assert execute(jobs) == [] and [made[0] for made in ran] == ["train_base"]
+    assert not list(place.parent.glob(".*.lock"))
+
+
+def test_what_another_process_finished_meanwhile_is_not_made_again(finished, ran, monkeypatch):
+    job = plan(BASE2NEW, make_request(finished))[0]
+    told = iter([driver.NOT_FINISHED, ""])
+    monkeypatch.setattr(driver, "why_run", lambda *_: next(told))
+    assert driver.finish(job, driver.planned_digests(job))[1] == "" and ran == []
 
 
 def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran):
@@ -402,6 +441,10 @@ def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, 
     assert caplog.text.index("caltech101 is missing") < caplog.text.index("[1/4]")  # up front
     run_protocol(BASE2NEW, on(some_data, tmp_path / "out"), shots=[1])
     assert len(ran) == 4
+    (some_data / "dtd/split_zhou_DescribableTextures.json").write_text("{")
+    driver._DATA_DIGESTS.clear()
+    with pytest.raises(RunError, match="^2 of 4 runs failed"):  # those without data are not among "the others are finished"
+        run_protocol(BASE2NEW, on(some_data, tmp_path / "bad"), shots=[1])
 
 
 @pytest.mark.parametrize("names, policy, message", [
