@@ -93,8 +93,7 @@ def _mean(value: Stat | float) -> float:
 def _columns(rows: list[dict[str, Any]], compared: bool) -> list[Column]:
     digits = 2 if compared else 1  # published numbers have two
     columns = [Column("dataset", "Dataset", "words"), Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
-               *columns_that_vary(rows, {"backbone": "Backbone", "shots": "Shots"}),
-               Column("seeds", "Seeds", "words", in_files=True),
+               *columns_that_vary(rows, {"backbone": "Backbone", "shots": "Shots", "seeds": "Seeds"}),
                Column("base", "Base", digits=digits), Column("new", "New", digits=digits),
                Column("h", "H", "number", digits)]
     for key, name in MEASURES.items():
@@ -146,6 +145,10 @@ def _notes_on_published(compared: list[Row]) -> list[str]:
         return []
     lines = ["Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
              "published number. The published average is over the same datasets as this table's."]
+    for row in compared:
+        departed = published.departures(row)
+        if departed:
+            lines.append(f"Not beside its published numbers, since its settings are others: {row.name}: {'; '.join(departed)}.")
     other = [row.name for row in compared if row.seeds != published.SEEDS and (row.registered, row.method) in published.published()]
     return lines + ([f"Other seeds than the published 1 2 3: {', '.join(other)}."] if other else [])
 

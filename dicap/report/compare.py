@@ -11,6 +11,7 @@ from typing import Any
 from dicap.report import sets, store
 from dicap.report.paired import LEVEL, MEASURES, difference, measures_of
 from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary
+from dicap.report.shifts import TITLES, trained_on
 from dicap.report.table import method_rank, unequal
 
 NAME = "paired"
@@ -27,13 +28,16 @@ def paired_sheets(results: Iterable[dict], compare: Sequence[str] = ()) -> list[
     Args:
         compare: two methods ("DiCap CoOp"), or lines ("CoOp (tiny)"); empty = DiCap with each other.
     Raises:
-        ResultError: a name of `compare` that no result has.
+        ResultError: a name of `compare` that no result has, or two that nowhere meet.
     """
     results = sets.of_protocol(results, *PROTOCOLS)
     _check(compare, results)
-    blocks = sets.grouped(results, lambda r: (PROTOCOLS.index(r["protocol"]), r["backbone"], r["shots"], r.get("trained_on")
-                                              if r["protocol"] in PROTOCOLS[2:] else ""))
+    blocks = sets.grouped(results, lambda r: (PROTOCOLS.index(r["protocol"]), r["backbone"], r["shots"], trained_on(r)
+                                              if r["protocol"] in TITLES else ""))
     rows = [row for key in sorted(blocks) for row in _block(blocks[key], compare)]
+    if not rows and compare:
+        raise store.ResultError(f"--compare {' '.join(compare)}: no two different lines of a table with the same protocol, backbone and "
+                                "shots; a line is METHOD, or \"METHOD (RECIPE)\" where a method has several recipes")
     if not rows:
         return []
     columns = (

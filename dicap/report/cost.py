@@ -3,8 +3,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from dicap.report import sets
-from dicap.report.sheet import Column, Sheet, columns_that_vary, title_of
-from dicap.report.table import Stat, method_rank, was_resumed
+from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of
+from dicap.report.table import Stat, method_rank, unequal, was_resumed
 
 NAME = "cost"
 SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "peak_memory_source": "memory of: {}"}
@@ -25,7 +25,8 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
         *columns_that_vary(rows, {"peak_memory_source": "Memory of"}), Column("trainable_parameters", "Parameters", "number"),
         *columns_that_vary(rows, {"device": "Device"}), Column("runs", "Runs", "number"),
         Column("resumed", "Resumed", "number", in_files=True))
-    return [Sheet(NAME, title_of("Cost", rows, SHARED), columns, tuple(rows), tuple(_notes(rows)), group="dataset",
+    return [Sheet(NAME, title_of("Cost", rows, SHARED), columns, tuple(rows), tuple(_notes(rows)),
+                  tuple(row["problem"] for row in rows if row["problem"]), "dataset",
                   extra={"std": "over runs, ddof = 1"})]
 
 
@@ -37,22 +38,32 @@ def _device(result: dict) -> str:
 
 def _row(results: list[dict]) -> dict[str, Any]:
     first = results[0]
-    trained = [float(r["seconds"]["train"]) for r in results if r["seconds"]["train"] and not was_resumed(r)]
-    tests = [float(sum(r["seconds"]["test"] for r in of)) for of in sets.grouped(results, lambda r: r["seed"]).values()]
+    trained = [r for r in results if r["seconds"]["train"] and not was_resumed(r)]
+    differ, tests = unequal(trained), _tests(results)
     learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
     return {
         **{key: first[key] for key in ("protocol", "dataset", "method", "recipe", "shots", "backbone")},
-        "train_seconds": Stat.of(trained) if trained else None, "test_seconds": Stat.of(tests),
+        "train_seconds": INCOMPLETE if differ else Stat.of(float(r["seconds"]["train"]) for r in trained) if trained else None,
+        "test_seconds": Stat.of(tests) if tests else INCOMPLETE,
         "peak_memory_mib": float(max(r["peak_memory_mib"] for r in results)),
         "peak_memory_source": first.get("peak_memory_source", "not known"),
         "trainable_parameters": learned.pop() if len(learned) == 1 else None, "device": _device(first),
-        "runs": len(results), "resumed": sum(map(was_resumed, results))}
+        "runs": len(results), "resumed": sum(map(was_resumed, results)),
+        "problem": f"seconds of training, {first['method']} ({first['recipe']}) on {first['dataset']}, {first['protocol']}: runs with "
+                   f"unequal settings: {', '.join(differ)}" if differ else ""}
+
+
+def _tests(results: list[dict]) -> list[float]:
+    """Seconds of a seed's tests, of each seed that has one result of each half."""
+    halves = sorted({r["split"] for r in results})
+    return [float(sum(r["seconds"]["test"] for r in of)) for of in sets.grouped(results, lambda r: r["seed"]).values()
+            if sorted(r["split"] for r in of) == halves]
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["Train s: seconds of one training, validation included; mean ± standard deviation over seeds. Empty where "
              "nothing was trained: a method that learns nothing, or a prompt trained on another dataset.",
-             "Test s: seconds of a seed's tests (base and new classes together in base-to-new).",
+             "Test s: seconds of a seed's tests (base and new classes together in base-to-new), of seeds that have them all.",
              "Peak MiB: the highest of all runs. The allocator of a CUDA device and a whole process on a CPU do not compare."]
     resumed = sum(row["resumed"] for row in rows)
     if resumed:

@@ -26,7 +26,7 @@ def few_shot_sheets(results: Iterable[dict]) -> list[Sheet]:
     return [Sheet(
         PROTOCOL, title_of("Few-shot accuracy", rows, {"backbone": "backbone {}", "seeds": "seeds {}"}),
         (Column("dataset", "Dataset", "words"), Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
-         *columns_that_vary(rows, {"backbone": "Backbone"}), Column("seeds", "Seeds", "words", in_files=True),
+         *columns_that_vary(rows, {"backbone": "Backbone", "seeds": "Seeds"}),
          *(Column(f"shots_{k}", f"{k} shot{'s' if k > 1 else ''}") for k in shots),
          Column("complete", "Complete", "words", in_files=True)),
         tuple(rows), tuple(notes), tuple(problem for row in rows for problem in row["problems"]), "dataset",
@@ -37,11 +37,11 @@ def _block(results: list[dict]) -> list[dict[str, Any]]:
     """Rows of one backbone: those of each dataset, then the averages."""
     shots = sorted({r["shots"] for r in results})
     datasets = sorted({r["dataset"] for r in results})
-    seeds = {key: {r["seed"] for r in of} for key, of in sets.grouped(results, _place).items()}
+    seeds = {key: {r["seed"] for r in of} for key, of in sets.grouped(results, lambda r: r["dataset"]).items()}
     lines = sets.lines_of(results, _place)
     curves = {(dataset, name): {k: [r for r in of if _place(r) == (dataset, k)] for k in shots}
               for name, of in lines.items() for dataset in datasets}
-    cells = {key: {k: _cell(of, seeds.get((key[0], k), set()), curve) for k, of in curve.items()}
+    cells = {key: {k: _cell(of, seeds[key[0]], curve) for k, of in curve.items()}
              for key, curve in curves.items()}
     rows = [_row(dataset, lines[name], curves[dataset, name], cells[dataset, name])
             for dataset in datasets for name in lines if any(curves[dataset, name].values())]
@@ -53,17 +53,14 @@ def _place(result: dict) -> tuple[str, int]:
     return result["dataset"], result["shots"]
 
 
-Cell = tuple[sets.Series, list[str]]  # accuracy by seed, what keeps it from being averaged
-
-
-def _cell(results: list[dict], seeds: set[int], curve: dict[int, list[dict]]) -> Cell:
+def _cell(results: list[dict], seeds: set[int], curve: dict[int, list[dict]]) -> sets.Cell:
     if results:
         return sets.series_of(results, seeds)
     learned = any(r["digests"]["model"] for of in curve.values() for r in of)
     return {}, ["not run"] if learned or not any(curve.values()) else []
 
 
-def _row(dataset: str, line: list[dict], curve: dict[int, list[dict]], cells: dict[int, Cell]) -> dict[str, Any]:
+def _row(dataset: str, line: list[dict], curve: dict[int, list[dict]], cells: dict[int, sets.Cell]) -> dict[str, Any]:
     first = line[0]
     found = [r for of in curve.values() for r in of]
     name = f"{first['method']} ({sets.recipes_of(found)}) on {dataset}"
@@ -74,7 +71,7 @@ def _row(dataset: str, line: list[dict], curve: dict[int, list[dict]], cells: di
             **{f"shots_{k}": INCOMPLETE if cell[1] else sets.stat_of(cell[0]) for k, cell in cells.items()}}
 
 
-def _average(line: list[dict], by_dataset: dict[str, dict[int, Cell]], shots: Sequence[int]) -> dict[str, Any]:
+def _average(line: list[dict], by_dataset: dict[str, dict[int, sets.Cell]], shots: Sequence[int]) -> dict[str, Any]:
     first, problems, cells = line[0], [], {}
     name = f"average of {len(by_dataset)}"
     for k in shots:
@@ -91,9 +88,6 @@ def _plots(rows: list[dict[str, Any]]) -> list[Plot]:
     found = []
     for dataset, of in sets.grouped(sorted(rows, key=lambda row: not row["average"]), lambda row: row["dataset"]).items():
         keys = [key for key in of[0] if key.startswith("shots_")]
-        several = {row["method"] for row in of if sum(row["method"] == other["method"] for other in of) > 1}
-        series = {f"{row['method']} ({row['recipe']})" if row["method"] in several else row["method"]:
-                  tuple(row[key] for key in keys) for row in of}
         found.append(Plot("curves", f"{dataset}, {of[0]['backbone']}", "accuracy, per cent",
-                          tuple(key.removeprefix("shots_") for key in keys), series))
+                          tuple(key.removeprefix("shots_") for key in keys), sets.drawn(of, keys)))
     return found

@@ -1,5 +1,6 @@
 """Pictures of a report: a Plot as SVG (matplotlib, without a display), for light and dark pages."""
 import io
+import math
 import re
 from typing import Any
 
@@ -63,12 +64,13 @@ def _looks(number: int) -> dict[str, Any]:
 
 def _curves(axes: Any, plot: Plot) -> None:
     for number, (name, values) in enumerate(plot.series.items()):
-        there = [(i, *found) for i, value in enumerate(values) if (found := _numbers(value))]
-        if len(there) == 1 and len(plot.labels) > 1:  # learns nothing: the same at any number of shots
-            axes.axhline(there[0][1], linestyle="--", linewidth=1.2, color=COLOURS[number % len(COLOURS)], label=name)
+        points = [_numbers(value) or (math.nan, math.nan) for value in values]  # a curve has a gap where a figure lacks
+        there = [y for y, _ in points if not math.isnan(y)]
+        if len(there) == 1 < len(values) and values.count(None) == len(values) - 1:  # learns nothing: the same at any shots
+            axes.axhline(there[0], linestyle="--", linewidth=1.2, color=COLOURS[number % len(COLOURS)], label=name)
         elif there:
-            x, y, spread = zip(*there)
-            axes.errorbar(x, y, yerr=spread, label=name, **_looks(number))
+            axes.errorbar(range(len(points)), [y for y, _ in points], yerr=[spread for _, spread in points], label=name,
+                          **_looks(number))
     axes.set_xticks(range(len(plot.labels)), plot.labels)
     axes.set_xlabel("shots")
     axes.set_ylabel(plot.axis)

@@ -12,6 +12,7 @@ from dicap.report.table import Stat, method_rank, unequal
 
 T = TypeVar("T")
 Series = dict[int, float]  # seed -> a measure
+Cell = tuple[Series, list[str]]  # accuracy by seed, what keeps it from being averaged
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
@@ -50,7 +51,14 @@ def recipes_of(results: Iterable[dict]) -> str:
     return ", ".join(dict.fromkeys(r["recipe"] for r in results))
 
 
-def series_of(results: Sequence[dict], seeds: Collection[int]) -> tuple[Series, list[str]]:
+def drawn(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Some cells of a table's rows by method, as a plot has them; with its recipe where a method has several rows."""
+    count = collections.Counter(row["method"] for row in rows)
+    return {f"{row['method']} ({row['recipe']})" if count[row["method"]] > 1 else row["method"]: tuple(row.get(key) for key in keys)
+            for row in rows}
+
+
+def series_of(results: Sequence[dict], seeds: Collection[int]) -> Cell:
     """Accuracy by seed, and what keeps it from being averaged; empty where anything does."""
     count = collections.Counter(r["seed"] for r in results)
     missing = [str(seed) for seed in sorted(seeds) if seed not in count]

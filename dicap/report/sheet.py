@@ -195,9 +195,9 @@ def to_csv(sheet: Sheet) -> str:
 def as_json(sheet: Sheet) -> dict[str, Any]:
     """The table as JSON values."""
     rows = [{column.key: column.json_value(row.get(column.key)) for column in sheet.columns} for row in sheet.rows]
-    return {"schema": store.SCHEMA, "protocol": sheet.name, "title": sheet.title, "std": "over seeds, ddof = 1",
-            "complete": not sheet.problems and not sheet.unreadable, "rows": rows, "notes": list(sheet.notes),
-            "problems": list(sheet.problems), "unreadable": list(sheet.unreadable), **sheet.extra}
+    return {"schema": store.SCHEMA, "protocol": sheet.name, "title": sheet.title, "std": "over seeds, ddof = 1", "rows": rows,
+            "notes": list(sheet.notes), **sheet.extra, "complete": not sheet.problems and not sheet.unreadable,
+            "problems": list(sheet.problems), "unreadable": list(sheet.unreadable)}
 
 
 def print_sheet(sheet: Sheet, console: Any = None) -> None:

@@ -12,7 +12,6 @@ from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_var
 SOURCE = "source"
 TITLES = {"cross_dataset": "Cross-dataset transfer", "domain_generalization": "Domain generalisation",
           SOURCE: "Training on the source"}
-Cell = tuple[sets.Series, list[str]]  # accuracy by seed, what keeps it from being averaged
 
 
 def shift_sheets(results: Iterable[dict]) -> list[Sheet]:
@@ -54,8 +53,8 @@ def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
         name, title_of(TITLES[name], rows, {"source": "trained on {}", "shots": "{} shots", "backbone": "backbone {}",
                                             "seeds": "seeds {}"}),
         (Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
-         *columns_that_vary(rows, {"backbone": "Backbone", "shots": "Shots", "source": "Trained on"}),
-         Column("seeds", "Seeds", "words", in_files=True), Column("on_source", f"Source: {rows[0]['source']}" if len(
+         *columns_that_vary(rows, {"backbone": "Backbone", "shots": "Shots", "source": "Trained on", "seeds": "Seeds"}),
+         Column("on_source", f"Source: {rows[0]['source']}" if len(
              {row["source"] for row in rows}) == 1 else "Source"),
          *(Column(f"on_{target}", target) for target in names), *averaged,
          Column("complete", "Complete", "words", in_files=True)),
@@ -66,18 +65,18 @@ def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
 def _block(block: tuple, targets: list[dict], sources: list[dict]) -> list[dict[str, Any]]:
     """Rows of one backbone, number of shots and source."""
     names = list(dict.fromkeys(r["dataset"] for r in sorted(targets, key=lambda r: r["dataset"])))
-    seeds = {r["seed"] for r in targets or sources}
+    seeds = {r["seed"] for r in targets or sources}  # the source may have more: other tables share it
     lines = sets.lines_of(targets or sources, lambda r: r["dataset"])
     found = []
     for of in lines.values():
         variants = {(r["method"], r["recipe"]) for r in of}
-        mine = [r for r in sources if (r["method"], r["recipe"]) in variants]
+        mine = [r for r in sources if (r["method"], r["recipe"]) in variants and r["seed"] in seeds]
         cells = {name: _target([r for r in of if r["dataset"] == name], mine, seeds) for name in names if targets}
         found.append(_row(block, of, cells, sets.series_of(mine, seeds)))
     return found
 
 
-def _target(results: list[dict], sources: list[dict], seeds: set[int]) -> Cell:
+def _target(results: list[dict], sources: list[dict], seeds: set[int]) -> sets.Cell:
     if not results:
         return {}, ["not run"]
     series, problems = sets.series_of(results, seeds)
@@ -91,7 +90,7 @@ def _target(results: list[dict], sources: list[dict], seeds: set[int]) -> Cell:
     return ({} if problems else series), problems
 
 
-def _row(block: tuple, line: list[dict], cells: dict[str, Cell], source: Cell) -> dict[str, Any]:
+def _row(block: tuple, line: list[dict], cells: dict[str, sets.Cell], source: sets.Cell) -> dict[str, Any]:
     backbone, shots, source_name = block
     method, recipe = line[0]["method"], sets.recipes_of(line)
     problems = [f"{method} ({recipe}) on {name}: {problem}"
@@ -110,10 +109,7 @@ def _row(block: tuple, line: list[dict], cells: dict[str, Cell], source: Cell) -
 def _plots(name: str, rows: list[dict[str, Any]]) -> list[Plot]:
     found = []
     for (backbone, shots, source), of in sets.grouped(rows, lambda r: (r["backbone"], r["shots"], r["source"])).items():
-        several = {row["method"] for row in of if sum(row["method"] == other["method"] for other in of) > 1}
         labels = ("on_source", *(f"on_{target}" for target in of[0]["targets"]), *(["average"] if len(of[0]["targets"]) > 1 else []))
-        series = {f"{row['method']} ({row['recipe']})" if row["method"] in several else row["method"]:
-                  tuple(row.get(label) for label in labels) for row in of}
         found.append(Plot("dots", f"{TITLES[name]} from {source}, {shots} shots, {backbone}", "accuracy, per cent",
-                          (f"{source} (source)", *of[0]["targets"], *labels[len(of[0]["targets"]) + 1:]), series))
+                          (f"{source} (source)", *of[0]["targets"], *labels[len(of[0]["targets"]) + 1:]), sets.drawn(of, labels)))
     return found

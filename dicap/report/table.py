@@ -35,7 +35,10 @@ class Stat:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one dataset. Accuracies in per cent; None where there is none, or where the set is incomplete."""
+    """One method on one dataset. Accuracies in per cent; None where there is none, or where the set is incomplete.
+
+    config: that of one of its runs; what differs between them is among the problems.
+    """
 
     dataset: str
     method: str
@@ -51,6 +54,7 @@ class Row:
     problems: tuple[str, ...] = ()
     record: dict[str, Stat] = field(default_factory=dict)
     registered: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -77,7 +81,7 @@ def base2new_table(root: str | Path, seeds: Iterable[int] = ()) -> Table:
 
     Args:
         root: an output folder.
-        seeds: seeds that each row should have; empty = every seed that any method has on that dataset.
+        seeds: seeds that each row should have; empty = every seed that any method has there, with the same backbone and shots.
     Raises:
         ResultError: no folder, or no base-to-new result in it.
     """
@@ -111,9 +115,9 @@ def _rows(results: list[dict], seeds: tuple[int, ...]) -> list[Row]:
     for r in results:
         cells.setdefault((r["dataset"], r["shots"], r["backbone"], r["method"], r["recipe"]), []).append(r)
     wanted: dict[tuple, set[int]] = {}
-    for (dataset, shots, *_), found in cells.items():
-        wanted.setdefault((dataset, shots), set(seeds)).update(r["seed"] for r in found if not seeds)
-    rows = [_row(cell, found, sorted(wanted[cell[:2]])) for cell, found in cells.items()]
+    for cell, found in cells.items():
+        wanted.setdefault(cell[:3], set(seeds)).update(r["seed"] for r in found if not seeds)
+    rows = [_row(cell, found, sorted(wanted[cell[:3]])) for cell, found in cells.items()]
     return sorted(rows, key=lambda row: (row.dataset, row.shots, row.backbone, *method_rank(row.method), row.recipe))
 
 
@@ -138,7 +142,7 @@ def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
         harmonic_mean(accuracy["base"], accuracy["new"]) if not problems else None,
         Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
         Stat.of(r["seconds"]["train"] for r in base) if base and not any(map(was_resumed, base)) else None,
-        tuple(problems), _record(base), registered_name(found[0]),
+        tuple(problems), _record(base), registered_name(found[0]), found[0]["config"],
     )
 
 

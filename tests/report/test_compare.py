@@ -58,6 +58,18 @@ def test_two_methods_of_ones_choice(three_by_two):
     assert {key[0] for key in found} == {"CoOp − ZeroshotCLIP"}
     with pytest.raises(ResultError, match="--compare Nothing: .*ZeroshotCLIP, CoOp, DiCap"):
         rows(three_by_two, "CoOp", "Nothing")
+    for pair in (("CoOp", "CoOp"), ("CoOp", "DiCap (other)")):
+        with pytest.raises(ResultError, match="no two different lines"):
+            rows(three_by_two, *pair)
+
+
+def test_a_result_that_does_not_say_what_its_prompt_was_trained_on(put):
+    """Such as one of train.py by hand, from an older version."""
+    for method in ("CoOp", "DiCap"):
+        put(protocol="cross_dataset", split="all", method=method)
+        folder = put(protocol="cross_dataset", split="all", method=method, dataset="b", trained_on="a")
+    found, _ = rows(folder)
+    assert {key[2] for key in found} == {"b", "digits"}
 
 
 def test_other_data_are_not_compared_and_nothing_is_overall(two, put):

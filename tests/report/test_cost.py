@@ -33,6 +33,22 @@ def test_what_does_not_compare_is_not_mixed(put, change):
     assert len(cost_sheets(gather(put(seed=2, **{"versions": CPU, **change}))[0])[0].rows) == 2
 
 
+def test_half_of_a_seeds_tests_or_a_doubled_one_is_no_seconds_of_a_test(put):
+    for seed in (1, 2):
+        put(seed=seed, seconds={"train": 10.0, "test": 1.0})
+        put(seed=seed, split="new", seconds={"train": 0.0, "test": 2.0})
+    put(seed=2, split="new", seconds={"train": 0.0, "test": 2.0}, folder="again")
+    row, = cost_sheets(gather(put(seed=3, seconds={"train": 10.0, "test": 1.0}))[0])[0].rows
+    assert row["test_seconds"].mean == 3.0 and row["test_seconds"].n == 1 and row["train_seconds"].n == 3
+
+
+def test_seconds_of_unequal_trainings_are_not_averaged(put):
+    put(registered="A")
+    sheet, = cost_sheets(gather(put(seed=2, registered="B"))[0])
+    assert sheet.rows[0]["train_seconds"] == "incomplete"
+    assert sheet.problems == ("seconds of training, CoOp (tiny) on digits, base2new: runs with unequal settings: DATASET.NAME",)
+
+
 def test_older_results_say_nothing_of_parameters(put):
     sheet, = cost_sheets(gather(put())[0])
     assert sheet.rows[0]["trainable_parameters"] is None and sheet.rows[0]["device"] == "not known"

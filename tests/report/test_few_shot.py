@@ -51,6 +51,20 @@ def test_a_missing_seed_shot_or_dataset_is_named_and_not_averaged(curve):
     assert not any("CoOp (tiny) on" in problem for problem in sheet.problems)
 
 
+def test_a_curve_has_the_same_seeds_at_each_number_of_shots(curve):
+    """Else one of its points would be a mean of three and the next a single run."""
+    curve("CoOp", "a", {1: 50.0})
+    found, sheet = rows(curve("CoOp", "a", {4: 60.0}, seeds=(1,)))
+    assert found["a", "CoOp", "tiny"]["shots_4"] == "incomplete" and found["a", "CoOp", "tiny"]["shots_1"].mean == 52.0
+    assert "CoOp (tiny) on a, 4 shots: lacks seed 2, 3" in sheet.problems
+
+
+def test_seeds_are_shown_where_they_differ(curve):
+    curve("CoOp", "a", {1: 50.0})
+    _, sheet = rows(curve("CoOp", "b", {1: 50.0}, seeds=(1,)))
+    assert [row[sheet.grid[0].index("Seeds")] for row in sheet.grid[1]] == ["1 2 3", "1", "1 2 3"]
+
+
 def test_a_method_that_learns_nothing_needs_one_number_of_shots(curve):
     curve("CoOp", "a", {1: 50.0, 2: 60.0})
     found, sheet = rows(curve("ZeroshotCLIP", "a", {1: 40.0}, model=""))

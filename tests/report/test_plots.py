@@ -2,6 +2,7 @@
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 from dicap.report import plots
 from dicap.report.sheet import Plot
@@ -38,3 +39,20 @@ def test_the_same_plot_gives_the_same_bytes_and_no_fixed_ink():
     one = plots.svg(make("dots", 20.0, 80.0))
     assert one == plots.svg(make("dots", 20.0, 80.0)) and plots.INK not in one and "currentColor" in one
     assert not re.search(r"https?://(?!www\.w3\.org)", one)
+
+
+@pytest.mark.parametrize("lacks, drawn", [(None, "axhline"), ("incomplete", "errorbar")])
+def test_only_what_is_the_same_at_any_number_of_shots_is_a_line_across(monkeypatch, lacks, drawn):
+    """One complete point of a method that learns is a point."""
+    seen = []
+    for name in ("axhline", "errorbar"):
+        monkeypatch.setattr(f"matplotlib.axes.Axes.{name}", lambda *args, name=name, **_: seen.append(name))
+    plots._curves(Figure().add_subplot(), Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 0.1, 2), lacks, lacks)}))
+    assert seen == [drawn]
+
+
+def test_a_curve_has_a_gap_where_a_figure_lacks():
+    axes = Figure().add_subplot()
+    plots._curves(axes, Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 1.0, 2), "incomplete", 70.0)}))
+    line = axes.get_lines()[0]
+    assert list(line.get_xdata()) == [0, 1, 2] and [str(float(y)) for y in line.get_ydata()] == ["60.0", "nan", "70.0"]

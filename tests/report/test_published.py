@@ -1,12 +1,16 @@
 """Published numbers: the averages that the papers print follow from the rows, and they stand beside comparable runs only."""
+import dataclasses
+import json
+
 import pytest
 import yaml
 
 from dicap.config import CONFIGS
-from dicap.report import published
+from dicap.protocols import BASE2NEW, plan, request_of
+from dicap.report import published, store
 from dicap.report.base2new import base2new_sheets
 from dicap.report.sheet import markdown
-from dicap.report.table import base2new_table
+from dicap.report.table import Row, base2new_table
 
 # average rows as the papers and the READMEs of MaPLe, KgCoOp and PromptSRC print them: base, new, H
 AVERAGES = {"ZeroshotCLIP": (69.34, 74.22, 71.70), "CoOp": (82.69, 63.22, 71.66), "CoCoOp": (80.47, 71.69, 75.83),
@@ -72,6 +76,38 @@ def test_never_beside_a_run_that_is_not_comparable(run, registered, changes):
 def test_other_seeds_than_the_published_ones_are_noted(run):
     sheet, _ = base2new_sheets(run("EuroSAT", "CoOp", seeds=(1, 2)))
     assert "Other seeds than the published 1 2 3: CoOp (vit_b16) on eurosat." in sheet.notes
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"OPTIM": {"MAX_EPOCH": 50}}, "OPTIM.MAX_EPOCH 50, not 200"), ({"INPUT": {"VIEWS": 4}}, "INPUT.VIEWS 4, not 0"),
+    ({"TRAINER": {"COOP": {"CTX_INIT": ""}}}, "TRAINER.COOP.CTX_INIT '', not 'a photo of a'"),
+    ({"DATALOADER": {"TRAIN_X": {"BATCH_SIZE": 4}}}, "DATALOADER.TRAIN_X.BATCH_SIZE 4, not 32")])
+def test_never_beside_a_run_with_other_settings_which_are_named(run, changes, said):
+    run("EuroSAT", "CoOp")
+    table = run("FGVCAircraft", "CoOp")
+    sheet, _ = base2new_sheets(with_config(table, "EuroSAT", changes))
+    eurosat, aircraft, average = sorted(sheet.rows, key=lambda row: ("eurosat", "fgvcaircraft", "average of 2").index(row["dataset"]))
+    assert eurosat["published_h"] is eurosat["h_difference"] is average["published_h"] is average["h_difference"] is None
+    assert aircraft["published_h"] == 28.75
+    assert f"Not beside its published numbers, since its settings are others: CoOp (vit_b16) on eurosat: {said}." in sheet.notes
+
+
+def with_config(table, registered, changes):
+    """A table with other settings of the runs on one dataset."""
+    rows = [dataclasses.replace(row, config={**row.config, **changes}) if row.registered == registered else row for row in table.rows]
+    return dataclasses.replace(table, rows=tuple(rows))
+
+
+def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes(tmp_path):
+    """What `dicap base2new --data` runs stands beside published numbers; precision decides nothing."""
+    for method, dataset, more in (("CoOp", "imagenet", []), ("CoOp", "eurosat", ["TRAINER.COOP.PREC", "fp32"]), ("CoCoOp", "dtd", []),
+                                  ("ZeroshotCLIP", "dtd", ["OPTIM.MAX_EPOCH", "1"]), ("CoCoOp", "imagenet", [])):
+        job = plan(BASE2NEW, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), settings=more))[0]
+        row = Row(dataset, method, job.recipe, "ViT-B/16", 16, (1,), None, None, None, None, None,
+                  registered=job.cfg.DATASET.NAME, config=json.loads(json.dumps(store.plain(job.cfg))))
+        assert published.beside([row]) and not published.departures(row), (method, dataset)
+    wrong = dataclasses.replace(row, registered="EuroSAT", method="CoOp")
+    assert published.departures(wrong)  # CoCoOp's settings are not CoOp's
 
 
 def test_an_incomplete_run_has_no_difference(run):

@@ -145,6 +145,15 @@ def test_what_is_incomplete_unreadable_or_left_out_is_on_the_page(three_by_two, 
     assert "Incomplete: CoCoOp (tiny) on average of 2: not complete: causal_shapes, digits." in terminal.replace("\n", " ")
 
 
+def test_an_unreadable_file_keeps_every_table_from_being_complete(three_by_two):
+    assert json.loads(write(three_by_two)[0]["base2new.json"])["complete"] is True
+    (three_by_two / "result.json").write_text("{")
+    files, _ = write(three_by_two)
+    for name in ("base2new", "paired", "cost"):
+        tree = json.loads(files[f"{name}.json"])
+        assert tree["complete"] is False and "not complete JSON" in tree["unreadable"][0], name
+
+
 HOSTILE = ("<script>alert(1)</script>", "a_b%$&#{}~^\\", "x|y*z`_w_")
 
 

@@ -59,6 +59,13 @@ def test_a_missing_source_target_or_seed_is_named(run):
         assert problem in sheet.problems
 
 
+def test_the_source_is_of_the_seeds_of_its_targets(run):
+    run("CoOp", {}, seeds=(4, 5))  # trained for another table
+    sheet = sheets(run("CoOp", {"dtd": 40.0}))["cross_dataset"]
+    assert sheet.rows[0]["on_source"].mean == 72.0 and sheet.rows[0]["seeds"] == "1 2 3" and not sheet.problems
+    assert sheet.title.endswith("seeds 1 2 3")
+
+
 def test_the_source_alone_is_a_table_of_its_own(run):
     sheet = sheets(run("CoOp", {}))["source"]
     assert sheet.rows[0]["on_source"].mean == 72.0 and not sheet.problems

@@ -71,7 +71,15 @@ def test_a_method_with_fewer_seeds_than_another_is_incomplete(add):
     add("CoOp")
     table = base2new_table(add("DiCap", base={1: 60.0}, new={1: 50.0}))
     assert table.rows[1].problems == ("base lacks seed 2, 3", "new lacks seed 2, 3")
+    assert base2new_table(add("CoOp", recipe="rn50", backbone="RN50", base={1: 60.0}, new={1: 50.0})).rows[0].h  # a table of its own
     assert base2new_table(add(), seeds=[1]).complete  # asked for one seed: three are not needed
+
+
+def test_seeds_are_shown_where_datasets_have_others(add):
+    table = base2new_table(add())
+    assert "Seeds" not in sheet(table).grid[0] and sheet(table).title.endswith("seeds 1 2 3")
+    grid = sheet(base2new_table(add(base={1: 60.0}, new={1: 50.0}, dataset="other"))).grid
+    assert [row[grid[0].index("Seeds")] for row in grid[1]] == ["1 2 3", "1", ""]
 
 
 def test_unequal_settings_are_named(add):
