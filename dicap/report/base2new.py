@@ -26,7 +26,7 @@ def base2new_sheets(table: Table) -> list[Sheet]:
     sheet = Sheet(
         PROTOCOL, title_of("Base-to-new generalisation", rows[:len(table.rows)],
                            {"shots": "{} shots", "backbone": "backbone {}", "seeds": "seeds {}"}),
-        tuple(_columns(rows, bool(compared))), tuple(rows), tuple(_notes(table, compared)),
+        tuple(_columns(rows, bool(compared))), tuple(rows), tuple(_notes(table, compared, averaged)),
         tuple(f"{row.name}: {problem}" for row, _ in lines for problem in row.problems), "dataset", _plots(table, averaged),
         {**as_json(table), "rows": [_json(row, of, base) for (row, of), base in zip(lines, as_json(table)["rows"])],
          "averages": [_average_json(row, of) for row, of in averaged]},
@@ -122,7 +122,7 @@ def _average_json(row: Row, of: Sequence[Row]) -> dict[str, Any]:
 # --- words -------------------------------------------------------------------------------------------------------
 
 
-def _notes(table: Table, compared: list[Row]) -> list[str]:
+def _notes(table: Table, compared: list[Row], averaged: list[tuple[Row, list[Row]]]) -> list[str]:
     lines = []
     if any(len(row.seeds) > 1 for row in table.rows):
         lines.append("Accuracy in per cent: mean ± standard deviation over seeds (ddof = 1).")
@@ -130,6 +130,7 @@ def _notes(table: Table, compared: list[Row]) -> list[str]:
     if len({row.dataset for row in table.rows}) > 1:
         lines.append("Average: the means over all datasets of base and of new, and H of those two; only where every "
                      "dataset is complete.")
+    lines += [note for row, of in averaged for note in sets.other_settings(row.name, of)]
     if any(row.worst_group for row in table.rows):
         lines.append("Worst group: the lower of the accuracies on base-class test images whose scene is the one tied "
                      "to their class in training (aligned) and is not (conflicting), by seed.")

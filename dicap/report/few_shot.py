@@ -19,10 +19,11 @@ def few_shot_sheets(results: Iterable[dict]) -> list[Sheet]:
     rows = [row for block in blocks for row in block]
     if not rows:
         return []
-    notes = ["Accuracy on all classes in per cent: mean ± standard deviation over seeds (ddof = 1)."]
+    notes = [sets.ACCURACY]
     if any(row["average"] for row in rows):
         notes.append("Average: the mean over all datasets; only where every dataset is complete. Its spread is that of "
                      "the seeds' averages.")
+    notes += [note for row in rows if row["average"] for note in row["notes"]]
     return [Sheet(
         PROTOCOL, title_of("Few-shot accuracy", rows, {"backbone": "backbone {}", "seeds": "seeds {}"}),
         (Column("dataset", "Dataset", "words"), Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
@@ -80,7 +81,8 @@ def _average(line: list[dict], by_dataset: dict[str, dict[int, sets.Cell]], shot
         problems += [f"{first['method']} on {name}, {k} shots: not complete: {', '.join(missing)}"] if missing else []
     return {"dataset": name, "method": first["method"], "recipe": sets.recipes_of(line), "backbone": first["backbone"],
             "seeds": " ".join(map(str, sorted({r["seed"] for r in line}))), "average": True,
-            "complete": "no" if problems else "yes", "problems": problems, **cells}
+            "complete": "no" if problems else "yes", "problems": problems,
+            "notes": sets.other_settings(f"{first['method']} on {name}", line), **cells}
 
 
 def _plots(rows: list[dict[str, Any]]) -> list[Plot]:

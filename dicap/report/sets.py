@@ -8,10 +8,11 @@ import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from dicap.report.table import Stat, method_rank, unequal
+from dicap.report.table import Stat, differing, method_rank, unequal
 
 T = TypeVar("T")
 Series = dict[int, float]  # seed -> a measure
+ACCURACY = "Accuracy on all classes in per cent: mean ± standard deviation over seeds (ddof = 1); a single seed has none."
 Cell = tuple[Series, list[str]]  # accuracy by seed, what keeps it from being averaged
 
 
@@ -44,6 +45,13 @@ def lines_of(items: Iterable[T], place: Callable[[T], Hashable]) -> dict[str, li
 
 def _get(item: Any, key: str) -> Any:
     return item[key] if isinstance(item, dict) else getattr(item, key)
+
+
+def other_settings(name: str, items: Iterable[T]) -> list[str]:
+    """A note where the datasets of an average were run with one recipe and unequal settings, those of datasets aside."""
+    keys = [key for of in grouped(items, lambda item: _get(item, "recipe")).values()
+            for key in differing([_get(item, "config") for item in of]) if not key.startswith("DATASET.")]
+    return [f"{name}: not all datasets were run with the same {', '.join(sorted(set(keys)))}."] if keys else []
 
 
 def recipes_of(results: Iterable[dict]) -> str:

@@ -44,7 +44,7 @@ def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
     rows = [row for block, of in sorted(blocks.items()) for row in _block(block, of if targets else [], [
         r for r in sources if (r["backbone"], r["shots"], trained_on(r)) == block])]
     names = list(dict.fromkeys(key for row in rows for key in row["targets"]))
-    notes = ["Accuracy on all classes in per cent: mean ± standard deviation over seeds (ddof = 1)."]
+    notes = [sets.ACCURACY]
     if len(names) > 1:
         notes.append("Average: the mean over the targets, without the source; only where every target is complete. Its "
                      "spread is that of the seeds' averages.")

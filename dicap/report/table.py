@@ -7,7 +7,7 @@ A set with a seed missing, or made with unequal settings, is named as such and n
 """
 import collections
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
     base = list(halves["base"].values()) if usable["base"] else []
     return Row(
         dataset, method, recipe, backbone, shots, tuple(seeds), accuracy["base"], accuracy["new"],
-        harmonic_mean(accuracy["base"], accuracy["new"]) if not problems else None,
+        harmonic_mean(accuracy["base"], accuracy["new"]),
         Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
         Stat.of(r["seconds"]["train"] for r in base) if base and not any(map(was_resumed, base)) else None,
         tuple(problems), _record(base), registered_name(found[0]), found[0]["config"],
@@ -198,7 +198,12 @@ def _twice(results: list[dict]) -> list[str]:
 
 def unequal(results: list[dict]) -> list[str]:
     """Settings, or the backbone's weights, that differ between the seeds of a set."""
-    flat = [store.flatten(r["config"]) | {"backbone weights": r["digests"]["weights"]} for r in results]
+    return differing([{**r["config"], "backbone weights": r["digests"]["weights"]} for r in results])
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys that all have and that are not equal in all; seeds and places aside."""
+    flat = list(map(store.flatten, configs))
     common = set.intersection(*map(set, flat)) - {"SEED", *store.PLACES} if flat else set()
     return sorted(key for key in common if any(one[key] != flat[0][key] for one in flat))
 

@@ -1,4 +1,6 @@
 """Average rows: means of base and of new, H of those; only where every dataset is complete."""
+import dataclasses
+
 import pytest
 
 from dicap.report.base2new import averages, base2new_sheets
@@ -41,6 +43,15 @@ def test_one_dataset_has_no_average_and_recipes_and_backbones_stay_apart(put):
         for dataset in "ab":
             folder = fill(put, "CoOp", dataset, [(80.0, 60.0)], recipe=recipe)
     assert sorted(row.recipe for row, _ in averages(base2new_table(folder)) if row.backbone == "tiny") == ["other", "tiny"]
+
+
+def test_an_average_over_datasets_with_other_settings_says_so(put):
+    fill(put, "CoOp", "a", [(80.0, 60.0)], registered="A")
+    table = base2new_table(fill(put, "CoOp", "b", [(60.0, 60.0)], registered="B"))
+    assert not any("the same" in note for note in base2new_sheets(table)[0].notes)  # datasets are others by themselves
+    rows = [dataclasses.replace(row, config={"OPTIM": {"LR": row.base.mean}, "SEED": row.base.mean}) for row in table.rows]
+    sheet, = base2new_sheets(dataclasses.replace(table, rows=tuple(rows)))
+    assert "CoOp (tiny) on average of 2: not all datasets were run with the same OPTIM.LR." in sheet.notes
 
 
 def test_a_recipe_that_differs_by_dataset_is_one_line(put):

@@ -51,6 +51,15 @@ def test_a_missing_seed_shot_or_dataset_is_named_and_not_averaged(curve):
     assert not any("CoOp (tiny) on" in problem for problem in sheet.problems)
 
 
+def test_an_average_over_datasets_with_other_settings_says_so(curve):
+    curve("CoOp", "a", {1: 50.0})
+    results = gather(curve("CoOp", "b", {1: 50.0, 4: 60.0}, registered="B"))[0]
+    assert not any("not all" in note for note in few_shot_sheets(results)[0].notes)
+    for result in results:
+        result["config"]["OPTIM"] = {"LR": result["dataset"]}
+    assert few_shot_sheets(results)[0].notes[-1] == "CoOp on average of 2: not all datasets were run with the same OPTIM.LR."
+
+
 def test_a_curve_has_the_same_seeds_at_each_number_of_shots(curve):
     """Else one of its points would be a mean of three and the next a single run."""
     curve("CoOp", "a", {1: 50.0})
