@@ -126,9 +126,11 @@ def _decode_all(folder: str, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def why_bad(path: str) -> str:
-    """Why an image file cannot be used, "" where it can: it is read in full, as a run reads it."""
+    """Why an image file cannot be used, "" where it can: it is read in full, as a run reads it; nothing of it is run."""
     try:
         with Image.open(path) as image:
+            if image.format == "EPS":  # Pillow would hand it to Ghostscript, which runs it
+                return "a PostScript program, not a picture"
             image.convert("RGB")
     except UnidentifiedImageError:
         return "not an image that Pillow reads"

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from dicap.data import images
 from dicap.data.images import bad_images, check_images
@@ -86,6 +86,21 @@ def test_what_cannot_be_read(folder, content, why):
     assert (bad.path, bad.name) == ("x.png", "class of x.png")
     with pytest.raises(DatasetError, match=rf"1 images are missing or broken in {folder}: x.png \(class .*\): .*({why})"):
         check_images(split_of(["x.png"]), folder)
+
+
+def test_postscript_is_not_run(folder, tmp_path, monkeypatch):
+    """Pillow decodes EPS, under whatever ending, by Ghostscript."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    (tmp_path / "bin/gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for again
+    Image.new("RGB", (5, 3)).save(folder / "x.jpg", "EPS")
+    (bad,) = bad_images(split_of(["x.jpg"]), folder)
+    assert bad.why == "a PostScript program, not a picture" and not (tmp_path / "ran").exists()
+    with pytest.raises(Exception, match="gs"), Image.open(folder / "x.jpg") as image:  # what it would have done
+        image.load()
+    assert (tmp_path / "ran").exists()
 
 
 def test_what_is_no_file(folder):
