@@ -6,7 +6,7 @@
                           JSON, which is then written from it: who has old draws gets the samples of the old runs
 
 A draw counts where its items stand in this split with the same labels and names, in the number that a draw holds. Another
-one is left as it is (a JSON of ours is replaced), with the reason in the log, and drawn anew.
+one is left as it is (a JSON of ours or one that cannot be read is replaced), with the reason in the log, and drawn anew.
 """
 import json
 import logging
@@ -36,14 +36,17 @@ def load_draw(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> Dr
     if stamp and not (kept and kept.get("pickle") == stamp):
         drawn = _checked(pickled, lambda: _unpickle(pickled), split, wanted)
         if drawn:
-            log.info("%s: these samples of an earlier CoOp run are used, and kept as %s", pickled, file.name)
+            log.info("%s: these samples of an earlier CoOp run are used", pickled)
             save_draw(file, split, drawn, pickle=stamp)
             return drawn
     return _checked(file, lambda: kept, split, wanted) if kept is not None else None
 
 
 def save_draw(file: Path, split: dict[str, Items], drawn: Draw, **notes: Any) -> None:
-    """Write a draw as JSON, atomically; a data folder that cannot be written is no error."""
+    """Write a draw as JSON, atomically, not over an index file of others; a data folder that cannot be written is no error."""
+    kept = _read_json(file)
+    if kept is not None and "split" not in kept:
+        return
     try:
         write_text(file, json.dumps({"split": digest(split), **notes, **drawn}))
     except OSError as error:
@@ -98,14 +101,14 @@ def _check_size(drawn: Items, items: Items, part: str, count: int) -> None:
 
 
 def _read_json(file: Path) -> dict | None:
-    if not file.exists():
-        return None
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(tree, dict):
             return tree
         raise ValueError("not a mapping")
-    except (OSError, ValueError) as error:
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("%s is not used: not a few-shot draw (%s)", file, error)
         return None
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -39,7 +40,7 @@ def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size:
     try:
         with open(path, encoding="utf-8") as file:
             tree = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
     if not isinstance(tree, dict) or set(tree) != set(PARTS):
         keys = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
@@ -78,8 +79,8 @@ def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]
     if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[2], str)):
         raise DatasetError(f"{path}, {part}: {entry!r} is not [path, label, class name]")
     image, label, name = entry
-    if isinstance(label, bool) or not str(label).isdecimal():
-        raise DatasetError(f"{path}, {part}: label {label!r} of {image} (class {name}) is not a number >= 0")
+    if not re.fullmatch("[0-9]{1,9}", str(label)):
+        raise DatasetError(f"{path}, {part}: label {str(label)[:20]} of {image} (class {name}) is not a number >= 0")
     if not image or image[0] == "/" or "\\" in image or ":" in image[:2] or ".." in PurePosixPath(image).parts:
         raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
     if not name.strip() or "\0" in image:

@@ -170,9 +170,27 @@ def test_a_published_index_file_counts(tmp_path):
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("tree", [published(OTHER, label=5), published(OTHER, impath=3), {"train": {}, "val": {}}, [1], {"train": 3}, {}])
-def test_a_wrong_index_file_does_not(tmp_path, caplog, tree):
-    (tmp_path / "shot_2-seed_1.json").write_text(json.dumps(tree))
+@pytest.mark.parametrize("tree", [published(OTHER, label=5), published(OTHER, impath=3), {"train": {}, "val": {}}, {"train": 3}, {}])
+def test_a_wrong_index_file_does_not_and_stays(tmp_path, caplog, tree):
+    file = tmp_path / "shot_2-seed_1.json"
+    file.write_text(json.dumps(tree))
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
     assert "is not used" in caplog.text
-    assert json.loads((tmp_path / "shot_2-seed_1.json").read_text())["seed"] == 1
+    assert json.loads(file.read_text()) == tree
+
+
+def test_an_old_draw_wins_over_an_index_file_which_stays(old, tmp_path):
+    file = tmp_path / "shot_2-seed_1.json"
+    file.write_text(json.dumps(published(OURS)))
+    before = file.read_bytes()
+    old(OTHER)
+    assert train_val(few_shot(SPLIT, 2, 1, tmp_path)) == OTHER
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "[" * 200_000, '{"split": "another", "train": []}'])
+def test_a_broken_draw_of_ours_is_written_again(tmp_path, caplog, text):
+    file = tmp_path / "shot_2-seed_1.json"
+    file.write_text(text)
+    assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
+    assert "is not used" in caplog.text and json.loads(file.read_text())["seed"] == 1
