@@ -64,12 +64,12 @@ class Source:
 
     def missing(self, folder: Path) -> list[str]:
         """What of `wanted` is not in the dataset's folder, nor beside it; an empty file or folder counts as missing."""
-        return [name for name in self.wanted if not (_filled(folder / name) or self.neighbour(folder))]
+        return [name for name in self.wanted if not (filled(folder / name) or self.neighbour(folder))]
 
     def neighbour(self, folder: Path) -> Path | None:
         """The same file in the other dataset's folder, if it is there."""
         path = folder.parent / self.beside / self.file
-        return path if self.beside and folder.name != self.beside and _filled(path) else None
+        return path if self.beside and folder.name != self.beside and filled(path) else None
 
 
 CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet")  # ImageNet's, and its shifts'
@@ -85,7 +85,8 @@ def human(size: int) -> str:
     return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size / factor:.0f} {unit}"
 
 
-def _filled(path: Path) -> bool:
+def filled(path: Path) -> bool:
+    """Whether there is a file with bytes in it, or a folder with anything in it."""
     if path.is_dir():
         return any(path.iterdir())
     return path.is_file() and path.stat().st_size > 0

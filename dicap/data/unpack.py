@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from dicap.data.sources import filled
 from dicap.data.split import DatasetError
 
 RATIO, SLACK = 20, 1 << 28  # pictures do not shrink; lists and annotations do, and are small
@@ -37,7 +38,7 @@ class UnpackError(DatasetError):
 def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequence[str], also: Sequence[str] = (),
            inner: str = "", rename: Mapping[str, str] | None = None,
            step: Callable[[int], Any] = lambda count: None) -> list[str]:
-    """Put `names`, wherever they stand together in the archive, into the folder; what the folder has already stays.
+    """Put `names`, wherever they stand together in the archive, into the folder; what it has already stays, unless it is empty.
 
     Args:
         archive: zip or tar, plain or compressed, told by its bytes.
@@ -62,7 +63,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequenc
             extract(held, top, step)
         source = _holder(top, [inside.get(name, name) for name in names], archive)
         names = [*names, *(name for name in also if (source / inside.get(name, name)).exists())]
-        new = [name for name in names if not (folder / name).exists()]
+        new = [name for name in names if not filled(folder / name)]
         for name in new:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.rename(source / inside.get(name, name), folder / name)

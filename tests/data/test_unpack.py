@@ -71,6 +71,14 @@ def test_what_is_there_stays(tmp_path):
     assert (tmp_path / "out/images/1.jpg").read_bytes() == b"old"
 
 
+def test_an_empty_folder_is_filled(tmp_path):
+    archive = make_zip(tmp_path / "a", [("images/1.jpg", b"new"), ("meta.txt", b"x")])
+    (tmp_path / "out/images").mkdir(parents=True)
+    (tmp_path / "out/meta.txt").touch()
+    assert unpack(archive, tmp_path / "out", ["images", "meta.txt"]) == ["images", "meta.txt"]
+    assert below(tmp_path / "out") == ["images/1.jpg", "meta.txt"]
+
+
 def test_no_permission_is_taken_over(tmp_path):
     unpack(make_tar(tmp_path / "a", [("images/1.jpg", b"1")]), tmp_path / "out", ["images"])
     for path in (tmp_path / "out").rglob("*"):
