@@ -65,7 +65,10 @@ class FileServer:
             return
         start = self._start(file, wanted, handler.headers.get("If-Range"))
         if start >= len(file.data) and start:
-            handler.send_error(416)
+            handler.send_response(416)
+            handler.send_header("Content-Range", f"bytes */{len(file.data)}")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
             return
         handler.send_response(206 if start else 200)
         if start:

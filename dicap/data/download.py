@@ -32,6 +32,7 @@ RECORD = "dicap_downloads.json"  # in a dataset's folder: what was fetched, from
 BLOCK = 1 << 16  # a break costs at most one
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
 BREAKS = 20  # broken connections of one download, each after new bytes
+UNSATISFIABLE = requests.codes.requested_range_not_satisfiable
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 Step = Callable[[int, int], Any]  # (bytes there are, bytes in all or 0)
 
@@ -106,13 +107,16 @@ def _attempt(source: Source, part: Path, step: Step) -> None:
     there, headers = _resumable(source, part)
     headers["Accept-Encoding"] = "identity"  # the bytes on disk are those that offsets and digests speak of
     with requests.get(source.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if there and answer.status_code == UNSATISFIABLE and answer.headers.get("Content-Range") == f"bytes */{there}":
+            return None  # all of it was there, and not yet checked
         if there and _is_other(answer, headers["If-Range"]):
             _forget(part)
             return _attempt(source, part, step)
         if answer.status_code not in (requests.codes.ok, requests.codes.partial_content):
             raise DownloadError(f"{source.file}: {source.url} answers {answer.status_code} {answer.reason}")
-        if source.url.startswith("https:") and not answer.url.startswith("https:"):
-            raise DownloadError(f"{source.file}: {source.url} leads to {answer.url}, which is not https")
+        plain = next((step.url for step in (*answer.history, answer) if not step.url.startswith("https:")), None)
+        if source.url.startswith("https:") and plain:
+            raise DownloadError(f"{source.file}: {source.url} leads to {plain}, which is not https")
         start = _start(source, answer, there)
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else 0
@@ -140,7 +144,7 @@ def _resumable(source: Source, part: Path) -> tuple[int, dict[str, str]]:
 
 def _is_other(answer: requests.Response, validator: str) -> bool:
     """Whether the server speaks of another file than the one that was begun, without sending it whole."""
-    if answer.status_code == requests.codes.requested_range_not_satisfiable:
+    if answer.status_code == UNSATISFIABLE:
         return True
     now = answer.headers.get("ETag" if validator.startswith('"') else "Last-Modified", validator)
     return answer.status_code == requests.codes.partial_content and now != validator

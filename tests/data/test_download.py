@@ -75,6 +75,16 @@ def test_an_interrupted_download_goes_on_where_it_was(server, source, tmp_path):
     assert (tmp_path / "data.bin").read_bytes() == DATA and not part.exists()
 
 
+def test_a_whole_part_is_not_fetched_again(server, source, tmp_path):
+    """Killed while the digest was computed, which takes minutes for a large file."""
+    part = broken_off(server, source, tmp_path)
+    part.write_bytes(DATA)
+    fetch(source, tmp_path)
+    assert [wanted for _, wanted in server.asked] == [f"bytes={len(DATA)}-"]
+    assert (tmp_path / "data.bin").read_bytes() == DATA and not part.exists()
+    assert not (tmp_path / ".data.bin.part.json").exists()
+
+
 @pytest.mark.parametrize("obeys_if_range", [True, False])
 def test_a_file_that_changed_between_attempts_is_not_glued(server, source, tmp_path, obeys_if_range):
     broken_off(server, source, tmp_path)
@@ -122,9 +132,17 @@ def test_a_truncated_file_is_no_file_where_urllib3_lets_it_pass(server, source, 
     assert not (tmp_path / "data.bin").exists()
 
 
-def test_https_is_not_given_up_on_the_way(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("returns", [False, True])
+def test_https_is_not_given_up_on_the_way(server, tmp_path, monkeypatch, returns):
     get = requests.get
-    monkeypatch.setattr(requests, "get", lambda url, **rest: get(server.url("data.bin"), **rest))  # as after a redirection
+
+    def redirected(url, **rest):
+        answer = get(server.url("data.bin"), **rest)
+        if returns:  # https, http, https
+            answer.history, answer.url = [SimpleNamespace(url=url), SimpleNamespace(url=answer.url)], url
+        return answer
+
+    monkeypatch.setattr(requests, "get", redirected)
     with pytest.raises(DownloadError, match="https://host.invalid/data.bin leads to http://.*, which is not https"):
         fetch(Source("data.bin", url="https://host.invalid/data.bin", md5=MD5), tmp_path / "new")
     assert not (tmp_path / "new").exists()
