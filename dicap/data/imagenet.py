@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from dicap.data.class_folders import list_folders
+from dicap.data.official import read_rows
 from dicap.data.split import DatasetError, Items
 
 DUPLICATES = ("missile", "sunglasses")  # class names of CLIP's list that two classes share: 657 and 744, 836 and 837
@@ -22,12 +23,10 @@ def read_classnames(folder: str | os.PathLike) -> dict[str, str]:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise DatasetError(f"class names not found: {' or '.join(map(str, places))}; get them with: dicap data download imagenet")
-    rows = [line.strip().partition(" ") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    names = {wnid: name.strip() for wnid, _, name in rows}
-    bad = next((wnid for wnid, name in names.items() if not name), None)
-    if bad or len(names) < len(rows):
-        why = f"{bad!r} has no name" if bad else "a WordNet id stands twice"
-        raise DatasetError(f"{file}: {why}; lines must be like 'n01440764 tench'")
+    rows = read_rows(file, 2)
+    names = {wnid: name.strip() for wnid, name in rows}
+    if len(names) < len(rows):
+        raise DatasetError(f"{file}: a WordNet id stands twice; lines must be like 'n01440764 tench'")
     return names
 
 

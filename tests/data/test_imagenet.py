@@ -109,11 +109,12 @@ def test_class_names_keep_their_order(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("n1 tench\nn2\n", "'n2' has no name"), ("n1 tench\nn1 shark\n", "a WordNet id stands twice"),
+    ("n1 tench\nn2\n", ": 'n2'; 2 columns are expected"), ("n1 tench\nn1 shark\n", ": a WordNet id stands twice"),
+    ("n1 caf\xe9\n", " cannot be read .UnicodeDecodeError"), ("", ": 'no line'"),
 ])  # fmt: skip
 def test_wrong_class_names(tmp_path, text, message):
-    (tmp_path / "classnames.txt").write_text(text)
-    with pytest.raises(DatasetError, match=f"{tmp_path}/classnames.txt: {message}"):
+    (tmp_path / "classnames.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DatasetError, match=f"{tmp_path}/classnames.txt{message}"):
         read_classnames(tmp_path)
 
 
