@@ -72,8 +72,8 @@ def _series(table: Table, row: Row, split: str) -> sets.Series:
 # --- cells -------------------------------------------------------------------------------------------------------
 
 
-def _cells(row: Row, of: Sequence[Row]) -> dict[str, Any]:
-    known = None if row.problems and len(of) > 1 else published.beside(of)
+def _cells(row: Row, of: list[Row]) -> dict[str, Any]:
+    known = None if row.problems and [row] != of else published.beside(of)  # an average that lacks a dataset has none
     cells: dict[str, Any] = {
         "dataset": row.dataset, "method": row.method, "recipe": row.recipe, "backbone": row.backbone, "shots": row.shots,
         "seeds": " ".join(map(str, row.seeds)), "worst_group": row.worst_group, "train_seconds": row.train_seconds,
@@ -105,13 +105,13 @@ def _columns(rows: list[dict[str, Any]], compared: bool) -> list[Column]:
             Column("complete", "Complete", "words", in_files=True), Column("problems", "Problems", "words", in_files=True)]
 
 
-def _json(row: Row, of: Sequence[Row], base: dict[str, Any]) -> dict[str, Any]:
+def _json(row: Row, of: list[Row], base: dict[str, Any]) -> dict[str, Any]:
     cells = _cells(row, of)
     return {**base, "published": {key: cells[f"published_{key}"] for key in MEASURES},
             "difference": {key: cells[f"{key}_difference"] for key in MEASURES}}
 
 
-def _average_json(row: Row, of: Sequence[Row]) -> dict[str, Any]:
+def _average_json(row: Row, of: list[Row]) -> dict[str, Any]:
     base = {"dataset": row.dataset, "datasets": [one.dataset for one in of], "method": row.method, "recipe": row.recipe,
             "backbone": row.backbone, "shots": row.shots, "seeds": list(row.seeds), "h": row.h,
             **{key: vars(getattr(row, key)) if getattr(row, key) else None for key in ("base", "new")},

@@ -114,3 +114,14 @@ def test_an_incomplete_run_has_no_difference(run):
     run("EuroSAT", "CoOp", seeds=(1, 2))
     sheet, _ = base2new_sheets(run("EuroSAT", "DiCap"))
     assert sheet.rows[0]["published_h"] == 68.69 and sheet.rows[0]["h_difference"] is None and sheet.rows[0]["h"] == "incomplete"
+
+
+def test_an_average_that_lacks_a_dataset_or_seed_has_no_published_one_beside_it(run):
+    """Else a published average of fewer datasets, or a single dataset's figure, would stand there."""
+    for method in ("ZeroshotCLIP", "CoOp"):
+        run("EuroSAT", method)
+    run("DescribableTextures", "ZeroshotCLIP")
+    run("DescribableTextures", "CoCoOp")
+    sheet, *_ = base2new_sheets(run("EuroSAT", "CoCoOp", seeds=(1,)))
+    averages = {row["method"]: row["published_h"] for row in sheet.rows if row["dataset"] == "average of 2"}
+    assert averages.pop("ZeroshotCLIP") and averages == {"CoOp": None, "CoCoOp": None}

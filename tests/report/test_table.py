@@ -94,7 +94,9 @@ def test_unequal_settings_are_named(add):
 def test_a_new_half_that_was_tested_with_another_prompt_is_named(add):
     add()
     table = base2new_table(add(base={}, new={2: 1.0}, digests={"config": "", "data": "", "weights": "w", "model": "x"}))
-    assert table.rows[0].problems == ("new was tested with another prompt than the present one of seed 2",)
+    row, = table.rows
+    assert row.problems == ("new was tested with another prompt than the present one of seed 2",)
+    assert row.base.mean == 65.0 and row.new is row.h is None
 
 
 def test_two_results_of_one_run_are_named_and_not_averaged(add, tmp_path, make_result):
@@ -116,8 +118,9 @@ def test_an_unreadable_file_is_named(add):
     assert table.rows[0].problems == ("base lacks seed 1",)
 
 
-def test_other_protocols_and_validation_results_are_left_out(add):
+def test_other_protocols_and_validation_results_are_left_out(add, tmp_path, make_result):
     add("CoOp")
+    store.write_result(tmp_path / "by hand", make_result(method="Another", split="all"))
     add("CoCoOp", protocol="few_shot")
     assert [row.method for row in base2new_table(add("DiCap", test_set="val")).rows] == ["CoOp"]
 
