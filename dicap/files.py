@@ -39,36 +39,28 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def locked(path: str | os.PathLike) -> Iterator[bool]:
     """Hold a lock file while the block runs; False where another process holds it.
 
-    The system gives it up with the process that holds it, so that none is left by a kill. True, and nothing is held,
-    where the system or the file system has no such locks.
+    The system gives it up with the process that holds it, so that a kill leaves none. True, and nothing is held, where
+    the system or the file system has no such locks.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield True
-        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
+        mine = _lock(file, path)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            yield True
-            return
-        if not _is_at(file, path):  # its holder removed it between the two lines above: it is about to be free
-            yield False
-            return
-        try:
-            yield True
+            yield mine
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            if mine:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
-def _is_at(file: Any, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
+def _lock(file: Any, path: Path) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())  # not if its holder has removed it meanwhile
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except (ImportError, OSError):
+        return True

@@ -106,8 +106,3 @@ def average(several: Sequence[Series]) -> Stat | None:
 def single(results: Iterable[dict]) -> list[dict]:
     """The results behind a table, without their configurations."""
     return [{key: value for key, value in r.items() if key != "config"} for r in results]
-
-
-def named(problems: Iterable[str], name: str) -> list[str]:
-    """Problems with the name of the set that has them."""
-    return [f"{name}: {problem}" for problem in problems]

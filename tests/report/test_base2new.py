@@ -22,6 +22,12 @@ def test_h_of_the_average_row_is_that_of_the_two_averages(put):
     assert row.dataset == "average of 2" and [one.dataset for one in of] == ["a", "b"]
 
 
+def test_datasets_count_alike_also_where_they_have_other_seeds(put):
+    fill(put, "CoOp", "a", [(80.0, 60.0), (84.0, 64.0)])
+    (row, _), = averages(base2new_table(fill(put, "CoOp", "b", [(40.0, 90.0)])))
+    assert (row.base.mean, row.new.mean, row.base.std, row.seeds) == (61.0, 76.0, None, ())
+
+
 def test_no_average_over_half_the_datasets(put):
     fill(put, "CoOp", "a", [(80.0, 60.0)] * 2)
     fill(put, "CoOp", "b", [(40.0, 90.0)] * 2)

@@ -71,6 +71,17 @@ def test_the_source_alone_is_a_table_of_its_own(run):
     assert sheet.rows[0]["on_source"].mean == 72.0 and not sheet.problems
 
 
+def test_prompts_of_two_sources_stay_apart(run, put):
+    run("CoOp", {"dtd": 40.0})
+    for seed in (1, 2, 3):
+        common = {"split": "all", "method": "CoOp", "seed": seed, "trained_on": "sun397", "model": f"q{seed}", "folder": "other"}
+        put(protocol="source", dataset="sun397", accuracy=60.0, **common)
+        folder = put(protocol="cross_dataset", dataset="dtd", accuracy=30.0, **common)
+    sheet = sheets(folder)["cross_dataset"]
+    assert [(row["source"], row["on_source"].mean, row["on_dtd"].mean) for row in sheet.rows] == [("imagenet", 72.0, 42.0), ("sun397", 60.0, 30.0)]
+    assert not sheet.problems and len(fresh(gather(folder)[0])) == 12
+
+
 def test_backbones_and_shots_stay_apart(run):
     run("CoOp", {"dtd": 40.0})
     folder = run("CoOp", {"digits": 20.0}, backbone="tiny2", shots=4)
