@@ -105,8 +105,9 @@ def read_json(file: str | os.PathLike) -> dict[str, str]:
 def read_mat(file: str | os.PathLike, name: str) -> Any:
     """One variable of an official .mat file, the first row of it. Raises DatasetError.
 
-    scipy reads MATLAB's format 5 as numbers, texts and structures and runs nothing of it (functions and objects of MATLAB
-    stay opaque bytes); what it would unpack is bounded before.
+    scipy reads MATLAB's format 5 as numbers, texts and structures (functions and objects of MATLAB stay opaque bytes); what
+    it would unpack is bounded before. Its reader is compiled and not made for hostile files: random changes of
+    bytes have crashed the process. So take a .mat from the archive with the known digest; only --regenerate reads any.
     """
     from scipy.io import loadmat
 

@@ -102,7 +102,8 @@ def extract(archive: Path, into: Path, step: Callable[[int], Any] = lambda count
         raise UnpackError(f"{archive} was not unpacked: {error}; do not use it") from None
     except FAULTS as error:
         advice = "make room and try again" if getattr(error, "errno", None) == errno.ENOSPC else "delete it and get it again"
-        raise UnpackError(f"{archive} cannot be unpacked: {type(error).__name__}: {error}; {advice}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # tarfile's has several lines
+        raise UnpackError(f"{archive} cannot be unpacked: {reason}; {advice}") from error
 
 
 @contextmanager
