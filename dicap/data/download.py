@@ -204,7 +204,7 @@ def _checked(source: Source, part: Path) -> str:
     except DownloadError as error:
         _forget(part)
         raise DownloadError(f"{source.file} from {source.place} is not the expected file ({error}); it was deleted") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         _forget(part)
         raise DownloadError(f"{source.file} from {source.place} is not JSON (a page of the host?); it was deleted") from None
     return found

@@ -25,8 +25,9 @@ def class_names(keys: list[str], file: str, path: Path, numbered: bool = False) 
     seen: dict[str, str] = {}
     for key, name in zip(keys, names):
         plain = " ".join(readable(name).lower().split())
-        if not plain:
-            raise DatasetError(f"{path}: class {key!r} has no name to prompt with; give one in DATASET.FOLDER.NAMES")
+        if not plain or not plain.isprintable():
+            what = f"the name {name!r}, which cannot be printed" if plain else "no name to prompt with"
+            raise DatasetError(f"{path}: class {key!r} has {what}; give one in DATASET.FOLDER.NAMES")
         if plain in seen:
             raise DatasetError(f"{path}: the classes {seen[plain]!r} and {key!r} have one name in prompts, {plain!r}; tell them"
                                " apart in DATASET.FOLDER.NAMES, or merge them")  # fmt: skip

@@ -95,7 +95,7 @@ def read_json(file: str | os.PathLike) -> dict[str, str]:
     """A mapping of texts. Raises DatasetError."""
     try:
         tree = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{file} cannot be read as JSON ({error}); restore it from its source") from error
     if not (isinstance(tree, dict) and all(isinstance(value, str) for value in tree.values())):
         raise DatasetError(f"{file}: not names by number; restore it from its source")

@@ -116,7 +116,7 @@ def _read(file: Path, ratio: Ratio, seed: int) -> dict[str, Any]:
         tree = json.loads(file.read_text(encoding="utf-8"))
         paths = [path for part in PARTS for path in tree[part]]
         fits = (tree["ratio"], tree["seed"]) == (list(ratio), seed) and isinstance(tree["listing"], str)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"{file} is no split of dicap's ({type(error).__name__}: {error}); delete it for a new one") from error
     if not fits or not all(isinstance(path, str) for path in paths) or len(set(paths)) < len(paths):
         raise DatasetError(f"{file} was changed: it must hold ratio {list(ratio)}, seed {seed} and each path once; restore it,"

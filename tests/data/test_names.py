@@ -58,6 +58,7 @@ def test_two_classes_with_one_name(tmp_path, keys, pair):
     ("a\nb,c\n", r"line 2: \['b', 'c'\]; expected a name on every line, or folder,name"), ("n01,a,b\n", "line 1"), ("n01,\n", "line 1"),
     ("", "is empty"), ("cat\ncat\ndog\n", "'n01' and 'n02' have one name in prompts, 'cat'"),
     ("n01,cat\nn02,CAT\nn10,x\n", "'n01' and 'n02' have one name"), ("a\nb\n_\n", "class 'n10' has no name to prompt with"),
+    ("a\nb\n\x1b[31mred\n", "class 'n10' has the name .*, which cannot be printed"),
 ])  # fmt: skip
 def test_what_is_refused(named, text, message):
     with pytest.raises(DatasetError, match=message):

@@ -113,7 +113,7 @@ def test_the_first_place_that_can_be_written(tmp_path, caplog):
     assert f"the split cannot be kept in {beside}" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"train": []}', '{"train": 1, "val": 2, "test": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "3", '{"train": []}', '{"train": 1, "val": 2, "test": 3}'])
 def test_a_file_of_another_form(kept, text):
     classes, _, file = kept
     file.write_text(text)
