@@ -129,7 +129,7 @@ def _notes(table: Table, compared: list[Row], averaged: list[tuple[Row, list[Row
     lines.append("H is the harmonic mean of the mean base and the mean new accuracy.")
     if len({row.dataset for row in table.rows}) > 1:
         lines.append("Average: the means over all datasets of base and of new, and H of those two; only where every "
-                     "dataset is complete.")
+                     "dataset is complete. Its spread is that of the seeds' averages.")
     lines += [note for row, of in averaged for note in sets.other_settings(row.name, of)]
     if any(row.worst_group for row in table.rows):
         lines.append("Worst group: the lower of the accuracies on base-class test images whose scene is the one tied "

@@ -137,11 +137,12 @@ def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
     accuracy = {split: Stat.of(r["accuracy"] for r in half.values()) if usable[split] else None
                 for split, half in halves.items()}
     base = list(halves["base"].values()) if usable["base"] else []
+    seconds = [float(r["seconds"]["train"]) for r in base]  # 0 where nothing is trained
     return Row(
         dataset, method, recipe, backbone, shots, tuple(seeds), accuracy["base"], accuracy["new"],
         harmonic_mean(accuracy["base"], accuracy["new"]),
         Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
-        Stat.of(r["seconds"]["train"] for r in base) if base and not any(map(was_resumed, base)) else None,
+        Stat.of(seconds) if seconds and all(seconds) and not any(map(was_resumed, base)) else None,
         tuple(problems), _record(base), registered_name(found[0]), found[0]["config"],
     )
 

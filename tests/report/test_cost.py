@@ -49,6 +49,11 @@ def test_seconds_of_unequal_trainings_are_not_averaged(put):
     assert sheet.problems == ("seconds of training, CoOp (tiny) on digits, base2new: runs with unequal settings: DATASET.NAME",)
 
 
+def test_unequal_numbers_of_parameters_are_none(put):
+    put(trainable_parameters=512)
+    assert cost_sheets(gather(put(seed=2, trainable_parameters=1024))[0])[0].rows[0]["trainable_parameters"] is None
+
+
 def test_older_results_say_nothing_of_parameters(put):
     sheet, = cost_sheets(gather(put())[0])
     assert sheet.rows[0]["trainable_parameters"] is None and sheet.rows[0]["device"] == "not known"

@@ -139,6 +139,10 @@ def test_a_resumed_training_has_no_seconds(add):
     assert base2new_table(add(resumed_from_epoch=3)).rows[0].train_seconds is None
 
 
+def test_a_method_that_trains_nothing_has_no_seconds_of_training(add):
+    assert base2new_table(add(seconds={"train": 0.0, "test": 1.0})).rows[0].train_seconds is None
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(ResultError, match="no result.json of the protocol base2new"):
         base2new_table(tmp_path)
