@@ -164,9 +164,22 @@ def test_what_another_process_finished_meanwhile_is_not_made_again(finished, ran
     assert driver.finish(job, driver.planned_digests(job))[1] == "" and ran == []
 
 
-def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran):
+def test_a_result_of_an_earlier_version_stays_finished(finished, ran):
+    for stage in ("train_base", "test_new"):
+        path = folder(finished, stage) / store.FILE
+        result = store.read_result(path)
+        store.write_json(path, {key: value for key, value in result.items() if key not in ("trained_on", "trainable_parameters", "steps")})
+    execute(plan(BASE2NEW, make_request(finished)))
+    assert ran == []
+    job = plan(CROSS_DATASET, make_request(finished, source="digits", datasets=["causal_shapes"]))[-1]
+    assert "trained_on 'causal_shapes', not 'digits'" in driver._other_run(job, {"protocol": "cross_dataset", "dataset": "causal_shapes",
+                                                                                "recipe": "tiny", "split": "all"})
+
+
+@pytest.mark.parametrize("field, value", [("protocol", ""), ("recipe", "other"), ("trained_on", "causal_shapes"), ("dataset", "other")])
+def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran, field, value):
     path = folder(finished, "test_new") / store.FILE
-    store.write_json(path, {**store.read_result(path), "protocol": ""})
+    store.write_json(path, {**store.read_result(path), field: value})
     execute(plan(BASE2NEW, make_request(finished)))
     assert ran == [("test_new", "CoOp", True)]
 
