@@ -69,6 +69,12 @@ def test_an_old_draw_is_used_and_kept(old, tmp_path, caplog, root):
     assert not caplog.text  # told once, unpickled once
 
 
+def test_a_negative_seed_draws_anew_and_keeps_nothing(tmp_path):
+    folder = tmp_path / "split_fewshot"
+    draws = {json.dumps(few_shot(SPLIT, 2, -1, folder)) for _ in range(8)}
+    assert len(draws) > 1 and not folder.exists()
+
+
 def test_an_old_draw_wins_over_ours(old, tmp_path):
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
     file = old(OTHER)
