@@ -154,6 +154,13 @@ def test_an_unreadable_file_keeps_every_table_from_being_complete(three_by_two):
         assert tree["complete"] is False and "not complete JSON" in tree["unreadable"][0], name
 
 
+def test_a_stale_target_is_in_no_paired_comparison(everything, put):
+    put(protocol="cross_dataset", split="all", method="DiCap", seed=2, trained_on="causal_shapes", model="old")
+    sheet = next(sheet for sheet in sheets(gather(everything)[0]) if sheet.name == "paired")
+    row, = (row for row in sheet.rows if row["protocol"] == "cross_dataset")
+    assert row["difference"] == "incomplete" and any("cross_dataset" in problem and "seed 2" in problem for problem in sheet.problems)
+
+
 HOSTILE = ("<script>alert(1)</script>", "a_b%$&#{}~^\\", "x|y*z`_w_")
 
 
