@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dicap.report import plots
+from dicap.report.paired import Difference
 from dicap.report.sheet import Plot
 from dicap.report.table import Stat
 
@@ -56,3 +57,18 @@ def test_a_curve_has_a_gap_where_a_figure_lacks():
     plots._curves(axes, Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 1.0, 2), "incomplete", 70.0)}))
     line = axes.get_lines()[0]
     assert list(line.get_xdata()) == [0, 1, 2] and [str(float(y)) for y in line.get_ydata()] == ["60.0", "nan", "70.0"]
+
+
+def bars(axes):
+    """Ends of the bars of a picture."""
+    return [tuple(map(tuple, segment.round(6).tolist())) for lines in axes.collections for segment in lines.get_segments()]
+
+
+def test_bars_are_the_interval_or_the_spread_and_the_first_label_is_at_the_top():
+    axes = Figure().add_subplot()
+    gains = (Difference(1.0, 0.1, 0.5, 1.5, 3), Difference(-2.0, 0.1, -4.0, 0.0, 3), "incomplete")
+    plots._forest(axes, Plot("forest", "P", "points", ("a", "b", "overall"), {"A − B": gains}))
+    assert bars(axes) == [((0.5, 0.0), (1.5, 0.0)), ((-4.0, 1.0), (0.0, 1.0))] and axes.get_ylim() == (2.5, -0.5)
+    axes = Figure().add_subplot()
+    plots._dots(axes, Plot("dots", "P", "per cent", ("a",), {"A": (Stat(60.0, 2.0, 3),)}))
+    assert bars(axes) == [((58.0, 0.0), (62.0, 0.0))]
