@@ -33,13 +33,14 @@ def load_draw(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> Dr
     """
     pickled = file.with_suffix(".pkl")
     kept, stamp = _read_json(file), _stamp(pickled)
-    if stamp and not (kept and kept.get("pickle") == stamp):
-        drawn = _checked(pickled, lambda: _unpickle(pickled), split, wanted)
-        if drawn:
+    drawn = _checked(file, lambda: kept, split, wanted) if kept is not None else None
+    if stamp and not (drawn and kept and kept.get("pickle") == stamp):
+        old = _checked(pickled, lambda: _unpickle(pickled), split, wanted)
+        if old:
             log.info("%s: these samples of an earlier CoOp run are used", pickled)
-            save_draw(file, split, drawn, pickle=stamp)
-            return drawn
-    return _checked(file, lambda: kept, split, wanted) if kept is not None else None
+            save_draw(file, split, old, pickle=stamp)
+            return old
+    return drawn
 
 
 def save_draw(file: Path, split: dict[str, Items], drawn: Draw, **notes: Any) -> None:

@@ -91,6 +91,14 @@ def test_another_pickle_is_read_again(old, tmp_path):
     assert train_val(few_shot(SPLIT, 2, 1, tmp_path)) == third
 
 
+def test_an_old_draw_that_fits_another_split_too_is_used_at_once(old, tmp_path):
+    """Else the first run on the other split would draw anew, and the second one import the pickle."""
+    old(OTHER)
+    few_shot(SPLIT, 2, 1, tmp_path)
+    other = {**SPLIT, "train": SPLIT["train"][::-1]}
+    assert [train_val(few_shot(other, 2, 1, tmp_path)) for _ in range(2)] == [OTHER, OTHER]
+
+
 def test_imagenets_pickles_hold_only_train(old, tmp_path):
     split = {**SPLIT, "val": []}
     old({"train": OTHER["train"]})
