@@ -101,9 +101,9 @@ def test_an_old_draw_that_fits_another_split_too_is_used_at_once(old, tmp_path):
 
 def test_imagenets_pickles_hold_only_train(old, tmp_path):
     split = {**SPLIT, "val": []}
-    old({"train": OTHER["train"]})
-    assert few_shot(split, 2, 1, tmp_path) == {"train": OTHER["train"], "val": [], "test": SPLIT["test"]}
-
+    for held in ({"train": OTHER["train"]}, OTHER):  # a val of others, made of training images, is left out
+        old(held)
+        assert few_shot(split, 2, 1, tmp_path) == {"train": OTHER["train"], "val": [], "test": SPLIT["test"]}
 
 
 @pytest.mark.parametrize(("change", "reason"), [
@@ -147,6 +147,15 @@ def test_hostile_and_damaged_pickles_run_nothing(tmp_path, caplog, program):
     if b"system" in program:
         assert "a draw holds nothing but Datum" in caplog.text
     assert "shot_2-seed_1.pkl is not used: no pickled draw of CoOp" in caplog.text
+
+
+def test_no_module_is_imported(tmp_path, monkeypatch):
+    """Also not for a name that is allowed: an import runs the module."""
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Datum: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shot_2-seed_1.pkl").write_bytes(b"ctrap\nDatum\n.")
+    assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
+    assert "trap" not in sys.modules and not (tmp_path / "ran").exists()
 
 
 def test_a_pickle_cannot_change_the_reader(tmp_path):
