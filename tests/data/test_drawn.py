@@ -101,7 +101,7 @@ def test_an_old_draw_that_fits_another_split_too_is_used_at_once(old, tmp_path):
 
 def test_imagenets_pickles_hold_only_train(old, tmp_path):
     split = {**SPLIT, "val": []}
-    for held in ({"train": OTHER["train"]}, OTHER):  # a val of others, made of training images, is left out
+    for held in (OTHER, {"train": OTHER["train"]}):  # a val of others, made of training images, is left out
         old(held)
         assert few_shot(split, 2, 1, tmp_path) == {"train": OTHER["train"], "val": [], "test": SPLIT["test"]}
 

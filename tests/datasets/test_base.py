@@ -176,6 +176,13 @@ def huge(tree):
     tree["train"][0][1] = "9" * 5000  # more digits than Python turns into a number
 
 
+def called(path):
+    def change(tree):
+        tree["train"][0][0] = path
+
+    return change
+
+
 def two_names(tree):
     tree["test"][0][2] = "faces"
 
@@ -226,6 +233,7 @@ def untrained(tree):
     (huge, "label 9+ of accordion/.* is not a number"),
     (two_names, "label 3 is 'faces' at accordion/image_test_0000.jpg and 'accordion' before"),
     (leaves, r"'../../secret.jpg' \(class accordion\) leaves the image folder"), (absolute, "'/etc/passwd'.*leaves"),
+    *((called(path), "leaves the image folder") for path in ("", "C:/x.jpg", "..\\x.jpg", "a/../../x.jpg")),
     (twice, r"image_train_0000.jpg \(class accordion\) stands twice"), (short, "is not .path, label, class name"),
     (untrained, "no training image of class airplane"), (four, "5. is not .path, label, class name"),
     (no_list, "val is 5; expected a list"), (nameless, "has no class name"), (zero_byte, "a zero byte in its path"),
@@ -236,6 +244,15 @@ def test_a_split_that_breaks_the_rules(edit_split, change, message):
     with pytest.raises(DatasetError, match=message) as caught:
         read_split(file)
     assert str(file) in str(caught.value)
+
+
+def test_a_split_of_the_same_size_is_read_again(edit_split):
+    file = edit_split(lambda tree: None)
+    text, time = file.read_text(), file.stat().st_mtime_ns
+    name = read_split(file)["train"][0][2]
+    file.write_text(text.replace(f'"{name}"', f'"{name[::-1]}"'))
+    os.utime(file, ns=(time + 10**9, time + 10**9))
+    assert read_split(file)["train"][0][2] == name[::-1] != name
 
 
 def test_corrupt_and_missing_files(caltech, small, make_cfg):
@@ -256,5 +273,5 @@ def test_corrupt_and_missing_files(caltech, small, make_cfg):
 def test_missing_root(tmp_path, make_cfg):
     with pytest.raises(DatasetError, match="give --root"):
         Caltech101(make_cfg(Caltech101, ""))
-    with pytest.raises(DatasetError, match="folder not found: .*caltech-101; is --root right"):
+    with pytest.raises(DatasetError, match="folder not found: .*caltech-101; is the data folder"):
         Caltech101(make_cfg(Caltech101, tmp_path))
