@@ -249,6 +249,16 @@ def test_a_plan_is_printed_and_nothing_is_run(finished, ran, caplog):
     assert "from 1 finished run on digits, new classes; cpu" in caplog.text
 
 
+def test_a_plan_tells_that_a_finished_test_is_of_a_prompt_that_will_be_another(finished, caplog):
+    caplog.set_level("INFO", "dicap")
+    path = folder(finished, "train_base") / store.FILE
+    result = store.read_result(path)
+    store.write_json(path, {**result, "digests": {**result["digests"], "data": "x"}})
+    run_protocol(BASE2NEW, make_request(finished), shots=[1], dry_run=True)
+    assert "base classes: to run (the data changed)" in caplog.text and "2 to run, 0 finished" in caplog.text
+    assert "new classes: to run (its prompt will be trained again)" in caplog.text
+
+
 def test_the_main_job(tmp_path, embedded_data):
     jobs = plan(BASE2NEW, request_of(out=str(tmp_path)))
     assert len(jobs) == 2 * 4 * 3 * 2 and {job.recipe for job in jobs} == {"tiny"}
