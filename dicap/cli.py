@@ -66,11 +66,20 @@ def _guarded(command: Any, args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:
+        if _lacks_requirement(error) and not args.debug:
+            print(f"dicap: {error} (of {sys.executable}): install what dicap needs with `python -m pip install .` in its folder, or "
+                  "activate the environment that has it (scripts: PYTHON=/path/to/python)", file=sys.stderr)
+            return USAGE_ERROR
         if args.debug or not _is_message(error):
             traceback.print_exc()
         sys.stdout.flush()
         print(f"dicap: {type(error).__name__}: {error}", file=sys.stderr)
         return USAGE_ERROR if type(error).__name__ in ("ConfigError", "EngineError") else FAILURE
+
+
+def _lacks_requirement(error: Exception) -> bool:
+    """No module of another package: this interpreter lacks what setup.py asks for."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "dicap").partition(".")[0] not in ("dicap", "datasets", "trainers")
 
 
 def _is_message(error: Exception) -> bool:

@@ -118,6 +118,20 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     assert "goes on from here" in capsys.readouterr().err
 
 
+def test_an_interpreter_without_the_requirements_is_told_what_to_do(monkeypatch, capsys):
+    def needs(name):
+        def command(args):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return command
+
+    monkeypatch.setitem(cli.COMMANDS, "report", needs("yacs.config"))
+    assert cli.main(["report", "x"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and "No module named 'yacs.config'" in err and "pip install" in err and sys.executable in err
+    monkeypatch.setitem(cli.COMMANDS, "report", needs("dicap.nothing"))  # a bug of ours
+    assert cli.main(["report", "x"]) == 1 and "Traceback" in capsys.readouterr().err
+
+
 def test_python_m_dicap_cli(tmp_path):
     done = subprocess.run([sys.executable, "-m", "dicap.cli", "report", str(tmp_path)], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
