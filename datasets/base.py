@@ -100,7 +100,7 @@ class FewShotDataset(DatasetBase):
             )
         folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.folder
         if not folder.is_dir():
-            raise DatasetError(f"{type(self).__name__}: folder not found: {folder}; is --root right?")
+            raise DatasetError(f"{type(self).__name__}: folder not found: {folder}; is the data folder (--data, --root) right?")
         return folder
 
     def read(self, cfg: Any) -> dict[str, Items]:

@@ -82,7 +82,7 @@ def chosen(names: Sequence[str]) -> Datasets:
 
 
 def _list(args: argparse.Namespace, data: Path | None) -> int:
-    from dicap.data.listing import print_list, renew, section
+    from dicap.data.listing import print_list, print_sections, renew, section
 
     found = chosen(args.names) if args.names else datasets()
     if not args.markdown and not args.names:
@@ -90,7 +90,7 @@ def _list(args: argparse.Namespace, data: Path | None) -> int:
         return 0
     text = "\n".join(section(name, cls, data) for name, cls in found.items())
     if args.markdown in ("", "-"):
-        print(text, end="")
+        print_sections(text, rendered=not args.markdown)
     else:
         renew(Path(args.markdown), text)
     return 0
@@ -154,7 +154,11 @@ def _verify(args: argparse.Namespace, data: Path | None) -> int:
     from dicap.data.listing import print_findings
     from dicap.data.named import find_dataset
     from dicap.data.verify import verify
+    from dicap.options import ConfigError
 
+    if "all" in args.names and not (data and data.is_dir()):
+        raise ConfigError(f"`all` needs the folder that holds the datasets' folders: --data {data or 'DIR'}"
+                          f"{' is not there' if data else ''}")
     root = str(data or "")
     of_all = {name: cls for name, cls in chosen(["all"]).items() if "all" in args.names and name not in args.names}
     absent = [name for name, cls in of_all.items() if not (data and (data / cls.folder).is_dir())]

@@ -46,6 +46,19 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 
+def print_sections(text: str, rendered: bool = True) -> None:
+    """Print sections: laid out on a terminal if `rendered`, else as the Markdown they are."""
+    if not (rendered and sys.stdout.isatty()):
+        print(text, end="")
+        return
+    from rich.markdown import Markdown
+
+    from dicap.report.render import make_console
+
+    make_console(150).print(Markdown(text))
+    print("The addresses in full, where this terminal does not open links: --markdown")
+
+
 def renew(document: Path, sections: str) -> None:
     """Replace what stands below MARK in a document. Raises DatasetError where there is no MARK."""
     start, mark, _ = document.read_text(encoding="utf-8").partition(MARK)
@@ -59,8 +72,11 @@ def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
     def number(value: int) -> str:
         return f"{value:,}"
 
+    def result(problems: Sequence[str]) -> str:
+        return f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "ok"
+
     rows = [[finding.name, *(map(number, finding.counts) if finding.counts else ["-"] * 4), number(finding.images),
-             f"{len(finding.problems)} problems" if finding.problems else "ok"] for finding in findings]  # fmt: skip
+             result(finding.problems)] for finding in findings]  # fmt: skip
     if rows:
         _print_table("Verified", ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"], rows)
     for finding in findings:

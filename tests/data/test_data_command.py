@@ -234,6 +234,21 @@ def test_all_verifies_what_is_there_and_names_the_rest(layout, tmp_path, capsys)
     assert data("verify", "all", root=tmp_path) == 1
 
 
+@pytest.mark.parametrize("words", [[], ["--data", "/no/such/folder"]])
+def test_all_of_no_folder_is_refused(words, capsys):
+    assert main(["data", "verify", "all", *words]) == 2
+    assert (f"--data {words[1]} is not there" if words else "--data DIR") in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_section_laid_out(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(["data", "list", "eurosat"]) == 0
+    out = capsys.readouterr().out
+    assert "a centered satellite photo of {}." in out and "|---" not in out and "## " not in out
+    assert main(["data", "list", "eurosat", "--markdown"]) == 0
+    assert "|---" in capsys.readouterr().out
+
+
 def test_a_path_is_verified_as_own_data(layout, tmp_path, capsys):
     pictures = layout("eurosat") / "2750"
     assert main(["data", "verify", str(pictures)]) == 0
