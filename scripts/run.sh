@@ -127,7 +127,7 @@ case "$PROTOCOL" in
         ;;
 esac
 for seed in ${SEEDS:-}; do
-    [[ "$seed" =~ $SEED ]] || { echo "seed '$seed': expected whole numbers from 0, such as 1 2 3" >&2; exit 2; }
+    [[ "$seed" =~ $SEED ]] || { echo "seed '$seed': expected whole numbers from 0, such as 1 2 3 (several datasets: --datasets A B)" >&2; exit 2; }
 done
 [[ "${SHOTS:-16}" =~ $COUNT ]] || { echo "SHOTS='$SHOTS': expected a whole number from 1" >&2; exit 2; }
 
