@@ -177,8 +177,6 @@ def _write(target: Path, name: str, opener: Callable[[], IO[bytes] | None], size
     with source, file:
         while block := source.read(BLOCK):
             left -= len(block)
-            if left < 0:
-                break
             file.write(block)
             step(len(block))
     if left:

@@ -188,6 +188,8 @@ def test_no_room_is_said_before_a_byte_is_written(server, source, tmp_path, monk
     monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(DownloadError, match="data.bin needs 300 kB .* 10 B are free"):
         fetch(source, tmp_path / "new")
+    with pytest.raises(DownloadError, match="data.bin with what comes out of it needs 600 kB"):
+        fetch(Source("data.bin", url=source.url, unpack=("images",)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -286,7 +288,7 @@ def test_two_processes_do_not_write_one_file(server, source, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     part = broken_off(server, source, tmp_path)
     with open(part, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(DatasetError, match="another process is at work on .*data.bin.part"):
             fetch(source, tmp_path)
     fetch(source, tmp_path)

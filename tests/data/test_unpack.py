@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from dicap.data import unpack as unpack_module
+from dicap.data.split import DatasetError
 from dicap.data.unpack import UnpackError, unpack
 
 
@@ -211,6 +212,16 @@ def test_another_archive_is_told_apart(tmp_path):
     with pytest.raises(UnpackError, match="other.zip holds no folder with images, meta; is it the right file"):
         unpack(archive, tmp_path / "out", ["images", "meta"])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_processes_do_not_unpack_one_archive(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    archive = make_zip(tmp_path / "a.zip", [("images/1.jpg", b"1")])
+    with open(archive, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(DatasetError, match="another process is at work on .*a.zip"):
+            unpack(archive, tmp_path / "out", ["images"])
+    assert unpack(archive, tmp_path / "out", ["images"]) == ["images"]
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path):
