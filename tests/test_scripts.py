@@ -23,7 +23,8 @@ def bash(script, *args, cwd="/", **knobs):
 
 
 SMALL = ["--set", "OPTIM.MAX_EPOCH", "1", "TRAINER.DICAP.TRAIN_STEPS", "5", *(
-    word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2"))]
+    word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")), *(
+    word for shift in ("SCENES", "COLOURS", "NOISE") for word in (f"DATASET.CAUSALSHAPES{shift}.PER_CLASS_TEST", "2"))]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,29 @@ def test_options_behind_the_arguments_reach_the_command(echo):
     done = bash(script, "--dry-run", "digits", "7", "--set", "OPTIM.LR", "1", "--dry-run", PYTHON=echo, SHOTS="1 2", MISSING="skip")
     assert done.stdout.split()[1:] == ["few_shot", "--dry-run", "--datasets", "digits", "--methods", "coop", "--missing", "skip",
                                        "--seeds", "7", "--shots", "1", "2", "--set", "OPTIM.LR", "1", "--dry-run"]
+
+
+# what keeps a script small: arguments, knobs, the table that it ends in
+SMALLEST = {
+    **dict.fromkeys(PROTOCOLS, (["digits", *SMALL], {"SEEDS": "1", "SHOTS": "1"}, "*.md")),
+    "domain_generalization": (SMALL, {"SEEDS": "1", "SHOTS": "1"}, "*.md"),
+    "ablations": (["causal_shapes", "--cells", "DiCap", "CoOp", *SMALL], {"SEEDS": "1", "SHOTS": "1"}, "ablations/*.md"),
+    "select": (["digits", "--folds", "2", "--grid", "OPTIM.MAX_EPOCH=1"], {"SEEDS": "1", "SHOTS": "2"}, "select/*.md"),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_script_ends_in_its_table(wrapper, tmp_path, embedded_data, echo, monkeypatch):
+    """The embedded default at its smallest, in this process; the next test starts four of them as users do."""
+    from dicap import cli
+
+    monkeypatch.chdir(tmp_path)
+    args, knobs, table = SMALLEST[wrapper.stem]
+    own = {"METHODS": wrapper.parent.name} if wrapper.stem in PROTOCOLS else {}
+    assert cli.main(arguments_of(bash(wrapper, *args, cwd=tmp_path, PYTHON=echo, **knobs, **own))) == 0
+    tables = list((tmp_path / "output").glob(table))
+    assert tables and any("incomplete" not in path.read_text() for path in tables)
+    assert list((tmp_path / "output").rglob("result.json"))
 
 
 @pytest.mark.parametrize("method, protocol, dataset, results", [
