@@ -362,8 +362,8 @@ def _report(protocol: Protocol, request: Request) -> None:
 
     try:
         paths = write_report(request.out, [protocol.name])
-    except store.ResultError as error:
-        log.info("No table: %s", error)
+    except store.ResultError:
+        log.info("No table: nothing below %s is finished", request.out)
         return
     log.info("Written: %s", ", ".join(map(str, paths)))
 

@@ -59,8 +59,9 @@ def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request) ->
     for job in jobs:
         groups.setdefault((job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots), []).append(job)
     total, unknown = 0.0, 0
+    unreadable: set[Data] = set()
     for some in groups.values():
-        line, seconds = _cost(some, results)
+        line, seconds = _cost(some, results, unreadable)
         total, unknown = (total + seconds * len(some), unknown) if seconds is not None else (total, unknown + len(some))
         log.info("%s", line)
     if jobs:
@@ -68,14 +69,20 @@ def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request) ->
                  f", and {many(unknown, 'run')} without an estimate yet" if 0 < unknown < len(jobs) else "")
 
 
-def _cost(jobs: Sequence[Job], results: Sequence[dict]) -> tuple[str, float | None]:
-    """A line on runs that differ in the seed alone, and the seconds of each, None where nothing alike has run."""
+def _cost(jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data]) -> tuple[str, float | None]:
+    """A line on runs that differ in the seed alone, and the seconds of each, None where nothing alike has run.
+
+    Data that cannot be read join `unreadable`; why is said once.
+    """
     job = jobs[0]
     head = (f"{job.method} ({job.recipe}) on {job.dataset}, {job.stage.split} classes, {many(job.request.shots, 'shot')}: "
             f"{len(jobs)} to run")
+    if job.data in unreadable:
+        return f"{head}; its data cannot be read, as said above", None
     try:
         work = work_of(job)
     except (ValueError, OSError) as error:
+        unreadable.add(job.data)
         return f"{head}; its data cannot be read: {error}", None
     head += f", each {many(work.steps, 'optimiser step')} and {many(work.images, 'test image')}"
     rate = rate_of(job, results)

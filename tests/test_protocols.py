@@ -220,6 +220,10 @@ def test_data_that_cannot_be_read_stop_only_their_own_runs(tmp_path, embedded_da
         run_protocol(FEW_SHOT, request, shots=[1, 2])
     assert "4 of 4 runs failed" in str(error.value) and str(own) in str(error.value)
     assert str(error.value).count("this is not the benchmark's split") == 1  # one cause of two runs stands once
+    assert f"No table: nothing below {tmp_path / 'out'} is finished" in caplog.text
+    caplog.clear()
+    run_protocol(FEW_SHOT, request, shots=[1, 2], dry_run=True)
+    assert caplog.text.count("this is not the benchmark's split") == 1 and caplog.text.count("as said above") == 2
 
 
 def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, embedded_data, ran, monkeypatch):

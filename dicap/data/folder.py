@@ -36,13 +36,14 @@ SPLIT_NAME = "dicap_split"
 def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     """What a path means where a command takes the name of a dataset: (name for output folders, settings KEY VALUE ...).
 
-    None where the text is a name: it has no separator and does not end in .csv, .tsv or .json.
+    None where the text is a name: it has no separator, does not end in .csv, .tsv or .json, and is not "." or "..".
 
     Raises:
         ConfigError: nothing is at the path.
     """
     separators = [mark for mark in ("/", os.sep, os.altsep) if mark]
-    if not any(mark in text for mark in separators) and not text.lower().endswith((".csv", ".tsv", ".json")):
+    is_path = text in (os.curdir, os.pardir) or any(mark in text for mark in separators)
+    if not is_path and not text.lower().endswith((".csv", ".tsv", ".json")):
         return None
     path = Path(os.path.abspath(os.path.expanduser(text)))
     image_folder(path)

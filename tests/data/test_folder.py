@@ -309,6 +309,7 @@ def test_a_path_in_place_of_a_name(pictures, monkeypatch):
     monkeypatch.chdir(pictures)
     monkeypatch.setenv("HOME", str(pictures.parent))
     assert dataset_of_path("my list.csv") == dataset_of_path(str(file))
+    assert dataset_of_path(".") == dataset_of_path(str(pictures)) == dataset_of_path("../pictures")
     assert dataset_of_path("./dog") == ("dog", ("DATASET.FOLDER.PATH", str(pictures / "dog")))
     assert dataset_of_path("~/pictures") == dataset_of_path(str(pictures))
     assert path_hint("dog") == "; for the folder that is here: ./dog" and path_hint("digits") == ""
