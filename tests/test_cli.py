@@ -132,8 +132,9 @@ def test_an_interpreter_without_the_requirements_is_told_what_to_do(monkeypatch,
     assert cli.main(["report", "x"]) == 1 and "Traceback" in capsys.readouterr().err
 
 
-def test_python_m_dicap_cli(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "dicap.cli", "report", str(tmp_path)], capture_output=True, text=True,
+@pytest.mark.parametrize("module", ["dicap", "dicap.cli"])
+def test_python_m(module, tmp_path):
+    done = subprocess.run([sys.executable, "-m", module, "report", str(tmp_path)], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 1 and "scripts/dicap/base2new.sh" in done.stderr
 

@@ -12,7 +12,7 @@ from dicap.report import sets, store
 from dicap.report.paired import LEVEL, MEASURES, difference, measures_of
 from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary
 from dicap.report.shifts import TITLES, trained_on
-from dicap.report.table import method_rank, unequal
+from dicap.report.table import dataset_rank, method_rank, unequal
 
 NAME = "paired"
 PROTOCOLS = ("base2new", "few_shot", "source", "cross_dataset", "domain_generalization")
@@ -76,7 +76,7 @@ def _block(results: list[dict], compare: Sequence[str]) -> list[dict[str, Any]]:
     found = []
     for one, other in _chosen(list(lines), compare):
         units = [_by_dataset(lines[name]) for name in (one, other)]
-        datasets = sorted({*units[0], *units[1]})
+        datasets = sorted({*units[0], *units[1]}, key=dataset_rank)
         measures = [key for key in NAMES if any(key in unit for of in units for by in of.values() for unit, _ in by.values())]
         facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
         for measure in sorted(measures, key=("h", "base", "new", "worst_group", "accuracy").index):

@@ -4,7 +4,7 @@ from typing import Any
 
 from dicap.report import sets
 from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of
-from dicap.report.table import Stat, method_rank, unequal, was_resumed
+from dicap.report.table import Stat, dataset_rank, method_rank, unequal, was_resumed
 
 NAME = "cost"
 SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "peak_memory_source": "memory of: {}"}
@@ -12,8 +12,9 @@ SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "pe
 
 def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     """The table of costs; none where there is no result."""
-    groups = sets.grouped(results, lambda r: (r["protocol"], r["dataset"], r["shots"], r["backbone"], method_rank(r["method"]),
-                                              r["recipe"], _device(r), r.get("peak_memory_source", "")))
+    groups = sets.grouped(results, lambda r: (
+        r["protocol"], dataset_rank(r["dataset"]), r["shots"], r["backbone"], method_rank(r["method"]), r["recipe"], _device(r),
+        r.get("peak_memory_source", "")))
     rows = [_row(groups[key]) for key in sorted(groups)]
     if not rows:
         return []

@@ -7,6 +7,7 @@ from typing import Any
 
 from dicap.report import sets
 from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of
+from dicap.report.table import dataset_rank
 
 PROTOCOL = "few_shot"
 
@@ -37,7 +38,7 @@ def few_shot_sheets(results: Iterable[dict]) -> list[Sheet]:
 def _block(results: list[dict]) -> list[dict[str, Any]]:
     """Rows of one backbone: those of each dataset, then the averages."""
     shots = sorted({r["shots"] for r in results})
-    datasets = sorted({r["dataset"] for r in results})
+    datasets = sorted({r["dataset"] for r in results}, key=dataset_rank)
     seeds = {key: {r["seed"] for r in of} for key, of in sets.grouped(results, lambda r: r["dataset"]).items()}
     lines = sets.lines_of(results, _place)
     curves = {(dataset, name): {k: [r for r in of if _place(r) == (dataset, k)] for k in shots}

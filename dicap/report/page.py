@@ -27,7 +27,7 @@ def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(TEMPLATE).render(
         title=title, date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), sheets=sheets, picture=_picture,
-        alt=alt, long=LONG, breakable=_breakable, unreadable=unreadable, left_out=left_out,
+        alt=alt, long=LONG, breakable=_breakable, words=_words, unreadable=unreadable, left_out=left_out,
         counts=collections.Counter(r["protocol"] for r in results), versions=_versions(results))
 
 
@@ -37,6 +37,13 @@ def _breakable(text: str) -> Any:
 
     parts = re.split(r"(?<=_)|(?<=[a-z])(?=\d)", text)
     return Markup("<wbr>".join(str(escape(part)) for part in parts).replace("± ", "±&nbsp;"))
+
+
+def _words(text: str) -> Any:
+    """A note, escaped, with `code` as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _picture(plot: Plot) -> str:

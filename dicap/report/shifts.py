@@ -8,6 +8,7 @@ from typing import Any
 
 from dicap.report import sets
 from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of
+from dicap.report.table import dataset_rank
 
 SOURCE = "source"
 TITLES = {"cross_dataset": "Cross-dataset transfer", "domain_generalization": "Domain generalisation",
@@ -48,7 +49,7 @@ def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
     if len(names) > 1:
         notes.append("Average: the mean over the targets, without the source; only where every target is complete. Its "
                      "spread is that of the seeds' averages.")
-    averaged = [Column("average", "Average of targets")] if len(names) > 1 else []
+    averaged = [Column("average", f"Average of {len(names)} targets")] if len(names) > 1 else []
     return Sheet(
         name, title_of(TITLES[name], rows, {"source": "trained on {}", "shots": "{} shots", "backbone": "backbone {}",
                                             "seeds": "seeds {}"}),
@@ -64,7 +65,7 @@ def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
 
 def _block(block: tuple, targets: list[dict], sources: list[dict]) -> list[dict[str, Any]]:
     """Rows of one backbone, number of shots and source."""
-    names = list(dict.fromkeys(r["dataset"] for r in sorted(targets, key=lambda r: r["dataset"])))
+    names = list(dict.fromkeys(r["dataset"] for r in sorted(targets, key=lambda r: dataset_rank(r["dataset"]))))
     seeds = {r["seed"] for r in targets or sources}  # the source may have more: other tables share it
     lines = sets.lines_of(targets or sources, lambda r: r["dataset"])
     found = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dicap.data.named import PUBLISHED, SHIFTS
 from dicap.report import store
 
 PROTOCOL = "base2new"
@@ -118,7 +119,13 @@ def _rows(results: list[dict], seeds: tuple[int, ...]) -> list[Row]:
     for cell, found in cells.items():
         wanted.setdefault(cell[:3], set(seeds)).update(r["seed"] for r in found if not seeds)
     rows = [_row(cell, found, sorted(wanted[cell[:3]])) for cell, found in cells.items()]
-    return sorted(rows, key=lambda row: (row.dataset, row.shots, row.backbone, *method_rank(row.method), row.recipe))
+    return sorted(rows, key=lambda row: (dataset_rank(row.dataset), row.shots, row.backbone, *method_rank(row.method), row.recipe))
+
+
+def dataset_rank(dataset: str) -> tuple[int, str]:
+    """Reading order of datasets: that of the published tables, then ImageNet's shifts, then others by name."""
+    order = (*PUBLISHED, *SHIFTS)
+    return order.index(dataset) if dataset in order else len(order), dataset
 
 
 def method_rank(method: str) -> tuple[int, str]:

@@ -30,7 +30,7 @@ def test_source_targets_and_their_average(run):
     row, = found["cross_dataset"].rows
     assert (row["on_source"].mean, row["on_dtd"].mean, row["average"].mean, row["average"].std) == (72.0, 42.0, 47.0, 1.0)
     assert [column.name for column in found["cross_dataset"].shown] == [
-        "Method", "Recipe", "Source: imagenet", "dtd", "eurosat", "Average of targets"]
+        "Method", "Recipe", "Source: imagenet", "dtd", "eurosat", "Average of 2 targets"]
     assert "trained on imagenet" in found["cross_dataset"].title and not found["cross_dataset"].problems
     assert found["domain_generalization"].rows[0]["on_imagenet_a"].mean == 32.0
     assert set(found) == {"cross_dataset", "domain_generalization"}
@@ -89,3 +89,8 @@ def test_backbones_and_shots_stay_apart(run):
     sheet = sheets(folder)["cross_dataset"]
     assert [(row["backbone"], row["shots"], row.get("on_dtd") is None) for row in sheet.rows] == [("tiny", 16, False), ("tiny2", 4, True)]
     assert not sheet.problems and len(sheet.plots) == 2
+
+
+def test_targets_stand_in_the_published_order(run):
+    found = sheets(run("CoOp", {"eurosat": 50.0, "my_own": 20.0, "dtd": 40.0, "caltech101": 90.0}))
+    assert found["cross_dataset"].rows[0]["targets"] == ("caltech101", "dtd", "eurosat", "my_own")
