@@ -12,7 +12,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from dicap.data.draw import few_shot, hold_out, subsample
 from dicap.data.images import check_images
 from dicap.data.sources import Source
-from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, digest, read_split
+from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, counts_of, digest, read_split
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class FewShotDataset(DatasetBase):
 
     def check_counts(self, split: dict[str, Items]) -> None:
         """Compare with `counts`. Raises DatasetError."""
-        found = (len({label for part in PARTS for _, label, _ in split[part]}), *(len(split[part]) for part in PARTS))
+        found = counts_of(split)
         if self.counts is not None and found != tuple(self.counts):
             raise DatasetError(f"{type(self).__name__} in {self.dataset_dir}: classes/train/val/test are {found},"
                                f" expected {tuple(self.counts)}; this is not the benchmark's split")  # fmt: skip

@@ -3,7 +3,7 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.imagenet import DUPLICATES, read_shift
 from dicap.data.sources import CLASSNAMES, Source
 from dicap.data.split import Items
 from dicap.datasets.base import FewShotDataset
@@ -25,4 +25,4 @@ class ImageNetA(FewShotDataset):
     homepage = "https://github.com/hendrycks/natural-adv-examples"
 
     def read(self, cfg: Any) -> dict[str, Items]:
-        return {"train": [], "val": [], "test": labelled(self.image_dir, read_classnames(self.dataset_dir))}
+        return read_shift(self)

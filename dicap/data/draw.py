@@ -13,7 +13,7 @@ import random
 from pathlib import Path
 
 from dicap.data.drawn import load_draw, save_draw
-from dicap.data.split import PARTS, DatasetError, Items
+from dicap.data.split import PARTS, DatasetError, Items, by_label
 
 
 def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None = None) -> dict[str, Items]:
@@ -61,9 +61,7 @@ def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed:
     Raises:
         DatasetError: a value outside of these, no seed, or a class with a single shot.
     """
-    shots: dict[int, Items] = {}
-    for item in subsample(split, "base")["train"]:
-        shots.setdefault(item[1], []).append(item)
+    shots = by_label(subsample(split, "base")["train"])
     _check_hold_out(shots, classes, folds, fold, seed)
     rng = random.Random(seed)
     order = rng.sample(sorted(shots), len(shots))
@@ -100,8 +98,5 @@ def _check_hold_out(shots: dict[int, Items], classes: str, folds: int, fold: int
 
 
 def _draw(items: Items, count: int, rng: random.Random) -> Items:
-    by_label: dict[int, Items] = {}
-    for item in items:
-        by_label.setdefault(item[1], []).append(item)
-    drawn = [rng.sample(group, count) if len(group) >= count else group for group in by_label.values()]
+    drawn = [rng.sample(group, count) if len(group) >= count else group for group in by_label(items).values()]
     return [item for group in drawn for item in group]

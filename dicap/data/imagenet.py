@@ -6,6 +6,7 @@ preprocessed.pkl, a listing of the files, is not read.
 """
 import os
 from pathlib import Path
+from typing import Any
 
 from dicap.data.class_folders import list_folders
 from dicap.data.official import read_rows
@@ -28,6 +29,12 @@ def read_classnames(folder: str | os.PathLike) -> dict[str, str]:
     if len(names) < len(rows):
         raise DatasetError(f"{file}: a WordNet id stands twice; lines must be like 'n01440764 tench'")
     return names
+
+
+def read_shift(dataset: Any, numbered: bool = False) -> dict[str, Items]:
+    """The split of a shift: all of its images are for testing; `numbered` as for `labelled`."""
+    names = read_classnames(dataset.dataset_dir)
+    return {"train": [], "val": [], "test": labelled(dataset.image_dir, names, numbered=numbered)}
 
 
 def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", numbered: bool = False) -> Items:

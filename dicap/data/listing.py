@@ -140,15 +140,7 @@ def _text(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def _print_table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.table import Table
+def _print_table(heading: str, header: list[str], rows: list[list[str]]) -> None:
+    from dicap.report.render import make_console, rich_grid
 
-    from dicap.report.render import make_console
-
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    make_console(150).print(table, markup=False)
+    make_console(150).print(rich_grid((header, rows), heading, left=header, fold=header))

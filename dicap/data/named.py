@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap.config import CONFIGS
+from dicap.data.sources import lacking
 from dicap.options import ConfigError
 
 # the eleven of the published comparisons, in the order of their tables (CoOp, CoCoOp), and ImageNet's four shifts
@@ -111,5 +112,5 @@ def missing(data: Data, root: str) -> str:
         wanted = [data.cls.images, data.cls.split_file]
         absent = [name for name in wanted if name and not (folder / name).exists()]
     else:
-        absent = [name for source in data.cls.sources if not source.optional for name in source.missing(folder)]
+        absent = lacking(data.cls.sources, folder)
     return f"no {' and no '.join(absent)} in {folder}" if absent else ""

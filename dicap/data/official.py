@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dicap.data.class_folders import list_folders
-from dicap.data.split import DatasetError, Items, check_split
+from dicap.data.split import DatasetError, Items, by_label, check_split
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -50,11 +50,8 @@ def by_groups(where: str | os.PathLike, groups: Iterable[Items], rename: dict[st
 def by_lists(where: str | os.PathLike, trainval: Items, test: Items) -> dict[str, Items]:
     """A fifth of each class of `trainval`, shuffled, validates and the rest trains. Raises DatasetError."""
     rng = random.Random(SEED)
-    by_label: dict[int, Items] = {}
-    for item in trainval:
-        by_label.setdefault(item[1], []).append(item)
     split: dict[str, Items] = {"train": [], "val": [], "test": test}
-    for label, group in by_label.items():
+    for label, group in by_label(trainval).items():
         items, val = rng.sample(group, len(group)), round(len(group) * 0.2)
         if not val:
             raise DatasetError(f"{where}: class {label} ({group[0][2]}) has {len(group)} images, too few for train and val")

@@ -3,6 +3,7 @@
     sources = (Source("EuroSAT.zip", url="https://...", md5="c8fa...", size=94_280_567, unpack=("2750",)),
                Source("split_zhou_EuroSAT.json", drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"))
 """
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +74,11 @@ class Source:
 
 
 CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet")  # ImageNet's, and its shifts'
+
+
+def lacking(sources: Iterable[Source], folder: Path) -> list[str]:
+    """What a dataset's folder lacks of its sources, those aside that runs do not need."""
+    return [name for source in sources if not source.optional for name in source.missing(folder)]
 
 
 def human(size: int) -> str:

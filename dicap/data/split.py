@@ -70,6 +70,24 @@ def check_names(split: dict[str, Items], duplicates: tuple[str, ...], where: str
     return [f"classes {some} share the name {name!r}; kept, as published" for name, some in shared.items()]
 
 
+def by_label(items: Items) -> dict[int, Items]:
+    """Items of each label, labels in the order of their first item."""
+    groups: dict[int, Items] = {}
+    for item in items:
+        groups.setdefault(item[1], []).append(item)
+    return groups
+
+
+def counts_of(split: dict[str, Items]) -> tuple[int, ...]:
+    """Classes, train, val, test."""
+    return (len({label for part in PARTS for _, label, _ in split[part]}), *(len(split[part]) for part in PARTS))
+
+
+def leaves(path: str) -> bool:
+    """Whether a path is not one below its folder, written with / between folders."""
+    return path[:1] == "/" or "\\" in path or ":" in path[:2] or ".." in PurePosixPath(path).parts
+
+
 def digest(split: dict[str, Items]) -> str:
     """SHA-256 over every item of a split, in order."""
     return hashlib.sha256(json.dumps([split[part] for part in PARTS]).encode()).hexdigest()
@@ -81,7 +99,7 @@ def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]
     image, label, name = entry
     if not re.fullmatch("[0-9]{1,9}", str(label)):
         raise DatasetError(f"{path}, {part}: label {str(label)[:20]} of {image} (class {name}) is not a number >= 0")
-    if not image or image[0] == "/" or "\\" in image or ":" in image[:2] or ".." in PurePosixPath(image).parts:
+    if not image or leaves(image):
         raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
     if not name.strip() or "\0" in image:
         raise DatasetError(f"{path}, {part}: {image!r} has {'no class name' if not name.strip() else 'a zero byte in its path'}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from dicap.data.split import DatasetError
+from dicap.data.split import DatasetError, leaves
 
 PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -49,12 +49,11 @@ def _row(values: dict[str, str], where: str) -> Row:
     path, label, part = values["path"], values["label"], values.get("split")
     if not path or not label:
         raise DatasetError(f"{where}: path is {path!r} and label {label!r}; neither may be empty")
-    pure = PurePosixPath(path)
-    if "\\" in path or "\0" in path or ":" in path[:2] or pure.is_absolute() or ".." in pure.parts:
+    if leaves(path) or "\0" in path:
         raise DatasetError(f"{where}: {path!r} is not a path below the image folder, written with / between folders")
     if part is not None and part.lower() not in PART_NAMES:
         raise DatasetError(f"{where}: split is {part!r}; allowed: {', '.join(PART_NAMES)}")
-    return Row(str(pure), label, PART_NAMES[part.lower()] if part is not None else "")
+    return Row(str(PurePosixPath(path)), label, PART_NAMES[part.lower()] if part is not None else "")
 
 
 def read_lines(file: Path) -> list[tuple[int, list[str]]]:

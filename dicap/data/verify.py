@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dicap.data.images import bad_images
-from dicap.data.split import PARTS, DatasetError, Items, check_names
+from dicap.data.sources import lacking
+from dicap.data.split import PARTS, DatasetError, Items, check_names, counts_of
 
 SHOWN = 10  # bad images in the list of problems
 
@@ -34,7 +35,7 @@ def verify(cls: Any, cfg: Any, name: str = "") -> Finding:
     except (DatasetError, OSError) as error:
         finding.problems = [str(error), *_lacking(cls, finding.folder)]
         return finding
-    finding.counts = (len({label for part in PARTS for _, label, _ in split[part]}), *(len(split[part]) for part in PARTS))
+    finding.counts = counts_of(split)
     for check in (lambda: dataset.check_counts(split), lambda: check_names(split, cls.duplicates, finding.folder)):
         try:
             check()
@@ -55,5 +56,5 @@ def _image_problems(split: dict[str, Items], folder: str) -> list[str]:
 
 def _lacking(cls: Any, folder: str) -> list[str]:
     """Which files of its sources are not there."""
-    missing = [name for source in cls.sources if not source.optional for name in source.missing(Path(folder))] if folder else []
+    missing = lacking(cls.sources, Path(folder)) if folder else []
     return [f"not in {folder}: {', '.join(missing)}"] if missing else []
