@@ -361,20 +361,13 @@ def _options(args: argparse.Namespace) -> int:
 
 
 def _print_options(section: str, options: dict[str, Any]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from dicap.report.render import make_console, rich_grid
 
-    from dicap.report.render import make_console
-
-    table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
-    table.add_column("Key", no_wrap=True)
-    for name in ("Default", "Allowed", "Why"):
-        table.add_column(name, overflow="fold")
-    for key, option in options.items():
-        allowed = " ".join(map(str, option.choices)) or (f">= {option.least}" if option.least is not None else "")
-        table.add_row(key, *map(Text, (repr(option.default), allowed, option.why)))
-    make_console(140).print(table)
+    header = ["Key", "Default", "Allowed", "Why"]
+    rows = [[key, repr(option.default),
+             " ".join(map(str, option.choices)) or (f">= {option.least}" if option.least is not None else ""), option.why]
+            for key, option in options.items()]
+    make_console(140).print(rich_grid((header, rows), section, left=header, fold=header[1:]))
 
 
 def _add_data(commands: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from dicap.data.named import Data
 from dicap.protocols import Job, Request, learns, many
 from dicap.report import store
+from dicap.report.table import gather
 
 log = logging.getLogger(__name__)
 
@@ -155,13 +156,7 @@ def _rate(results: Sequence[dict], trained: Sequence[dict], where: str) -> Rate:
 
 def _results(out: str) -> list[dict]:
     """Every result below a folder that can be read; none where there is no folder."""
-    found = []
-    for path in store.find_results(out) if Path(out).is_dir() else []:
-        try:
-            found.append(store.read_result(path))
-        except store.ResultError:
-            continue
-    return found
+    return gather(out)[0] if Path(out).is_dir() else []
 
 
 def downloads(jobs: Sequence[Job]) -> list[str]:

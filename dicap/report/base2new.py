@@ -9,7 +9,7 @@ from typing import Any
 from dicap.report import published, sets
 from dicap.report.render import NOTHING, Grid
 from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of
-from dicap.report.table import PROTOCOL, Row, Stat, Table, as_json, harmonic_mean
+from dicap.report.table import PROTOCOL, Row, Stat, Table, harmonic_mean
 
 RECORD_TITLE = "Recorded diagnostics (base classes, mean over seeds)"
 MEASURES = {"base": "Base", "new": "New", "h": "H"}
@@ -28,8 +28,9 @@ def base2new_sheets(table: Table) -> list[Sheet]:
                            {"shots": "{} shots", "backbone": "backbone {}", "seeds": "seeds {}"}),
         tuple(_columns(rows, bool(compared))), tuple(rows), tuple(_notes(table, compared, averaged)),
         tuple(f"{row.name}: {problem}" for row, _ in lines for problem in row.problems), "dataset", _plots(table, averaged),
-        {**as_json(table), "rows": [_json(row, of, base) for (row, of), base in zip(lines, as_json(table)["rows"])],
-         "averages": [_average_json(row, of) for row, of in averaged]},
+        {"rows": [{**_row_json(row), **_compared(cells)} for row, cells in zip(table.rows, rows)],
+         "averages": [{**_average_json(row, of), **_compared(cells)} for (row, of), cells in zip(averaged, rows[len(table.rows):])],
+         "results": sets.single(table.results)},
         tuple(filter(None, [_record(table)])), table.unreadable)
     return [sheet, *_context(table, compared)]
 
@@ -105,18 +106,26 @@ def _columns(rows: list[dict[str, Any]], compared: bool) -> list[Column]:
             Column("complete", "Complete", "words", in_files=True), Column("problems", "Problems", "words", in_files=True)]
 
 
-def _json(row: Row, of: list[Row], base: dict[str, Any]) -> dict[str, Any]:
-    cells = _cells(row, of)
-    return {**base, "published": {key: cells[f"published_{key}"] for key in MEASURES},
+def _compared(cells: dict[str, Any]) -> dict[str, Any]:
+    return {"published": {key: cells[f"published_{key}"] for key in MEASURES},
             "difference": {key: cells[f"{key}_difference"] for key in MEASURES}}
 
 
+def _row_json(row: Row) -> dict[str, Any]:
+    nothing = {"mean": None, "std": None, "n": 0}
+    cells = {key: vars(getattr(row, key)) if getattr(row, key) else nothing
+             for key in ("base", "new", "worst_group", "train_seconds")}
+    return {**_facts(row), **cells, "record": {key: vars(value) for key, value in row.record.items()}}
+
+
 def _average_json(row: Row, of: list[Row]) -> dict[str, Any]:
-    base = {"dataset": row.dataset, "datasets": [one.dataset for one in of], "method": row.method, "recipe": row.recipe,
-            "backbone": row.backbone, "shots": row.shots, "seeds": list(row.seeds), "h": row.h,
-            **{key: vars(getattr(row, key)) if getattr(row, key) else None for key in ("base", "new")},
-            "complete": not row.problems, "problems": list(row.problems)}
-    return _json(row, of, base)
+    return {**_facts(row), "datasets": [one.dataset for one in of],
+            **{key: vars(getattr(row, key)) if getattr(row, key) else None for key in ("base", "new")}}
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    return {"dataset": row.dataset, "method": row.method, "recipe": row.recipe, "backbone": row.backbone, "shots": row.shots,
+            "seeds": list(row.seeds), "h": row.h, "complete": not row.problems, "problems": list(row.problems)}
 
 
 # --- words -------------------------------------------------------------------------------------------------------

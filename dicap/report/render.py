@@ -60,10 +60,10 @@ def make_console(width: int) -> Any:
 
 
 def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequence[str] = LEFT,
-              style: Callable[[str], str] = lambda cell: "") -> Any:
+              style: Callable[[str], str] = lambda cell: "", fold: Collection[str] = ()) -> Any:
     """A table for a rich console; a rule follows each row in `ends`, `left` names the columns of words.
 
-    style: from a cell's text to its rich style.
+    style: from a cell's text to its rich style. fold: columns whose long words are broken, not cut, where there is no room.
     """
     from rich import box
     from rich.table import Table as RichTable
@@ -72,8 +72,8 @@ def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequen
     header, rows = grid
     rich_table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for name in header:
-        rich_table.add_column(name, justify="left" if name in left else "right",
-                              no_wrap=name in ("Dataset", "Method", "Recorded", "Cell"))
+        rich_table.add_column(name, justify="left" if name in left else "right", overflow="fold" if name in fold else "ellipsis",
+                              no_wrap=name not in fold and name in ("Dataset", "Method", "Recorded", "Cell", "Key"))
     for i, row in enumerate(rows):
         rich_table.add_row(*(Text(cell, style(cell)) for cell in row), end_section=i in ends)
     return rich_table

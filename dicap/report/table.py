@@ -222,19 +222,3 @@ def _record(results: list[dict]) -> dict[str, Stat]:
              if isinstance(value, (int, float)) and not isinstance(value, bool)} for r in results]
     common = [key for key in flat[0] if all(key in one for one in flat)] if flat else []
     return {key: Stat.of(one[key] for one in flat) for key in common}
-
-
-def as_json(table: Table) -> dict[str, Any]:
-    """The table and the results behind it (without their configurations) as JSON values."""
-    stat = {"mean": None, "std": None, "n": 0}
-    rows = []
-    for row in table.rows:
-        cells = {key: vars(getattr(row, key)) if getattr(row, key) else stat
-                 for key in ("base", "new", "worst_group", "train_seconds")}
-        rows.append({"dataset": row.dataset, "method": row.method, "recipe": row.recipe, "backbone": row.backbone,
-                     "shots": row.shots, "seeds": list(row.seeds), **cells, "h": row.h,
-                     "complete": not row.problems, "problems": list(row.problems),
-                     "record": {key: vars(value) for key, value in row.record.items()}})
-    single = [{key: value for key, value in r.items() if key != "config"} for r in table.results]
-    return {"schema": store.SCHEMA, "protocol": PROTOCOL, "std": "over seeds, ddof = 1", "complete": table.complete,
-            "rows": rows, "unreadable": list(table.unreadable), "results": single}
