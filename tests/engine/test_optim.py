@@ -78,7 +78,9 @@ def test_scheduler_state_is_plain(tmp_path):
         LinearWarmupScheduler(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3), 2, 1e-5),
     ):
         torch.save(scheduler.state_dict(), tmp_path / "s")
-        scheduler.load_state_dict(torch.load(tmp_path / "s", weights_only=True))
+        state = torch.load(tmp_path / "s", weights_only=True)
+        scheduler.load_state_dict(state)
+        assert state == scheduler.state_dict()
 
 
 @pytest.mark.parametrize("change, message", [
