@@ -34,14 +34,11 @@ class FixedPrompt(nn.Module):
 
     def __init__(self, clip: nn.Module, names: list[str], template: str):
         super().__init__()
-        embedding, eot = _embed(clip, [check_template(template).format(readable(name)) for name in names])
-        self.register_buffer("prefix", embedding[:1, :1], persistent=False)
-        self.register_buffer("suffix", embedding[:, 1:], persistent=False)
-        self.register_buffer("eot", eot - 1, persistent=False)
+        _register(self, clip, [check_template(template).format(readable(name)) for name in names], n_ctx=0)
 
     def forward(self, f: Tensor | None = None) -> Prompts:
         """The prompts; f is not looked at."""
-        return Prompts(self.prefix, self.suffix, self.eot)
+        return Prompts(self.sot[None], self.name, self.lens)
 
 
 class StaticContext(nn.Module):
@@ -67,17 +64,28 @@ class StaticContext(nn.Module):
             shape = (len(names), *ctx.shape)
             ctx = ctx.expand(shape).clone() if ctx_init else torch.empty(shape).normal_(std=0.02)
         self.ctx = nn.Parameter(ctx)
-        _register_names(self, clip, names, words, self.n_ctx)
+        _register(self, clip, _after(words, names), self.n_ctx)
+        self.register_buffer("rows", self._rows(names), persistent=False)
+
+    def _rows(self, names: list[str]) -> Tensor:
+        """Where a class has a context of its own: its prompt as rows of [all contexts | tokens of all names], (C n + T,)."""
+        half = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.position]
+        name_lens = (tokenize([readable(name) for name in names]).argmax(dim=-1) - 1).tolist()
+        rows, at = [], len(names) * self.n_ctx
+        for c, (length, n) in enumerate(zip(self.lens, name_lens)):
+            ctx, own = torch.arange(c * self.n_ctx, (c + 1) * self.n_ctx), torch.arange(at, at + length)
+            rows += [ctx[:half], own[:n], ctx[half:], own[n:]]
+            at += length
+        return torch.cat(rows)
 
     def forward(self, f: Tensor | None = None) -> Prompts:
         """The prompts; f is not looked at."""
-        sot, ctx, name = self.sot, self.ctx, self.name  # (1, d), (n, d) or (C, n, d), (C, Ls, d)
+        sot, ctx, name = self.sot, self.ctx, self.name  # (1, d), (n, d) or (C, n, d), (T, d)
         if self.position == "end" and ctx.dim() == 2:
-            return Prompts(torch.cat([sot, ctx])[None], name, self.eot)
-        ctx = ctx.expand(len(name), self.n_ctx, -1)
-        half = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.position]
-        rows = [torch.cat([c[:half], x[:n], c[half:], x[n:]]) for c, x, n in zip(ctx, name, self.name_lens)]
-        return Prompts(sot[None], torch.stack(rows), self.eot + self.n_ctx)
+            return Prompts(torch.cat([sot, ctx])[None], name, self.lens)
+        own = ctx.expand(len(self.lens), self.n_ctx, -1).flatten(0, 1)  # (C n, d)
+        suffix = torch.cat([own, name]).index_select(0, self.rows)
+        return Prompts(sot[None], suffix, tuple(length + self.n_ctx for length in self.lens))
 
 
 class ConditionalContext(nn.Module):
@@ -96,12 +104,12 @@ class ConditionalContext(nn.Module):
         self.meta_net.add_module("linear1", nn.Linear(e, max(1, e // 16)))
         self.meta_net.add_module("relu", nn.ReLU())
         self.meta_net.add_module("linear2", nn.Linear(max(1, e // 16), d))
-        _register_names(self, clip, names, words, self.n_ctx)
+        _register(self, clip, _after(words, names), self.n_ctx)
 
     def forward(self, f: Tensor) -> Prompts:
         """The prompts of images f (B, e), L2-normalised: prefixes (B, 1 + n, d)."""
         ctx = self.ctx + self.meta_net(f)[:, None]  # (B, n, d)
-        return Prompts(torch.cat([self.sot.expand(len(f), 1, -1), ctx], dim=1), self.name, self.eot)
+        return Prompts(torch.cat([self.sot.expand(len(f), 1, -1), ctx], dim=1), self.name, self.lens)
 
 
 class PromptedCLIP(nn.Module):
@@ -186,10 +194,15 @@ def _start(clip: nn.Module, n_ctx: int, ctx_init: str) -> tuple[Tensor, str]:
     return ctx, words
 
 
-def _register_names(prompt: nn.Module, clip: nn.Module, names: list[str], words: str, n_ctx: int) -> None:
-    """Buffers of what is fixed: start-of-text (1, d), what follows the context (C, Ls, d), its end (C,); not saved."""
-    embedding, eot = _embed(clip, [f"{words} {readable(name)}." for name in names])
+def _after(words: str, names: list[str]) -> list[str]:
+    """Each class name behind the words of the context, as the papers have it."""
+    return [f"{words} {readable(name)}." for name in names]
+
+
+def _register(prompt: nn.Module, clip: nn.Module, texts: list[str], n_ctx: int) -> None:
+    """Buffers of what is fixed, not saved: start-of-text (1, d), and what follows n_ctx tokens of context, name (T, d)."""
+    embedding, eot = _embed(clip, texts)
+    prompt.lens = tuple((eot - n_ctx).tolist())
     prompt.register_buffer("sot", embedding[0, :1], persistent=False)
-    prompt.register_buffer("name", embedding[:, 1 + n_ctx :], persistent=False)
-    prompt.register_buffer("eot", eot - 1 - n_ctx, persistent=False)
-    prompt.name_lens = (tokenize([readable(name) for name in names]).argmax(dim=-1) - 1).tolist()
+    own = [row[1 + n_ctx : 1 + n_ctx + length] for row, length in zip(embedding, prompt.lens)]
+    prompt.register_buffer("name", torch.cat(own), persistent=False)

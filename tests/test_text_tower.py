@@ -71,22 +71,107 @@ def test_conditional_context_equals_one_image_at_a_time(random_clip, b):
         assert relative(got[name], p.grad) < 2e-5, name
 
 
-def test_splitting_by_prefix_changes_nothing(random_clip, monkeypatch):
-    clip = random_clip("vit")
-    model, f = PromptedCLIP(clip, ConditionalContext(clip, NAMES, n_ctx=3)), features(clip, 5)
-    whole = model(f)
-    monkeypatch.setattr(text_tower, "TOKENS_AT_ONCE", 1)
-    assert relative(model(f), whole) < 1e-6
+MANY = [f"{'very ' * (k % 6)}{word} {k}" for k, word in enumerate(["cat", "old tree", "bus", "striped star"] * 6)]
 
 
-def test_what_stands_behind_the_end_is_never_seen(random_clip):
+def gradients(model, f):
+    prompt, logits = model.prompt_learner, model(f)
+    prompt.zero_grad()
+    (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in prompt.named_parameters()}
+
+
+def tiny_memory(model, tokens):
+    """A budget that lets so many tokens through at once."""
+    layers, d = len(model.clip.transformer.resblocks), model.clip.text_projection.shape[0]
+    model.text_tower.memory = tokens * 4 * d * layers * text_tower.KEPT / 2**30
+
+
+@pytest.mark.parametrize("kind", [StaticContext, ConditionalContext])
+@pytest.mark.parametrize("tokens", [1, 70, 120])  # less than a sequence, one, two
+def test_parts_under_a_budget_give_the_logits_and_gradients_of_the_whole(random_clip, kind, tokens, monkeypatch):
     clip = random_clip("vit")
-    model = PromptedCLIP(clip, StaticContext(clip, NAMES, n_ctx=2))
-    before = model.encode_text()
-    prompt = model.prompt_learner
-    for k, end in enumerate(prompt.eot.tolist()):
-        prompt.name[k, end + 1 :] = 7.0
-    assert torch.equal(model.encode_text(), before)
+    torch.manual_seed(5)
+    model, f = PromptedCLIP(clip, kind(clip, MANY, n_ctx=3)), features(clip, 5)
+    whole, expected = gradients(model, f)
+    tiny_memory(model, tokens)
+    calls, encode = [], model.text_tower._encode
+    monkeypatch.setattr(model.text_tower, "_encode", lambda *args: calls.append(1) or encode(*args))
+    logits, got = gradients(model, f)
+    assert len(calls) > 2 and len(calls) % 2 == 0  # in parts, each once more in the backward pass
+    assert relative(logits, whole) < 1e-6 and torch.equal(logits.argmax(-1), whole.argmax(-1))
+    assert all(relative(got[name], expected[name]) < 1e-5 for name in expected)
+
+
+def test_parts_without_a_gradient_are_not_computed_twice(random_clip, monkeypatch):
+    clip = random_clip("vit")
+    model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 5)
+    whole = model(f).detach()
+    monkeypatch.setattr(text_tower, "CACHED", 100)
+    calls, encode = [], model.text_tower._encode
+    monkeypatch.setattr(model.text_tower, "_encode", lambda *args: calls.append(1) or encode(*args))
+    with torch.no_grad():
+        assert relative(model(f), whole) < 1e-6
+    assert len(calls) > 1
+
+
+@pytest.mark.parametrize("lens", [(3,), (2, 2), tuple(1 + k * 7 % 11 for k in range(40)), (60, *[3] * 50)])
+@pytest.mark.parametrize("n_prefix", [1, 5, 17])
+def test_a_class_sees_its_prefix_and_itself_and_nothing_else(lens, n_prefix):
+    pack = text_tower.pack_classes(lens, n_prefix, 128, torch.device("cpu"))
+    n, size = pack.rows.shape
+    suffix = torch.arange(sum(lens))
+    owner = torch.repeat_interleave(torch.arange(len(lens)), torch.tensor(lens))
+    first = torch.tensor((0, *lens)).cumsum(0)[:-1]
+    where = pack.ends.flatten()[pack.order]
+    sequence = pack.order // pack.ends.shape[1]
+    for c, (length, end, i) in enumerate(zip(lens, where.tolist(), sequence.tolist())):
+        span = slice(end - n_prefix - length + 1, end - n_prefix + 1)
+        assert torch.equal(suffix[pack.rows[i, span]], suffix[owner == c])
+        assert pack.positions[i, span].tolist() == list(range(n_prefix, n_prefix + length))
+        for k in range(length):
+            seen = pack.mask[i, 0, end - length + 1 + k].nonzero().flatten().tolist()
+            assert seen == [*range(n_prefix), *range(end - length + 1, end - length + 2 + k)]
+    assert all(pack.mask[i, 0, k].nonzero().flatten().tolist() == list(range(k + 1)) for i in range(n) for k in range(n_prefix))
+    assert len(set(pack.order.tolist())) == len(lens) == len(first)
+    waste = n * size / sum(lens)
+    assert waste < 1.15 or n == 1, waste
+
+
+def test_one_long_name_costs_its_own_tokens_only():
+    short = text_tower.pack_classes((3,) * 200, 5, 512, torch.device("cpu"))
+    mixed = text_tower.pack_classes((60, *(3,) * 200), 5, 512, torch.device("cpu"))
+    assert mixed.rows.numel() < short.rows.numel() + 60 + 0.1 * 660
+
+
+def test_a_class_alone_has_the_features_it_has_among_others(random_clip):
+    clip = random_clip("vit")
+    together = PromptedCLIP(clip, FixedPrompt(clip, MANY, "a photo of a {}.")).encode_text()
+    alone = torch.cat([PromptedCLIP(clip, FixedPrompt(clip, [name], "a photo of a {}.")).encode_text() for name in MANY])
+    assert relative(together, alone) < 1e-6
+
+
+@pytest.mark.parametrize("position", ["middle", "front"])
+def test_a_name_that_ends_in_a_full_stop_is_cut_where_the_textbook_cuts(random_clip, position):
+    clip = random_clip("vit")
+    names = ["st. john's dr.", "cat"]
+    torch.manual_seed(6)
+    model, f = PromptedCLIP(clip, StaticContext(clip, names, n_ctx=4, position=position)), features(clip, 2)
+    tokens = tokenize([f"X X X X {name}." for name in names])
+    lens = (tokenize(names).argmax(-1) - 1).tolist()
+    assert relative(model(f), coop_logits(clip, model.prompt_learner.ctx, tokens, lens, f, position)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 0.03), (torch.float16, 0.005)])  # 8 and 11 bits of mantissa
+def test_autocast_stays_within_its_own_rounding(random_clip, dtype, bound):
+    clip = random_clip("vit")
+    torch.manual_seed(7)
+    model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 2)
+    logits, expected = gradients(model, f)
+    with torch.autocast("cpu", dtype):
+        low, got = gradients(model, f)
+    assert 1e-6 < relative(low, logits) < bound
+    assert all(relative(got[name], expected[name]) < 3 * bound and got[name].dtype == torch.float32 for name in expected)
 
 
 def test_context_starts_from_words(random_clip):
@@ -123,4 +208,4 @@ def test_too_long_prompts_name_the_class(random_clip):
     with pytest.raises(ValueError, match="CLIP's context has 77"):
         prompts = StaticContext(clip, NAMES, 4)()
         PromptedCLIP(clip, StaticContext(clip, NAMES, 4)).text_tower(
-            text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.eot))
+            text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.lens))
