@@ -1,28 +1,36 @@
 """Frozen image features, encoded once: of test images always, of training images where INPUT.VIEWS is K > 0.
 
-Features are kept on disk by content: weights, transform, precision, the files with their sizes and times, views and seed.
-So all methods, seeds and protocols share them. DICAP_CACHE names the folder (default: the user's cache), "off" keeps none.
+Features are kept on disk by content: weights, transform, precision, the list of files, views and seed, and what computed
+them. So all methods, seeds and protocols share them, and several processes at once the pages of one mapped file. A row's
+last bits depend on the batch that it was encoded in, so each list of files (base, new, all) has features of its own.
+DICAP_CACHE names the folder (default: the user's cache), "off" keeps none.
 """
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from dassl.utils import read_image
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from dicap.cache import cache_folder, keep
+from dicap.cache import cache_folder, keep, one_at_a_time
 from dicap.files import replacing
 
 log = logging.getLogger(__name__)
+
+ALIGNMENT = 64  # bytes: torch's own. Some matrix products round by where their input lies
+SAMPLE = 16  # files of a list that are read to tell it from another of the same names, sizes and times
 
 
 class Views(Dataset):
@@ -38,27 +46,33 @@ class Views(Dataset):
 
     def __init__(self, items: list, transform: Callable, views: int, seed: int, images: Sequence | None = None):
         self.items, self.transform, self.views, self.seed, self.images = items, transform, views, seed, images
+        self._last: tuple[int, Any] = (-1, None)  # number and picture: views of one image follow each other
 
     def __len__(self) -> int:
         return len(self.items) * self.views
 
     def __getitem__(self, index: int) -> dict:
-        number = index // self.views
-        image = read_image(self.items[number].impath) if self.images is None else Image.fromarray(self.images[number])
-        state = random.getstate()
+        image, state = self._image(index // self.views), random.getstate()
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed((self.seed + 1) * 1_000_003 + index)
+                torch.default_generator.manual_seed((self.seed + 1) * 1_000_003 + index)  # the CPU's: a GPU's stays as it is
                 random.seed((self.seed + 1) * 1_000_003 + index)
                 return {"img": self.transform(image)}
         finally:
             random.setstate(state)
 
+    def _image(self, number: int) -> Any:
+        if self._last[0] != number:
+            image = read_image(self.items[number].impath) if self.images is None else Image.fromarray(self.images[number])
+            self._last = number, image
+        return self._last[1]
+
 
 class Features(Dataset):
-    """Cached features in place of images, with the keys of a Dassl batch: img (e,), label, domain, impath, index.
+    """Cached features in place of images, with the keys of a Dassl batch: img (B, e), label, domain, impath, index; and view.
 
-    In training, one of the K views is drawn anew each time (torch's global generator, which a resumed run restores).
+    A DataLoader with `as_batch` takes whole batches from it, without a step of Python for each item. In training, one of
+    the K views is drawn anew each time (torch's global generator, which a resumed run restores).
 
     Args:
         features: (N, K, e).
@@ -67,54 +81,119 @@ class Features(Dataset):
 
     def __init__(self, features: Tensor, items: list):
         self.features, self.items = features, items
+        self.label = torch.tensor([item.label for item in items])  # (N,)
+        self.domain = torch.tensor([item.domain for item in items])  # (N,)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict:
-        item, views = self.items[index], self.features.shape[1]
-        view = int(torch.randint(views, ())) if views > 1 else 0
-        return {"img": self.features[index, view], "label": item.label, "domain": item.domain, "impath": item.impath,
-                "index": index, "view": view}
+        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> dict:
+        """The batch of these items: tensors of B rows, and impath as a list."""
+        index, views = torch.tensor(indices), self.features.shape[1]  # (B,)
+        view = torch.randint(views, index.shape) if views > 1 else torch.zeros_like(index)
+        return {"img": self.features.flatten(0, 1).index_select(0, index * views + view), "label": self.label[index],
+                "domain": self.domain[index], "impath": [self.items[i].impath for i in indices], "index": index, "view": view}
+
+
+def as_batch(batch: dict) -> dict:
+    """collate_fn for `Features`, which yields whole batches."""
+    return batch
 
 
 def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, views: int, facts: dict) -> Tensor:
     """Features (N, K, e), fp32 on the CPU, of what the loader yields in order; from the disk where they are there.
 
+    What comes from the disk is mapped, not copied. Processes that want the same features wait for the one that encodes.
+
     Args:
         model: has encode_image: (B, 3, H, W) -> (B, e).
         loader: yields {"img": (B, 3, H, W)}; N K images, the K views of one image next to each other.
         views: K.
-        facts: all that decides the features; JSON. `describe` collects what concerns the files.
+        facts: all that decides the features; JSON. `describe` collects what concerns the files, `machine` what computes.
     """
     path = _path({**facts, "views": views})
-    if path is not None and path.is_file():
-        try:
-            return load_file(path)["features"]
-        except (SafetensorError, KeyError, OSError) as error:
-            log.warning("cached features %s cannot be read (%s): encoding again", path, error)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
-        rows = [model.encode_image(batch["img"].to(device)).float().cpu() for batch in loader]
-    features = torch.cat(rows).unflatten(0, (-1, views))
-    keep(path, lambda file: _save(features, file), "features")
-    return features
-
-
-def _save(features: Tensor, path: Path) -> None:
-    with replacing(path) as temporary:
-        save_file({"features": features.contiguous()}, temporary)
+    found = _read(path)
+    if found is not None:
+        return found
+    with one_at_a_time(path, "features"):
+        found = _read(path)  # another process may have encoded them meanwhile
+        if found is not None:
+            return found
+        features = _encode(model, loader, device).unflatten(0, (-1, views))
+        keep(path, lambda file: _save(features, file), "features")
+        return features
 
 
 def describe(items: list, transform: Callable) -> dict:
-    """Which images, and how they are transformed: paths, sizes, times and the transform in words."""
-    files = [(item.impath, *_size_and_time(item.impath)) for item in items]
-    return {"files": hashlib.sha256(json.dumps(files).encode()).hexdigest(), "transform": repr(transform)}
+    """Which images, and how they are transformed: names, sizes, times, the content of a few, and the transform in words.
+
+    Names are cut by what all have in common, so that a data folder may move, or be copied with its times.
+    """
+    paths = [item.impath for item in items]
+    start = len(os.path.commonprefix(paths))
+    files = [(path[start:], *_size_and_time(path)) for path in paths]
+    sample = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths[:: len(paths) // SAMPLE + 1]]
+    return {"files": hashlib.sha256(json.dumps([files, sample]).encode()).hexdigest(), "transform": repr(transform)}
+
+
+def machine(device: torch.device) -> dict:
+    """What the last bits of features depend on beside weights and images."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "device": device.type, "processor": name}
+
+
+@torch.no_grad()
+def _encode(model: torch.nn.Module, loader: DataLoader, device: torch.device) -> Tensor:
+    log.info("encoding the features of %d images", len(loader.dataset))  # type: ignore[arg-type]
+    terminal = getattr(sys.stdout, "console", sys.stdout)  # past a run's log
+    batches = tqdm(loader, "encoding images", file=terminal, disable=not terminal.isatty(), leave=False, delay=1)
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
+        return torch.cat([model.encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches])
 
 
 def _path(facts: dict) -> Path | None:
     folder = cache_folder("features")
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return folder and folder / f"{digest}.safetensors"
+
+
+def _read(path: Path | None) -> Tensor | None:
+    """Features (N, K, e), mapped; None where there are none or, with a warning, none that are whole: those are removed."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            features, told = file.get_tensor("features"), (file.metadata() or {}).get("sha256")
+        if told == _digest(features, path):
+            return features
+        error: Exception | str = "its content is not what was written"
+    except (SafetensorError, OSError) as broken:
+        error = broken
+    log.warning("cached features %s cannot be read (%s): encoding again", path, error)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _save(features: Tensor, path: Path) -> None:
+    """A safetensors file whose header is filled up so that the data lie as torch's own do."""
+    data = features.contiguous().numpy()
+    header = json.dumps({"__metadata__": {"sha256": _digest(features, path)},
+                         "features": {"dtype": "F32", "shape": data.shape, "data_offsets": [0, data.nbytes]}}).encode()
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(data)
+
+
+def _digest(features: Tensor, path: Path) -> str:
+    """SHA-256 of the name of a file of features (its key), and of their type, shape and bytes."""
+    digest = hashlib.sha256(f"{path.stem} {features.dtype} {tuple(features.shape)}".encode())
+    digest.update(features.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

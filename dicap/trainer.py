@@ -43,7 +43,9 @@ class PromptTrainer(TrainerX):
     """Trains the prompt of a frozen CLIP; see the head of this file. Raises ConfigError where the config does not fit."""
 
     OPTIONS: dict[str, Option] = {}
-    train_loader_x: Any  # Dassl's
+    train_loader_x: Any  # these three are Dassl's
+    val_loader: Any
+    test_loader: Any
 
     def check_cfg(self, cfg) -> None:
         self.read_options(cfg)
@@ -85,6 +87,7 @@ class PromptTrainer(TrainerX):
             self.register_model("prompt_learner", prompt, self.optim, self.sched)
         self._use_cached_features()
         self.views: Any = None  # (N, K, e), a tensor in training where INPUT.VIEWS > 0
+        self._trained_on: int | None = None  # views of each image, once training begins
 
     def _amp(self) -> bool:
         return self.options.prec == "amp" and self.device.type == "cuda"
@@ -94,10 +97,12 @@ class PromptTrainer(TrainerX):
         return torch.autocast(self.device.type, enabled=self._amp())
 
     def _use_cached_features(self) -> None:
-        """Replace the images of the val and test loaders by features."""
-        for name in ("val_loader", "test_loader"):
-            if getattr(self, name) is not None:
-                setattr(self, name, self._test_features(getattr(self, name)))
+        """Replace the images of the val and test loaders by features, where this run tests on them."""
+        test, val = self.cfg.TEST, self.val_loader is not None
+        if val and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
+            self.val_loader = self._test_features(self.val_loader)
+        if test.SPLIT != "val" or not val:
+            self.test_loader = self._test_features(self.test_loader)
 
     def _test_features(self, loader: DataLoader) -> DataLoader:
         items = loader.dataset.data_source
@@ -115,13 +120,14 @@ class PromptTrainer(TrainerX):
         cfg, items = self.cfg, self.dm.dataset.train_x
         transform = self._transform
         views = features.Views(items, transform, cfg.INPUT.VIEWS, max(cfg.SEED, 0), images)
-        loader = DataLoader(views, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS)
+        loader = DataLoader(views, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS,
+                            pin_memory=self.device.type == "cuda")
         facts = {**self._facts(items, transform), "seed": views.seed, **(facts or {})}
         return features.encode(self.model, loader, self.device, cfg.INPUT.VIEWS, facts)
 
     def _facts(self, items: list, transform) -> dict:
-        return {"weights": self.weights_digest, "device": self.device.type, "batch": self.cfg.DATALOADER.TEST.BATCH_SIZE,
-                **features.describe(items, transform)}
+        return {"weights": self.weights_digest, "batch": self.cfg.DATALOADER.TEST.BATCH_SIZE,
+                **features.machine(self.device), **features.describe(items, transform)}
 
     def _loader(self, dataset: features.Features, train: bool) -> DataLoader:
         """A loader of cached features with the sampler and the batch size of the config."""
@@ -129,7 +135,8 @@ class PromptTrainer(TrainerX):
         size = part.BATCH_SIZE
         sampler = build_sampler(part.SAMPLER, cfg=self.cfg, data_source=dataset.items, batch_size=size,
                                 n_domain=getattr(part, "N_DOMAIN", 0), n_ins=getattr(part, "N_INS", 0))
-        return DataLoader(dataset, size, sampler=sampler, drop_last=train and len(dataset) >= size)
+        return DataLoader(dataset, size, sampler=sampler, drop_last=train and len(dataset) >= size,
+                          collate_fn=features.as_batch, pin_memory=self.device.type == "cuda")
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -143,6 +150,7 @@ class PromptTrainer(TrainerX):
 
     def before_train(self) -> None:
         """Dassl's; where INPUT.VIEWS > 0 training sees cached features in place of images."""
+        self._trained_on = self.cfg.INPUT.VIEWS
         if self.cfg.INPUT.VIEWS and self._models:
             self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
             self.views = self.train_views()
@@ -211,9 +219,10 @@ class PromptTrainer(TrainerX):
             load_prompt(self._models[name], checkpoint["state_dict"], str(path))
 
     def extra_result(self) -> dict:
-        """What result.json says beside the measures: the number of learned parameters, views a training image."""
+        """What result.json says beside the measures: the number of learned parameters; on how many views of each image this run
+        trained, where 0 is a fresh one every epoch, and None that nothing was trained."""
         learned = [p for model in self._models.values() for p in model.parameters() if p.requires_grad]
-        return {"trainable_parameters": sum(p.numel() for p in learned), "views": self.cfg.INPUT.VIEWS}
+        return {"trainable_parameters": sum(p.numel() for p in learned), "views": self._trained_on}
 
 
 def _checkpoint_path(folder: Path, epoch: int | None) -> Path:
