@@ -1,0 +1,268 @@
+"""The tiny main job - four methods, two embedded datasets, base and new classes - with DiCap's savings and without them.
+
+    python -m benchmarks.base_to_new [--seeds 1] [--shorten 1] [--quick] [--json FILE]
+
+Both sides are one plan, one driver, the same recipes; each run is made once on either side before the next one. Without
+the savings: prompts of 77 padded tokens, CoCoOp one image at a time, image features encoded again in every step and every
+test, class features once a batch of tests, no cache of features or generators. The K views of a training image are the
+same pictures on both sides.
+
+Learned prompts and accuracies are compared first, then the times. The recipes' learning rates magnify a rounding error
+hundreds of times an epoch, so the end tells little; the yardstick is DiCap itself, begun from a context that was changed
+by two roundings. Beside it: how many pictures each of our runs encoded.
+"""
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from benchmarks import harness, textbook
+from dicap.backbones import tokenize
+from dicap.data.named import EMBEDDED
+from dicap.driver import finish, planned_digests
+from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
+from dicap.protocols import BASE2NEW, METHODS, SHOTS, Request, learns, many, plan
+from dicap.trainer import PromptTrainer
+from dicap.wording import readable
+
+GOAL = 2.0  # halved
+OURS, TEXTBOOK, NUDGED = "ours", "textbook", "ours, nudged"
+NUDGE = 2**-22  # two roundings in fp32
+EARLY = 3  # epochs after which learned prompts are compared too
+
+# ---- the two sides
+
+
+class ImageDoor:
+    """Takes the place of PromptedCLIP.encode_image and counts the images; in the textbook's runs nothing stays encoded.
+
+    Args:
+        again: encode a kept feature again from its picture, whenever a step or a test asks for it.
+
+    Attributes:
+        images: pictures that were encoded to be kept. seconds: what that took.
+    """
+
+    def __init__(self, again: bool):
+        self.again, self.images, self.seconds = again, 0, 0.0
+        self.pictures: dict[bytes, Tensor] = {}  # of a feature's bytes: (3, H, W)
+        self.encode = PromptedCLIP.encode_image
+
+    def __call__(self, model: PromptedCLIP, image: Tensor) -> Tensor:
+        if image.dim() == 2:
+            return self.encode(model, self.pictures_of(image)) if self.again else image
+        start = time.perf_counter()
+        f = self.encode(model, image)
+        self.images, self.seconds = self.images + len(f), self.seconds + time.perf_counter() - start
+        if self.again:
+            self.pictures.update(zip(map(_bytes, f), image.cpu()))
+        return f
+
+    def pictures_of(self, f: Tensor) -> Tensor:
+        """(B, 3, H, W) pictures of features (B, e)."""
+        return torch.stack([self.pictures[_bytes(row)] for row in f]).to(f.device)
+
+
+def _bytes(row: Tensor) -> bytes:
+    return row.cpu().numpy().tobytes()
+
+
+def textbook_text(model: PromptedCLIP, f: Tensor | None = None) -> Tensor:
+    """In place of PromptedCLIP.encode_text: 77 tokens a prompt, one image after the other."""
+    clip, prompt = model.clip, model.prompt_learner
+    tokens = prompt.tokens
+    if isinstance(prompt, FixedPrompt):
+        return textbook.unit(textbook.encode_prompts(clip, clip.token_embedding(tokens), tokens.argmax(dim=-1)))
+    if not model.conditional:
+        return textbook.class_features(clip, prompt.ctx, tokens, [])
+    assert f is not None
+    return torch.stack([textbook.class_features(clip, prompt.ctx + prompt.meta_net(one), tokens, []) for one in f])
+
+
+def keeping_tokens(build: Callable) -> Callable:
+    """A prompt's constructor that also keeps the tokens (C, 77) of each text, which the textbook needs."""
+
+    def init(prompt: Any, clip: Any, names: list[str], *args: Any, **kwargs: Any) -> None:
+        build(prompt, clip, names, *args, **kwargs)
+        template = args[0] if isinstance(prompt, FixedPrompt) else " ".join(["X"] * len(prompt.ctx)) + " {}."
+        prompt.tokens = tokenize([template.format(readable(name)) for name in names])
+
+    return init
+
+
+def nudged(build: Callable) -> Callable:
+    """A prompt's constructor that changes the initial context by as much as rounding does."""
+
+    def init(prompt: Any, *args: Any, **kwargs: Any) -> None:
+        build(prompt, *args, **kwargs)
+        prompt.ctx.data *= 1 + NUDGE
+
+    return init
+
+
+@contextmanager
+def side(name: str, cache: Path) -> Iterator[ImageDoor]:
+    """DiCap as it is, with its cache in a folder, or begun two roundings off; or without its savings."""
+    door = ImageDoor(again=name == TEXTBOOK)
+    with ExitStack() as stack:
+        def put(owner: Any, attribute: str, value: Callable) -> None:
+            stack.enter_context(patch.object(owner, attribute, value))
+
+        put(PromptedCLIP, "encode_image", lambda model, image: door(model, image))
+        stack.enter_context(patch.dict(os.environ, DICAP_CACHE="off" if name == TEXTBOOK else str(cache)))
+        if name == NUDGED:
+            for prompt in (StaticContext, ConditionalContext):
+                put(prompt, "__init__", nudged(prompt.__init__))
+        if name == TEXTBOOK:
+            put(PromptedCLIP, "encode_text", textbook_text)
+            put(PromptTrainer, "model_inference", lambda trainer, image: trainer.model(image))
+            for prompt in (FixedPrompt, StaticContext, ConditionalContext):
+                put(prompt, "__init__", keeping_tokens(prompt.__init__))
+        yield door
+
+
+# ---- the runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A run on one side: its result, seconds, the pictures that it encoded."""
+
+    job: Any
+    result: dict
+    seconds: float
+    images: int
+
+
+Trio = dict[str, Made]  # by side; nothing is nudged where nothing is learned
+
+
+def run_one(job: Any, name: str, cache: Path) -> Made:
+    """One run on one side.
+
+    Of the textbook's seconds those are taken off in which features were made only to be handed out: it encodes each
+    picture when it is needed.
+    """
+    planned = planned_digests(job)
+    with side(name, cache) as door:
+        start = time.perf_counter()
+        result, _ = finish(job, planned)
+        seconds = time.perf_counter() - start
+    return Made(job, result, seconds - (door.seconds if name == TEXTBOOK else 0.0), door.images)
+
+
+def run_all(jobs: dict[str, Sequence[Any]], cache: Path) -> Iterator[Trio]:
+    """Each run on all sides before the next one; which of the two that are timed comes first changes from run to run."""
+    for number in range(len(jobs[OURS])):
+        order = [OURS, TEXTBOOK][:: 1 if number % 2 else -1]
+        order += [NUDGED] if learns(jobs[OURS][number].method) else []
+        trio = {name: run_one(jobs[name][number], name, cache) for name in order}
+        print(f"{jobs[OURS][number].name}: " + "; ".join(
+            f"{name} {trio[name].result['accuracy']:.2f} % in {trio[name].seconds:.1f} s" for name in trio), flush=True)
+        yield trio
+
+
+def plans(args: argparse.Namespace, out: Path) -> dict[str, list[Any]]:
+    """One plan in a folder of each side; --shorten divides each recipe's epochs and CausalShapes' test pictures."""
+    settings = ["TRAIN.CHECKPOINT_FREQ", str(EARLY)]
+    if args.device == "cpu":
+        settings += ["USE_CUDA", "False"]
+    if args.shorten > 1:
+        settings += ["DATASET.CAUSALSHAPES.PER_CLASS_TEST", str(max(1, 200 // args.shorten))]
+    if args.quick:
+        settings += ["TRAINER.DICAP.TRAIN_STEPS", "5", "TRAINER.DICAP.STEPS", "4"]
+    found: dict[str, list[Any]] = {OURS: [], TEXTBOOK: [], NUDGED: []}
+    for method in METHODS:
+        for name, jobs in found.items():
+            request = Request((method,), EMBEDDED[1:] if args.quick else (), tuple(range(1, args.seeds + 1)),
+                              shots=1 if args.quick else SHOTS, out=str(out / name), settings=tuple(settings))
+            epochs = 1 if args.quick else max(1, plan(BASE2NEW, request)[0].cfg.OPTIM.MAX_EPOCH // args.shorten)
+            jobs += plan(BASE2NEW, dataclasses.replace(request, settings=(*settings, "OPTIM.MAX_EPOCH", str(epochs))))
+    return found
+
+
+# ---- what is told
+
+
+def apart(one: Path, other: Path, epoch: int) -> float:
+    """The largest difference of two runs' learned numbers over the largest number, after an epoch; 0 without a prompt."""
+    paths = [folder / "prompt_learner" / f"model.pth.tar-{epoch}" for folder in (one, other)]
+    if not paths[0].is_file():
+        return 0.0
+    a, b = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+    return max(float((a[key] - b[key]).abs().max() / a[key].abs().max()) for key in a)
+
+
+def agreement(trios: Sequence[Trio], other: str) -> str:
+    """How far accuracies and learned prompts of another side are from ours, in words."""
+    some = [(trio[OURS], trio[other]) for trio in trios if other in trio]
+    gaps = [round(abs(a.result["accuracy"] - b.result["accuracy"]) * a.result["n"] / 100) for a, b in some]
+    folders = [(a.job.folder, b.job.folder, a.job.cfg.OPTIM.MAX_EPOCH) for a, b in some]
+    early, end = (max(apart(one, two, min(epochs, limit)) for one, two, epochs in folders) for limit in (EARLY, 1 << 30))
+    worst = max(zip(gaps, some), key=lambda pair: pair[0])[1][0].result["n"]
+    tested = f"{gaps.count(0)} of {len(gaps)} runs get exactly as many test images right, the others within {max(gaps)} of {worst}"
+    return (f"{tested}; learned prompts differ by at most {early:.0e} of their largest number after {EARLY} epochs,"
+            f" {end:.0e} at the end")  # fmt: skip
+
+
+def rows_of(trios: Sequence[Trio]) -> list[harness.Row]:
+    """Seconds by method, training and test apart, and of the whole job."""
+    rows = []
+    for method in dict.fromkeys(trio[OURS].job.method for trio in trios):
+        for split, what in (("base", "training, test on base classes"), ("new", "test on new classes")):
+            rows.append(_row(f"{method}: {what}", [trio for trio in trios if _is(trio, method=method, split=split)]))
+    return [*rows, _row("the whole job", trios, goal=GOAL)]
+
+
+def _is(trio: Trio, **wanted: str) -> bool:
+    return all(trio[OURS].result[key] == value for key, value in wanted.items())
+
+
+def _row(figure: str, trios: Sequence[Trio], goal: float | None = None) -> harness.Row:
+    textbook_seconds, ours = (sum(trio[name].seconds for trio in trios) for name in (TEXTBOOK, OURS))
+    return harness.Row(figure, textbook_seconds, ours, goal=goal)
+
+
+def encoded(trios: Sequence[Trio]) -> list[str]:
+    """A table of the pictures that each method encoded."""
+    methods = list(dict.fromkeys(trio[OURS].job.method for trio in trios))
+    lines = ["Pictures that DiCap's runs encoded, methods in the order of the runs. Goal: no test image after the first method.",
+             "Training views are encoded by the first method that trains.", "",
+             "| dataset | run | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
+    for dataset in dict.fromkeys(trio[OURS].job.dataset for trio in trios):
+        for split in ("base", "new"):
+            counts = [sum(trio[OURS].images for trio in trios if _is(trio, dataset=dataset, split=split, method=method))
+                      for method in methods]
+            lines.append(f"| {dataset} | {split} classes | " + " | ".join(f"{count:,}" for count in counts) + " |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    made = harness.parser(__doc__)
+    made.add_argument("--seeds", type=int, default=1, help="3 = the whole main job (default %(default)s)")
+    made.add_argument("--shorten", type=int, default=1, help="divide the epochs of every recipe and CausalShapes' test pictures")
+    args = harness.parse(made, arguments)
+    if args.seeds < 1 or args.shorten < 1:
+        made.error(f"--seeds {args.seeds} --shorten {args.shorten}: at least 1")
+    with tempfile.TemporaryDirectory() as folder:
+        trios = list(run_all(plans(args, Path(folder)), Path(folder, "cache")))
+        notes = [f"Both sides: {agreement(trios, TEXTBOOK)}. The yardstick, DiCap begun two roundings off: {agreement(trios, NUDGED)}."]
+    print(notes[0])
+    shorter = f", 1/{args.shorten} of the epochs and of CausalShapes' test pictures" if args.shorten > 1 else ""
+    title = f"The tiny main job: {len(METHODS)} methods, embedded datasets, {many(args.seeds, 'seed')}{shorter}"
+    harness.finish(title, rows_of(trios), args, [*notes, "", *encoded(trios)])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
