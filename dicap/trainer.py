@@ -6,7 +6,8 @@
         def loss(self, batch): ...; return logits, {"ce": ...}        # the sum of the losses is minimised
 
 It runs on Dassl's TrainerX and speaks to `dassl.*` alone. The towers are frozen; the prompt and its optimiser are fp32.
-PREC: fp32; amp = autocast on a GPU (fp32 on a CPU); fp16 = frozen towers in fp16 on a GPU.
+PREC: fp32; bf16 = autocast; amp = autocast to fp16 on a GPU (fp32 on a CPU), which waits for the GPU once a step, to see
+whether a gradient overflowed; fp16 = frozen towers in fp16 on a GPU. Evaluation is never under autocast.
 """
 import logging
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ from dicap.prompts import PromptedCLIP, load_prompt
 
 log = logging.getLogger(__name__)
 
-PREC = Option("fp32", "fp32, amp (autocast) or fp16 (frozen towers in fp16); the prompt is fp32 always: pure fp16 collapses"
-              " some seeds", PRECISIONS)
+PREC = Option("fp32", "fp32, bf16 (autocast, no loss scaling, CPU too), amp (autocast to fp16 on a GPU) or fp16 (frozen towers in"
+              " fp16); the prompt is fp32 always: pure fp16 collapses some seeds", PRECISIONS)
 CONTEXT = {
     "N_CTX": Option(16, "context tokens without CTX_INIT; 16 in the few-shot setting of the papers", least=1),
     "CTX_INIT": Option("", 'words to start the context from, "a photo of a" for base-to-new; they decide its length'),
@@ -93,8 +94,9 @@ class PromptTrainer(TrainerX):
         return self.options.prec == "amp" and self.device.type == "cuda"
 
     def autocast(self):
-        """Autocast where PREC is amp and the device a GPU, else nothing."""
-        return torch.autocast(self.device.type, enabled=self._amp())
+        """Autocast where PREC is bf16, or amp and the device a GPU; else nothing."""
+        kind = torch.bfloat16 if self.options.prec == "bf16" else torch.float16
+        return torch.autocast(self.device.type, kind, enabled=self.options.prec == "bf16" or self._amp())
 
     def _use_cached_features(self) -> None:
         """Replace the images of the val and test loaders by features, where this run tests on them."""
@@ -157,7 +159,8 @@ class PromptTrainer(TrainerX):
             self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)
         super().before_train()
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
+    def forward_backward(self, batch: dict) -> dict[str, Tensor]:
+        """One step; losses and accuracy as detached tensors (), which nobody waits for."""
         batch = self.parse_batch_train(batch)
         with self.autocast():
             logits, losses = self.loss(batch)
@@ -165,13 +168,14 @@ class PromptTrainer(TrainerX):
         self._step(loss)
         if (self.batch_idx + 1) == self.num_batches:
             self.update_lr()
-        parts = {name: value.item() for name, value in losses.items()} if len(losses) > 1 else {}
-        return {"loss": loss.item(), **parts, "acc": compute_accuracy(logits, batch["label"])[0].item()}
+        summary = {"loss": loss, **(losses if len(losses) > 1 else {}), "acc": compute_accuracy(logits, batch["label"])[0]}
+        return {name: value.detach().reshape(()) for name, value in summary.items()}
 
     def _step(self, loss: Tensor) -> None:
         if self.scaler is None:
             self.model_backward_and_update(loss)
             return
+        self.detect_anomaly(loss)
         self.optim.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optim)
@@ -179,7 +183,8 @@ class PromptTrainer(TrainerX):
 
     def parse_batch_train(self, batch: dict) -> dict:
         """The batch with its tensors on the device."""
-        return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return {key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+                for key, value in batch.items()}
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def test_a_torchscript_archive_that_openai_did_not_publish_is_refused(tmp_path):
 def test_unknown_names_and_precisions_list_what_there_is():
     with pytest.raises(ConfigError, match="'ViT-B/17': no such file.*ViT-B/16"):
         load_clip("ViT-B/17")
-    with pytest.raises(ConfigError, match="precision is 'bf8'; allowed: fp32, amp, fp16"):
+    with pytest.raises(ConfigError, match="precision is 'bf8'; allowed: fp32, bf16, amp, fp16"):
         load_clip("tiny", precision="bf8")
 
 

@@ -119,11 +119,14 @@ class DiCap(PromptTrainer):
         start, o = time.perf_counter(), self.options
         self.diagnostics: dict[str, float] = {}
         self.label = torch.tensor([item.label for item in self.dm.dataset.train_x])  # (N,)
-        self.condition = self.frozen_text().cpu()  # (C, e): a text, never a class index
+        self.frozen = self.frozen_text()  # (C, e), on the device
+        self.condition = self.frozen.cpu()  # (C, e): a text, never a class index
         if o.control == "no-cf":
             return
         random = torch.Generator().manual_seed(max(self.cfg.SEED, 0))
         self.target = choose_targets(self.condition, self.label, min(o.m, len(self.condition) - 1), o.target, random)  # (N, M)
+        own = o.control == "random-cf"  # noise stays in its own class
+        self.wanted = (self.label[:, None].expand_as(self.target) if own else self.target).to(self.device)  # (N, M)
         self.generator, self.diagnostics = self.load_or_fit()
         self.bank = self.fill_bank() if o.bank else None
         self.diagnostics["stage1_seconds"] = time.perf_counter() - start
@@ -193,20 +196,20 @@ class DiCap(PromptTrainer):
 
     def counterfactuals(self, batch):
         """Counterfactuals (B, M, e), valid (B, M) and targets (B, M) of a batch: from the bank, or generated now."""
-        index, view = batch["index"].cpu(), batch["view"].cpu()
+        index, view = batch["index"], batch["view"]
         if self.bank is not None:
             cf, valid = self.bank[0][index, view], self.bank[1][index, view]
         else:
-            cf, valid = (x.to(self.device) for x in self.answer(self.views[index, view], index))
-        target = self.target if self.options.control != "random-cf" else self.label[:, None].expand_as(self.target)
-        return cf, valid, target[index].to(self.device)  # noise stays in its own class
+            rows, column = index.cpu(), view.cpu()  # the generator is there
+            cf, valid = (x.to(self.device) for x in self.answer(self.views[rows, column], rows))
+        return cf, valid, self.wanted[index]
 
     def loss(self, batch):
         o, label = self.options, batch["label"]
         f, text, logits = self.model.parts(batch["img"])  # (B, e), (C, e) or (B, C, e), (B, C)
         parts = {"ce": cross_entropy(logits, label)}
         if o.l_kg:
-            parts["kg"] = o.l_kg * losses.knowledge_loss(text, self.condition.to(text))
+            parts["kg"] = o.l_kg * losses.knowledge_loss(text, self.frozen.to(text.dtype))
         if o.control == "no-cf":
             return logits, parts
         cf, valid, target = self.counterfactuals(batch)
@@ -221,7 +224,7 @@ class DiCap(PromptTrainer):
     def contrast(self, f, text, label, cf, valid):
         """L_con with the text, the image or both as the anchor."""
         o = self.options
-        text_y = text[label] if text.dim() == 2 else text[torch.arange(len(label)), label]  # (B, e)
+        text_y = text[label] if text.dim() == 2 else text[torch.arange(len(label), device=label.device), label]  # (B, e)
         scale = 1 / o.tau if o.tau else self.model.clip.logit_scale.exp().float()
         wanted = {"text": (True, False), "image": (False, True), "both": (True, True)}[o.con_mode]
         of_text = losses.text_contrast(text_y, f, cf, valid, scale) if wanted[0] else 0

@@ -21,7 +21,7 @@ from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "amp", "fp16")
+PRECISIONS = ("fp32", "bf16", "amp", "fp16")
 DOWNLOADS = Path("~/.cache/clip").expanduser()
 
 
@@ -30,7 +30,7 @@ def load_clip(name: str, device: str | torch.device = "cpu", precision: str = "f
 
     Args:
         name: as in the list above.
-        precision: "fp32" and "amp" give fp32 weights; "fp16" gives fp16 towers (on a CPU, where fp16 is about ten times
+        precision: "fp32", "bf16" and "amp" give fp32 weights; "fp16" gives fp16 towers (on a CPU, where fp16 is about ten times
             slower than fp32, they stay fp32 and a line in the log says so).
     Raises:
         ConfigError: unknown name, missing file, or weights that are not a CLIP's; the message names the cause.

@@ -155,9 +155,63 @@ def test_registered_models():
     before = one.weight.item()
     trainer.model_backward_and_update((one.weight + two.weight).sum())
     assert one.weight.item() == pytest.approx(before - 0.5) and two.weight.grad is not None
-    trainer.epoch = 0
-    with pytest.raises(FloatingPointError, match="nan.*epoch 1"):
-        trainer.model_backward(torch.tensor(float("nan")))
+    trainer.check_losses()
+    for _ in range(2):  # and again: what is broken stays broken
+        trainer.model_backward((one.weight * float("nan")).sum())
+        with pytest.raises(FloatingPointError, match="nan in epoch 1, batch 1"):
+            trainer.check_losses()
+
+
+@pytest.mark.parametrize("bad", [(0, 0), (0, 1), (1, 3)])
+def test_a_loss_that_is_not_finite_is_named_and_nothing_after_it_is_saved(toy, pictures, tmp_path, bad):
+    trainer = toy.build(toy.config(pictures, str(tmp_path), "TRAIN.CHECKPOINT_FREQ", "1"))
+    step, backward = trainer.forward_backward, trainer.model_backward_and_update
+    trainer.model_backward_and_update = lambda loss: backward(
+        loss * float("inf") if (trainer.epoch, trainer.batch_idx) == bad else loss)
+    last = []
+    trainer.forward_backward = lambda batch: last.append((trainer.epoch, trainer.batch_idx)) or step(batch)
+    with pytest.raises(FloatingPointError, match=f"inf in epoch {bad[0] + 1}, batch {bad[1] + 1}: lower OPTIM.LR"):
+        trainer.train()
+    assert last[-1] == (bad[0], bad[1] // 2 * 2 + 1)  # PRINT_FREQ 2: seen at the next line
+    for save in (lambda: trainer.save_model(9, str(tmp_path)), trainer.save_resume):
+        with pytest.raises(FloatingPointError):
+            save()
+    saved = [path.name for path in tmp_path.rglob("*") if path.name.startswith(("model", "epoch-"))]
+    assert sorted(saved) == ["epoch-1.pt", "model.pth.tar-1"] * bad[0]
+
+
+def test_a_loop_of_a_methods_own_is_checked_before_anything_is_saved(toy, pictures, tmp_path):
+    trainer = toy.build(toy.config(pictures, str(tmp_path)))
+    trainer.run_epoch = lambda: trainer.model_backward((trainer.model[-1].weight * float("nan")).sum())
+    trainer.after_epoch = lambda: pytest.fail("a broken model is kept")
+    with pytest.raises(FloatingPointError, match="nan in epoch 1"):
+        trainer.train()
+    assert not (tmp_path / "resume").exists()
+
+
+@pytest.mark.parametrize("every, lines", [(1, 10), (3, 2), (5, 2), (100, 2)])
+def test_points_and_lines_are_those_of_a_loop_that_waits(toy, pictures, tmp_path, capsys, every, lines):
+    options = ("OPTIM.MAX_EPOCH", 2, "TRAIN.PRINT_FREQ", every, "DATALOADER.TRAIN_X.BATCH_SIZE", 3, "DATASET.NUM_SHOTS", 5)
+    trainer = toy.build(toy.config(pictures, str(tmp_path), *options))
+    points, expected, step = [], [], trainer.forward_backward
+    trainer.write_scalar = lambda *point: points.append(point)
+
+    def forward_backward(batch):
+        number = trainer.epoch * 5 + trainer.batch_idx
+        if trainer.batch_idx == 0:
+            sums.update(loss=0.0, acc=0.0)
+        report = step(batch)
+        for name, value in report.items():
+            sums[name] += value
+            expected.append((f"train/{name}", sums[name] / (trainer.batch_idx + 1), number))
+        expected.append(("train/lr", trainer.get_current_lr(), number))
+        return {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in report.items()}
+
+    sums = {}
+    trainer.forward_backward = forward_backward
+    trainer.train()
+    assert trainer.num_batches == 5 and [point for point in points if point[0].startswith("train/")] == expected
+    assert sum("epoch [" in line for line in capsys.readouterr().out.splitlines()) == lines
 
 
 def test_many_runs_in_one_process_leave_nothing_open(toy, pictures, tmp_path):
@@ -291,6 +345,8 @@ def test_meters():
     assert str(metrics) == "loss 1.5000 (1.0000) acc 50.0000 (50.0000)"
     with pytest.raises(TypeError, match="dict"):
         metrics.update([1])
+    with pytest.raises(TypeError, match=r"one number, not a tensor of shape \(2,\)"):
+        metrics.update({"loss": torch.zeros(2)})
 
 
 # -- tools and models

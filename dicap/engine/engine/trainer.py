@@ -7,10 +7,14 @@ killed at any moment and started again ends with the same parameters, bit for bi
 needs beyond its registered models, it adds by resume_state and load_resume_state. Random numbers that before_train
 draws do not shift those of the epochs, so that a stage that is computed once and read from a cache later gives the same
 training.
+
+A step that returns tensors is never waited for: averages, points of TensorBoard and the check of the losses are made
+together, whenever a line is printed and at the end of an epoch.
 """
 import datetime
 import hashlib
 import logging
+import math
 import os
 import sys
 import time
@@ -39,6 +43,7 @@ from dicap.engine.utils import (
     save_checkpoint,
     tolist_if_not,
 )
+from dicap.engine.utils.meters import kept, read_numbers
 from dicap.engine.utils.torchtools import load_state
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
@@ -92,12 +97,14 @@ class TrainerBase:
     output_dir = ""
     best_result = float("-inf")
     cfg: Any = None
+    epoch = batch_idx = 0
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, Any] = OrderedDict()
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._writer: Any = None
+        self._unchecked: list[tuple[int, int, torch.Tensor]] = []  # epoch, batch, loss
         self._resumed_random_state: dict[str, Any] | None = None
 
     # -- registered models
@@ -150,14 +157,21 @@ class TrainerBase:
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
-        """Stops at a loss that is not finite.
+        """Notes a loss for check_losses(): looking at it now would make the host wait for the GPU in each step."""
+        self._unchecked.append((self.epoch, self.batch_idx, kept(loss.detach().sum())))
+
+    def check_losses(self) -> None:
+        """Stops at a loss that is not finite. Called before anything is saved, so that no broken model is.
 
         Raises:
-            FloatingPointError: infinite or NaN.
+            FloatingPointError: infinite or NaN; names the first such step.
         """
-        if not torch.isfinite(loss).all():
-            raise FloatingPointError(f"the loss is {loss.detach().cpu().tolist()} in epoch {self.epoch + 1}: lower "
-                                     "OPTIM.LR, or use PREC fp32")
+        values = read_numbers([loss for _, _, loss in self._unchecked])
+        for (epoch, batch, _), value in zip(self._unchecked, values):
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} in epoch {epoch + 1}, batch {batch + 1}: lower OPTIM.LR, or "
+                                         "use PREC fp32")
+        self._unchecked = []
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         """Clears gradients."""
@@ -166,7 +180,7 @@ class TrainerBase:
                 self._optims[name].zero_grad()
 
     def model_backward(self, loss: torch.Tensor) -> None:
-        """Checks the loss and propagates it back."""
+        """Propagates the loss back; check_losses() will say whether it was finite."""
         self.detect_anomaly(loss)
         loss.backward()
 
@@ -187,7 +201,8 @@ class TrainerBase:
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
     ) -> None:
-        """Writes directory/<model>/model.pth.tar-<epoch + 1> (or model_name) for each model."""
+        """Writes directory/<model>/model.pth.tar-<epoch + 1> (or model_name) for each model, if all losses were finite."""
+        self.check_losses()
         for name in self.get_model_names():
             state = {**self._state(name), "epoch": epoch + 1, "val_result": val_result}
             save_checkpoint(state, str(Path(directory, name)), is_best=is_best, model_name=model_name)
@@ -244,7 +259,8 @@ class TrainerBase:
             self.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
 
     def save_resume(self) -> None:
-        """Writes the resume file of the epoch that has just ended."""
+        """Writes the resume file of the epoch that has just ended, if all its losses were finite."""
+        self.check_losses()
         if not self.output_dir or not self._models:
             return
         state = {
@@ -346,6 +362,7 @@ class TrainerBase:
             for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
                 self.before_epoch()
                 self.run_epoch()
+                self.check_losses()
                 self.after_epoch()
                 self.save_resume()
             self.after_train()
@@ -508,25 +525,37 @@ class SimpleTrainer(TrainerBase):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels."""
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
 
     def _run_batches(self, batches: Iterable[tuple[Any, ...]]) -> None:
-        """forward_backward on each; prints averages every TRAIN.PRINT_FREQ batches, at each one in a shorter epoch."""
+        """forward_backward on each; prints averages every TRAIN.PRINT_FREQ batches, in a shorter epoch in the last one."""
         self.set_model_mode("train")
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        every = self.cfg.TRAIN.PRINT_FREQ
+        every = min(self.cfg.TRAIN.PRINT_FREQ, self.num_batches)
+        rates: list[float] = []  # of the batches since the last line
         end = time.time()
         for self.batch_idx, batch in enumerate(batches):
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(*batch))
+            rates.append(self.get_current_lr())
+            tell = (self.batch_idx + 1) % every == 0
+            if tell or self.batch_idx + 1 == self.num_batches:  # the wait for the GPU belongs to the time of this batch
+                self._write_points(losses, rates)
             batch_time.update(time.time() - end)
-            if (self.batch_idx + 1) % every == 0 or self.num_batches < every:
+            if tell:
                 self._print_progress(losses, batch_time, data_time)
-            step = self.epoch * self.num_batches + self.batch_idx
-            for name, meter in losses.meters.items():
-                self.write_scalar(f"train/{name}", meter.avg, step)
-            self.write_scalar("train/lr", self.get_current_lr(), step)
             end = time.time()
+
+    def _write_points(self, losses: MetricMeter, rates: list[float]) -> None:
+        """Averages and rates of the batches since the last call, the newest one being batch_idx; empties rates."""
+        averages = losses.read()
+        first = self.epoch * self.num_batches + self.batch_idx + 1 - len(rates)
+        for step, (average, rate) in enumerate(zip(averages, rates), first):
+            for name, value in average.items():
+                self.write_scalar(f"train/{name}", value, step)
+            self.write_scalar("train/lr", rate, step)
+        rates.clear()
+        self.check_losses()
 
     def _print_progress(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> None:
         left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches

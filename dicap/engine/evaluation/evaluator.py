@@ -50,11 +50,11 @@ class Classification(EvaluatorBase):
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
         """Takes scores (B, C) and labels (B,)."""
-        pred = mo.argmax(dim=1)
-        self._correct += int(pred.eq(gt).sum())
-        self._total += len(gt)
-        self._y_true.extend(gt.tolist())
-        self._y_pred.extend(pred.tolist())
+        true, pred = torch.stack([gt, mo.argmax(dim=1)]).tolist()  # one transfer a batch
+        self._correct += sum(map(int.__eq__, true, pred))
+        self._total += len(true)
+        self._y_true += true
+        self._y_pred += pred
 
     def evaluate(self) -> "OrderedDict[str, float]":
         """accuracy, error_rate and macro_f1 in percent, and perclass_accuracy where it is asked for.

@@ -1,0 +1,177 @@
+"""The training step: nothing in it waits for the device, in any registered trainer; reduced precision; compiling.
+
+Without a GPU no wait is felt, so every way from a tensor to a Python number, and every operation whose shape depends on values,
+is watched for instead.
+"""
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dicap import discover
+from dicap.config import build_cfg, config_path
+
+discover.load_all()
+from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
+from dassl.evaluation import Classification  # noqa: E402
+from dassl.utils import AverageMeter, MetricMeter  # noqa: E402
+
+LEARNING = sorted(name for name in TRAINER_REGISTRY.registered_names()
+                  if TRAINER_REGISTRY.get(name).__module__.startswith("dicap.") and name != "ZeroshotCLIP")
+QUICK = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "2"]
+VARIANTS = [(name, ()) for name in LEARNING] + [
+    ("CoOp", ("TRAINER.COOP.CSC", "True", "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle")),
+    ("CoOp", ("TRAINER.COOP.PREC", "bf16")),
+    ("DiCap", ("TRAINER.DICAP.L_CON", "1", "TRAINER.DICAP.CON_MODE", "both", "TRAINER.DICAP.L_KG", "1")),
+    ("DiCap", ("TRAINER.DICAP.PROMPT", "cocoop", "TRAINER.DICAP.CONTROL", "random-cf", "TRAINER.DICAP.L_CON", "1")),
+]
+
+
+class _Functions(TorchFunctionMode):
+    METHODS = {getattr(torch.Tensor, name) for name in
+               ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__", "__contains__")}
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in self.METHODS:
+            self.seen.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+class _Operations(TorchDispatchMode):
+    NAMES = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        masks = args[1] if name in ("index", "index_put", "index_put_") else ()
+        masked = any(mask is not None and mask.dtype in (torch.bool, torch.uint8) for mask in masks)
+        if name in self.NAMES or masked or (name == "repeat_interleave" and not (kwargs or {}).get("output_size")):
+            self.seen.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+class Waits:
+    """While it is entered, `seen` collects what would make the host wait for a GPU."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __enter__(self):
+        self.modes = _Functions(self.seen), _Operations(self.seen)
+        for mode in self.modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        for mode in reversed(self.modes):
+            mode.__exit__(*error)
+
+
+@pytest.fixture(autouse=True)
+def folders(embedded_data, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+def trainer_of(name, *opts):
+    quick = ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"] if name == "DiCap" else []
+    torch.manual_seed(1)
+    trainer = build_trainer(build_cfg(config_path("datasets", "digits"), config_path(f"trainers/{name}", "tiny"), name,
+                                      output_dir="out", seed=1, opts=[*QUICK, "DATASET.SUBSAMPLE_CLASSES", "base", *quick, *opts]))
+    trainer.before_train()
+    trainer.close_writer()
+    trainer.set_model_mode("train")
+    trainer.num_batches = len(trainer.train_loader_x)
+    return trainer
+
+
+@pytest.mark.parametrize("wait", [
+    lambda x: x.sum().item(), lambda x: x.tolist(), lambda x: x.cpu(), lambda x: x.numpy(), lambda x: bool(x.any()),
+    lambda x: float(x[0]), lambda x: int(x[0]), lambda x: f"{x[0]:.2f}", lambda x: x[x > 0], lambda x: torch.equal(x, x),
+    lambda x: torch.nonzero(x), lambda x: x.unique(), lambda x: torch.where(x > 0), lambda x: x.masked_select(x > 0),
+    lambda x: x.repeat_interleave(x.long()), lambda x: x.clone().__setitem__(x > 0, x[:1]), lambda x: 1.0 in x,
+])  # fmt: skip
+def test_every_way_of_waiting_is_seen(wait):
+    with Waits() as waits:
+        wait(torch.ones(3))
+    assert waits.seen
+
+
+@pytest.mark.parametrize("name, opts", VARIANTS, ids=lambda value: "-".join(value) if isinstance(value, tuple) else value)
+def test_a_step_waits_for_nothing(name, opts):
+    trainer = trainer_of(name, *opts)
+    batches = list(trainer.train_loader_x)[:3]
+    for trainer.batch_idx, batch in enumerate(batches[:2]):
+        trainer.forward_backward(batch)
+    with Waits() as waits:
+        summary = trainer.forward_backward(batches[2])
+    assert not waits.seen
+    assert {"loss", "acc"} <= set(summary)
+    assert all(value.shape == () and not value.requires_grad for value in summary.values())
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_between_two_lines_the_loop_waits_for_nothing(name, capsys):
+    trainer = trainer_of(name, "TRAIN.PRINT_FREQ", "3")
+    batches = list(trainer.train_loader_x)[:7]
+    trainer.num_batches, read, reads = 7, MetricMeter.read, []
+    waits = Waits()
+    write = trainer._write_points
+
+    def write_points(*args):
+        waits.__exit__(None, None, None)
+        reads.append(trainer.batch_idx)
+        write(*args)
+        waits.__enter__()
+
+    trainer._write_points = write_points
+    with waits:
+        trainer._run_batches((batch,) for batch in batches)
+    assert not waits.seen and reads == [2, 5, 6] and MetricMeter.read is read
+    assert capsys.readouterr().out.count(" loss ") == 2
+
+
+def test_meters_keep_tensors_unread_and_exact():
+    first = torch.tensor([0.1])
+    values = [first, torch.tensor(0.2, requires_grad=True), torch.tensor(3), torch.tensor(0.3, dtype=torch.half)]
+    numbers, meter, metrics = [value.item() for value in values], AverageMeter(), MetricMeter()
+    with Waits() as waits:
+        for i, value in enumerate(values):
+            meter.update(value)
+            metrics.update({"a": value, "b": i} if i else None)
+    assert not waits.seen
+    first.zero_()  # as where a step writes its results to the same memory again
+    assert (meter.val, meter.sum, meter.avg) == (numbers[-1], sum(numbers), sum(numbers) / 4)
+    assert metrics.read() == [{}, *({"a": sum(numbers[1 : n + 1]) / n, "b": (n + 1) / 2} for n in (1, 2, 3))]
+    assert metrics.read() == [] and metrics.meters["a"].val == numbers[-1]
+
+
+def test_the_evaluator_reads_once_a_batch():
+    evaluator = Classification(build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), "CoOp"))
+    with Waits() as waits:
+        evaluator.process(torch.eye(4)[[0, 3, 3]], torch.tensor([0, 3, 2]))
+    assert waits.seen == ["tolist"] and (evaluator._y_true, evaluator._y_pred) == ([0, 3, 2], [0, 3, 3])
+    assert evaluator._correct == 2
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_bf16_trains_near_fp32(name):
+    """bf16 keeps 8 bits, a rounding is up to 2^-8 = 0.4 %: losses within 1 %; gradients, of many roundings, point the same way."""
+    losses, grads = [], []
+    for precision in ("fp32", "bf16"):
+        trainer = trainer_of(name, f"TRAINER.{name.upper()}.PREC", precision, "DATALOADER.TRAIN_X.BATCH_SIZE", "16",
+                             "DATASET.SUBSAMPLE_CLASSES", "all")
+        before = [p.detach().clone() for p in trainer.model.prompt_learner.parameters()]
+        torch.manual_seed(0)
+        losses.append(trainer.forward_backward(next(iter(trainer.train_loader_x)))["loss"].item())
+        grads.append(torch.cat([p.grad.flatten() for p in trainer.model.prompt_learner.parameters()]))
+        assert trainer.scaler is None and {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+        assert not any(map(torch.equal, before, trainer.model.prompt_learner.parameters()))
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert torch.cosine_similarity(*grads, dim=0) > 0.99
+    assert grads[1].norm() == pytest.approx(grads[0].norm().item(), rel=0.1)
