@@ -103,7 +103,7 @@ def compare(title: str, got: dict[str, Tensor], expected: dict[str, Tensor], lim
         raise SystemExit(f"{title}: {', '.join(wrong)} differ from the textbook formula by more than {limit:g}; nothing is timed")
 
 
-def outcome(loss: Tensor, named: Iterable[tuple[str, Tensor]], **values: Tensor) -> dict[str, Tensor]:
+def outcome(loss: Tensor, named: Iterable[tuple[str, Tensor]], /, **values: Tensor) -> dict[str, Tensor]:
     """values, and the gradient of the loss in each named parameter, as `compare` takes them."""
     named = list(named)
     gradients = torch.autograd.grad(loss, [parameter for _, parameter in named])

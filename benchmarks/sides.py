@@ -1,0 +1,134 @@
+"""The two sides of a comparison: the same method by the textbook and by DiCap, from the same start, on the same random CLIP."""
+import contextlib
+import copy
+import importlib.util
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from benchmarks import harness, textbook
+from dicap.choose_engine import choose_engine
+from dicap.prompts import ConditionalContext, PromptedCLIP, StaticContext
+
+METHODS = ("CoOp", "CoCoOp")
+BATCH = {"CoOp": 32, "CoCoOp": 1}  # of the published recipes
+
+
+class Textbook(nn.Module):
+    """CoOp or CoCoOp by the textbook formula.
+
+    Args:
+        clip: a frozen `clip.model.CLIP`.
+        prompt: DiCap's prompt, whose learned parameters are copied.
+        names: C class names.
+    """
+
+    def __init__(self, clip: nn.Module, prompt: nn.Module, names: list[str]):
+        super().__init__()
+        self.clip = clip
+        self.ctx = copy.deepcopy(prompt.ctx)
+        self.meta_net = copy.deepcopy(prompt.meta_net) if isinstance(prompt, ConditionalContext) else None
+        self.tokens, self.lens = harness.prompt_tokens(names, clip.logit_scale.device)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, C) of images (B, 3, H, W), or of L2-normalised features (B, e)."""
+        f = image if image.dim() == 2 else textbook.image_features(self.clip, image)
+        if self.meta_net is None:
+            return textbook.coop_logits(self.clip, self.ctx, self.tokens, self.lens, f)
+        return textbook.cocoop_logits(self.clip, self.ctx, self.meta_net, self.tokens, self.lens, f)
+
+
+def make_sides(method: str, clip: nn.Module, names: list[str]) -> tuple[Textbook, PromptedCLIP]:
+    """CoOp or CoCoOp with the context "a photo of a", on both sides."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        prompt = {"CoOp": StaticContext, "CoCoOp": ConditionalContext}[method](clip, names, ctx_init=harness.WORDS)
+    prompt.to(clip.logit_scale.device)
+    return Textbook(clip, prompt, names), PromptedCLIP(clip, prompt)
+
+
+def learned(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Name and value of what is learned, the same names on both sides."""
+    found = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [(name.removeprefix("prompt_learner."), p) for name, p in found]
+
+
+def random_images(clip: nn.Module, count: int) -> Tensor:
+    """Noise (count, 3, H, W)."""
+    size, generator = clip.visual.input_resolution, torch.Generator().manual_seed(count)
+    return torch.randn(count, 3, size, size, generator=generator).to(clip.logit_scale.device)
+
+
+def random_features(clip: nn.Module, count: int) -> Tensor:
+    """L2-normalised (count, e), as cached image features are."""
+    f = torch.randn(count, clip.text_projection.shape[1], generator=torch.Generator().manual_seed(count))
+    return normalize(f, dim=-1).to(clip.logit_scale.device)
+
+
+def random_labels(clip: nn.Module, count: int, classes: int) -> Tensor:
+    """(count,) below classes."""
+    drawn = random.Random(count).choices(range(classes), k=count)
+    return torch.tensor(drawn, device=clip.logit_scale.device)
+
+
+def check_step(title: str, sides: tuple[nn.Module, nn.Module], inputs: tuple[Tensor, Tensor], label: Tensor) -> None:
+    """Compares logits, loss and gradients of both sides, in fp32.
+
+    Args:
+        sides: textbook, DiCap.
+        inputs: what each is given: images (B, 3, H, W) or features (B, e).
+
+    Raises:
+        SystemExit: they differ.
+    """
+    outcomes = []
+    for model, given in zip(sides, inputs):
+        logits = model(given)
+        loss = cross_entropy(logits, label)
+        outcomes.append(harness.outcome(loss, learned(model), logits=logits.detach(), loss=loss.detach()))
+    harness.compare(title, outcomes[1], outcomes[0])
+
+
+def make_step(model: nn.Module, given: Tensor, label: Tensor) -> Callable[[], None]:
+    """One training step: forward, cross-entropy, backward, SGD as in the published recipes."""
+    parameters = [p for _, p in learned(model)]
+    optimizer = torch.optim.SGD(parameters, lr=0.002, momentum=0.9, weight_decay=5e-4)
+
+    def step() -> None:
+        loss = cross_entropy(model(given), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def coop_repository(path: Path, method: str, clip: nn.Module, names: list[str]) -> nn.Module:
+    """CoOp's or CoCoOp's own model, made by its own code.
+
+    Args:
+        path: a clone of KaiyangZhou/CoOp. Its trainers/coop.py or cocoop.py is imported, with the built-in engine answering
+            to `dassl` and the installed package `clip` to `clip`.
+
+    Raises:
+        SystemExit: no such file.
+    """
+    file = path / "trainers" / f"{method.lower()}.py"
+    if not file.is_file():
+        raise SystemExit(f"--coop {path}: no {file.relative_to(path)} there; give a clone of github.com/KaiyangZhou/CoOp")
+    choose_engine("builtin")
+    spec = importlib.util.spec_from_file_location(f"coop_repository_{method}", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    section = SimpleNamespace(N_CTX=4, CTX_INIT=harness.WORDS, CSC=False, CLASS_TOKEN_POSITION="end", PREC="fp32")
+    size = clip.visual.input_resolution
+    cfg = SimpleNamespace(TRAINER=SimpleNamespace(COOP=section, COCOOP=section), INPUT=SimpleNamespace(SIZE=(size, size)))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return module.CustomCLIP(cfg, names, clip)
