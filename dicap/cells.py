@@ -180,7 +180,7 @@ def _outcomes(tasks: list[tuple], jobs: int, engine: str, plugins: Sequence[str]
         yield from (_run_unit(*task) for task in tasks)
         return
     with _one_thread(), concurrent.futures.ProcessPoolExecutor(
-            min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _start_worker,
+            min(jobs, len(tasks)), multiprocessing.get_context("spawn"), start_worker,
             (engine, tuple(plugins))) as pool:
         names = {pool.submit(_run_unit, _bare(unit), *rest): unit.name for unit, *rest in tasks}
         try:
@@ -219,7 +219,7 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _start_worker(engine: str, plugins: tuple[str, ...]) -> None:
+def start_worker(engine: str, plugins: tuple[str, ...]) -> None:
     """Prepare a process: engine, plugins; it ends with the one that started it."""
     from dicap.choose_engine import choose_engine
 

@@ -184,6 +184,8 @@ def _add_protocol(name: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--missing", choices=("skip", "refuse"), default="",
                         help="what to do with datasets that are not below --data (default: skip those of `all`, refuse those "
                              "that are named)")
+    parser.add_argument("--measure", action="store_true",
+                        help="with --dry-run: measure time and memory of what has not run yet, by short trials")
     _add_runs(parser)
 
 
@@ -282,6 +284,10 @@ def _trained_on(model_dir: str) -> str:
 
 
 def _protocol(args: argparse.Namespace) -> int:
+    from dicap.options import ConfigError
+
+    if args.measure and not args.dry_run:
+        raise ConfigError("--measure goes with --dry-run: it makes short trials in place of the runs")
     _start(args)
     from dicap.driver import run_protocol
     from dicap.protocols import PROTOCOLS, request_of
@@ -290,7 +296,7 @@ def _protocol(args: argparse.Namespace) -> int:
                          backbone=args.backbone, data=args.data, out=args.out, settings=args.settings,
                          source=getattr(args, "source", ""))
     run_protocol(PROTOCOLS[args.command], request, shots=args.shots, policy=args.missing, dry_run=args.dry_run,
-                 verbose=args.verbose)
+                 measure=args.measure, verbose=args.verbose)
     return 0
 
 

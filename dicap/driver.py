@@ -303,12 +303,14 @@ def _quiet() -> Iterator[None]:
 
 
 def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] = (), policy: str = "",
-                 dry_run: bool = False, verbose: bool = False) -> None:
+                 dry_run: bool = False, measure: bool = False, verbose: bool = False) -> None:
     """Plan, skip, run, tabulate.
 
     Args:
         shots: training images a class, one comparison each; empty = the protocol's.
         policy: of datasets that are not there: skip or refuse; "" = skip those of `all`, refuse those that are named.
+        dry_run: only say what would be run, and what it costs.
+        measure: in a dry run, make short trials of what has not run.
     Raises:
         ConfigError: before any work.
         RunError: at the end, if a run failed; lists all that did.
@@ -321,9 +323,7 @@ def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] =
              " ".join(map(str, request.seeds)), " ".join(map(str, shots)), Path(request.out, protocol.name))
     absent = absent_datasets(jobs, request, policy, dry_run)
     if dry_run:
-        from dicap.estimate import show_costs
-
-        show_costs(show_plan(jobs, absent), absent, request)
+        _show_costs(show_plan(jobs, absent), absent, request, measure)
         return
     there = [job for job in jobs if job.data not in absent]
     failures = execute(there, verbose=verbose)
@@ -331,6 +331,19 @@ def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] =
     if absent:
         log.info("Not run, the data are not there: %s", ", ".join(data.name for data in absent))
     raise_failures(failures, len(there))
+
+
+def _show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, measure: bool) -> None:
+    from dicap.estimate import show_costs
+
+    if not measure:
+        show_costs(jobs, absent, request)
+        return
+    from dicap.preflight import Preflight
+
+    log.info("Measuring, a short trial for each method, dataset and set of classes:")
+    with Preflight() as trials:
+        show_costs(jobs, absent, request, trials)
 
 
 def absent_datasets(jobs: Sequence[Job], request: Request, policy: str = "", dry_run: bool = False) -> list[Data]:

@@ -4,17 +4,20 @@
     time and memory                from finished runs of the same method, recipe and backbone below OUT: their seconds a
                                    step times the steps, plus their seconds a test image times the images; of the same
                                    dataset and classes where there are such runs. Nothing alike has run: no estimate
+    with --measure                 from short trials (dicap/preflight.py) of what has not run on the same dataset and classes
     downloads                      backbone weights that CLIP's cache lacks
 
 A step costs more with more classes, and views or features that are cached cost nothing, so an estimate from other data
 is rough; it says what it is from.
 """
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicap.cache import cache_folder
 from dicap.data.named import Data
 from dicap.protocols import Job, Request, learns, many
 from dicap.report import store
@@ -29,10 +32,14 @@ SIZES = {"RN50": 244, "RN101": 278, "RN50x4": 402, "RN50x16": 630, "RN50x64": 12
 
 @dataclass(frozen=True)
 class Work:
-    """What one run does: optimiser steps and test images."""
+    """What one run does: optimiser steps, test images; in training, epochs, images (N), images a batch, views of each."""
 
     steps: int
     images: int
+    epochs: int = 0
+    train: int = 0
+    batch: int = 0
+    views: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Rate:
     image: float
     memory: float
     source: str
+    near: bool = False  # of the same dataset and classes
 
     def seconds(self, work: Work) -> float | None:
         """Of a run; None where it trains and none of these did."""
@@ -51,27 +59,132 @@ class Rate:
         return (self.step or 0.0) * work.steps + self.image * work.images
 
 
-def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request) -> None:
-    """Print what the runs of a plan cost, those that differ in the seed alone as one line, and what is downloaded."""
+@dataclass(frozen=True)
+class Encoding:
+    """Images that are encoded once and then read from the cache.
+
+    Args:
+        key: names them.
+        images: how many.
+        seconds: an image.
+        training: they are views of training images: others for each seed and number of shots.
+    """
+
+    key: str
+    images: int
+    seconds: float
+    training: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a short trial took (dicap/preflight.py), in seconds, its peak of memory and the device's memory in MiB.
+
+    Args:
+        build: reading the data, building the model.
+        before: from then to the first epoch.
+        epoch: an epoch beside its steps: the loader's start, checkpoint, validation.
+        step: an optimiser step with its batch.
+        test: a test beside its images.
+        image: a test image.
+        steps, images: how many were timed.
+        encodings: images that were not in the cache; their time is in none of the others.
+    """
+
+    build: float
+    test: float
+    image: float
+    memory: float
+    capacity: float
+    device: str
+    images: int
+    before: float = 0.0
+    epoch: float = 0.0
+    step: float = 0.0
+    steps: int = 0
+    encodings: tuple[Encoding, ...] = ()
+
+    def train_seconds(self, work: Work) -> float:
+        """Of training, without images that have to be encoded."""
+        return self.before + self.epoch * work.epochs + self.step * work.steps if work.steps else 0.0
+
+    def test_seconds(self, work: Work) -> float:
+        """Of the test at the end, without images that have to be encoded."""
+        return self.test + self.image * work.images
+
+    def seconds(self, work: Work) -> float:
+        """Of a run whose images are encoded."""
+        return self.build + self.train_seconds(work) + self.test_seconds(work)
+
+    def encoding_seconds(self, work: Work, training: bool) -> float:
+        """Of encoding a run's views of training images, or its other images."""
+        return sum(found.seconds * (work.train * work.views if training else found.images)
+                   for found in self.encodings if found.training is training)
+
+    @property
+    def source(self) -> str:
+        """What it is from."""
+        steps = f"{many(self.steps, 'step')} and " if self.steps else ""
+        return f"measured now: {steps}{many(self.images, 'test image')}; {self.device}"
+
+
+class TrialError(RuntimeError):
+    """A trial failed; the message is its error."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of runs that differ in the seed alone: seconds of each, of what is done once for several runs by name, memory in MiB."""
+
+    each: float
+    memory: float
+    once: dict[tuple, float]
+    capacity: float = 0.0
+
+
+Measure = Callable[[Job], Trial]
+
+
+def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, measure: Measure | None = None) -> None:
+    """Print what the runs of a plan cost, those that differ in the seed alone as one line, and what is downloaded.
+
+    Args:
+        measure: makes a trial of a job (dicap.preflight.Preflight), where nothing like it has run; None = no trials.
+    """
     for line in downloads(jobs):
         log.info("%s", line)
     results = _results(request.out)
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
         groups.setdefault((job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots), []).append(job)
-    total, unknown = 0.0, 0
+    costs: list[tuple[int, Cost | None]] = []
     unreadable: set[Data] = set()
     for some in groups.values():
-        line, seconds = _cost(some, results, unreadable)
-        total, unknown = (total + seconds * len(some), unknown) if seconds is not None else (total, unknown + len(some))
+        line, cost = _cost(some, results, unreadable, measure)
+        costs.append((len(some), cost))
         log.info("%s", line)
     if jobs:
-        log.info("In all: %s%s", f"about {duration(total)}" if unknown < len(jobs) else "no estimate yet",
-                 f", and {many(unknown, 'run')} without an estimate yet" if 0 < unknown < len(jobs) else "")
+        log.info("In all: %s", _in_all(costs))
 
 
-def _cost(jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data]) -> tuple[str, float | None]:
-    """A line on runs that differ in the seed alone, and the seconds of each, None where nothing alike has run.
+def _in_all(costs: Sequence[tuple[int, Cost | None]]) -> str:
+    """Time of all runs; memory of the one that needs most, where the device's is known."""
+    known = [(number, cost) for number, cost in costs if cost]
+    unknown = sum(number for number, cost in costs if not cost)
+    if not known:
+        return "no estimate yet"
+    once = {name: seconds for _, cost in known for name, seconds in cost.once.items()}
+    text = f"about {duration(sum(number * cost.each for number, cost in known) + sum(once.values()))}"
+    text += f", and {many(unknown, 'run')} without an estimate yet" if unknown else ""
+    capacity = max(cost.capacity for _, cost in known)
+    if capacity:
+        peak = max(cost.memory for _, cost in known)
+        text += f"; {'at most' if peak <= capacity else 'TOO MUCH:'} {peak:,.0f} of {capacity:,.0f} MiB of memory"
+    return text
+
+
+def _cost(jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data], measure: Measure | None) -> tuple[str, Cost | None]:
+    """A line on runs that differ in the seed alone, and what each costs, None where nothing is known.
 
     Data that cannot be read join `unreadable`; why is said once.
     """
@@ -87,10 +200,39 @@ def _cost(jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data]) -
         return f"{head}; its data cannot be read: {error}", None
     head += f", each {many(work.steps, 'optimiser step')} and {many(work.images, 'test image')}"
     rate = rate_of(job, results)
+    if measure is not None and not (rate and rate.near):
+        return _measured(jobs, work, head, measure)
     seconds = rate.seconds(work) if rate else None
     if rate is None or seconds is None:
         return f"{head}; no estimate yet", None
-    return f"{head}; about {duration(seconds)} each, {rate.memory:,.0f} MiB ({rate.source})", seconds
+    return f"{head}; about {duration(seconds)} each, {rate.memory:,.0f} MiB ({rate.source})", Cost(seconds, rate.memory, {})
+
+
+def _measured(jobs: Sequence[Job], work: Work, head: str, measure: Measure) -> tuple[str, Cost | None]:
+    try:
+        trial = measure(jobs[0])
+    except TrialError as error:
+        return f"{head}; no estimate, its trial failed: {error}", None
+    each, once = trial.seconds(work), _once(jobs, work, trial)
+    parts = f"training {duration(trial.train_seconds(work))}, " if work.steps else ""
+    text = f"{head}; about {duration(each)} each ({parts}test {duration(trial.test_seconds(work))})"
+    if once:
+        text += f" and {duration(sum(once.values()))} to encode images, once for all methods"
+    return f"{text}, {trial.memory:,.0f} MiB ({trial.source})", Cost(each, trial.memory, once, trial.capacity)
+
+
+def _once(jobs: Sequence[Job], work: Work, trial: Trial) -> dict[tuple, float]:
+    """Seconds of encoding by what is encoded: each once, or without a cache in each run."""
+    kept = cache_folder("features") is not None
+    found: dict[tuple, float] = {}
+    for job in jobs:
+        for training in (False, True):
+            seconds = trial.encoding_seconds(work, training)
+            keys = tuple(encoding.key for encoding in trial.encodings if encoding.training is training)
+            which = (job.seed, job.request.shots) if training else ()
+            if seconds:
+                found[(keys, which) if kept else (keys, job.folder)] = seconds
+    return found
 
 
 def work_of(job: Job) -> Work:
@@ -100,9 +242,10 @@ def work_of(job: Job) -> Work:
         ValueError, OSError: data that cannot be read.
     """
     train, test = _sizes(job.cfg)
-    batch = job.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
-    steps = max(1, train // batch) * job.cfg.OPTIM.MAX_EPOCH if learns(job.method) and not job.prompt else 0
-    return Work(steps, test)
+    if job.prompt or not learns(job.method):
+        return Work(0, test)
+    batch, epochs = job.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, job.cfg.OPTIM.MAX_EPOCH
+    return Work(max(1, train // batch) * epochs, test, epochs, train, min(train, batch), job.cfg.INPUT.VIEWS)
 
 
 _SIZES: dict[str, tuple[int, int]] = {}
@@ -136,11 +279,11 @@ def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
     name = job.cfg.MODEL.BACKBONE.NAME
     alike = [r for r in results if (r["method"], r["recipe"], r["backbone"]) == (job.method, job.recipe, name)]
     near = [r for r in alike if r["dataset"] == job.dataset]
-    for some, where in (([r for r in near if r["split"] == job.stage.split], f" on {job.dataset}, {job.stage.split} classes"),
-                        (near, f" on {job.dataset}"), (alike, "")):
+    nearest = [r for r in near if r["split"] == job.stage.split]
+    for some, where in ((nearest, f" on {job.dataset}, {job.stage.split} classes"), (near, f" on {job.dataset}"), (alike, "")):
         trained = [r for r in some if r.get("steps") and not r.get("resumed_from_epoch")]
         if some and (trained or job.prompt or not learns(job.method)):
-            return _rate(some, trained, where)
+            return dataclasses.replace(_rate(some, trained, where), near=some is nearest)
     return None
 
 

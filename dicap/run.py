@@ -92,7 +92,7 @@ def _system_info() -> str:
 
 def _build_and_work(cfg: Any, names: dict[str, str], eval_only: bool, model_dir: str, load_epoch: int | None,
                     no_train: bool) -> dict | None:
-    trainer = _build(cfg)
+    trainer = build(cfg)
     if no_train and not eval_only:
         return None
     try:
@@ -102,7 +102,8 @@ def _build_and_work(cfg: Any, names: dict[str, str], eval_only: bool, model_dir:
         trainer.close_writer()
 
 
-def _build(cfg: Any) -> Any:
+def build(cfg: Any) -> Any:
+    """The trainer of a configuration; kernels are deterministic, the measurement of memory begins."""
     import torch
     from dassl.engine import build_trainer
 
@@ -146,7 +147,7 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
     if y_true != [item.label for item in items]:
         raise store.ResultError(f"{cfg.OUTPUT_DIR}: the evaluator holds {len(y_true)} labels that are not those of the "
                                 f"{len(items)} {cfg.TEST.SPLIT} images in order; no result.json can be written")
-    peak, source = _peak_memory(trainer)
+    peak, source = peak_memory(trainer)
     record = trainer.extra_result() if hasattr(trainer, "extra_result") else {}
     return {
         "schema": store.SCHEMA, **names, "method": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
@@ -251,7 +252,7 @@ def _reset_peak_memory() -> None:
         pass
 
 
-def _peak_memory(trainer: Any) -> tuple[float, str]:
+def peak_memory(trainer: Any) -> tuple[float, str]:
     """Peak memory of the run in MiB, and where the figure comes from."""
     import torch
 

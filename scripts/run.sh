@@ -86,7 +86,7 @@ read_protocol() {
     local positional=()
     while [ "$#" -gt 0 ]; do
         case "$1" in
-            --dry-run | --verbose | --debug) OPTIONS+=("$1") ;;
+            --dry-run | --measure | --verbose | --debug) OPTIONS+=("$1") ;;
             -*) REST=("$@"); break ;;
             *) positional+=("$1") ;;
         esac
