@@ -20,6 +20,8 @@ GENERAL = {
     "DATASET.HOLDOUT_FOLD": Option(1, "the fold whose classes play the new ones, from 1", least=1),
     "INPUT.VIEWS": Option(0, "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"
                              " training image are encoded once and reused", least=0),
+    "MODEL.TEXT_MEMORY": Option(4.0, "GiB that activations of the text tower may take; what needs more in training is computed"
+                                " in parts, each a second time in the backward pass: a third slower, equal to rounding", least=0),
 }
 FLAGS = {
     "root": "DATASET.ROOT",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dicap.backbones import tokenize
 from dicap.options import ConfigError
-from dicap.text_tower import Prompts, TextTower
+from dicap.text_tower import MEMORY, Prompts, TextTower
 from dicap.wording import check_template, readable
 
 log = logging.getLogger(__name__)
@@ -118,11 +118,12 @@ class PromptedCLIP(nn.Module):
     Args:
         clip: a `clip.model.CLIP`, frozen.
         prompt: one of the modules above.
+        memory: GiB for the text tower's activations, see `TextTower`.
     """
 
-    def __init__(self, clip: nn.Module, prompt: nn.Module):
+    def __init__(self, clip: nn.Module, prompt: nn.Module, memory: float = MEMORY):
         super().__init__()
-        self.clip, self.prompt_learner, self.text_tower = clip, prompt, TextTower(clip)
+        self.clip, self.prompt_learner, self.text_tower = clip, prompt, TextTower(clip, memory)
         self.conditional = isinstance(prompt, ConditionalContext)
 
     def encode_image(self, image: Tensor) -> Tensor:

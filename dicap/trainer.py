@@ -77,7 +77,7 @@ class PromptTrainer(TrainerX):
             raise ConfigError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}; {cfg.MODEL.BACKBONE.NAME} takes ({size}, {size})")
         self.weights_digest = weights_digest(clip)
         prompt = self.build_prompt(clip, self.dm.dataset.classnames).to(self.device)
-        self.model = PromptedCLIP(clip, prompt)
+        self.model = PromptedCLIP(clip, prompt, cfg.MODEL.TEXT_MEMORY)
         self._text: Tensor | None = None  # class features, encoded once an evaluation
         if cfg.MODEL.INIT_WEIGHTS:
             load_prompt(prompt, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from dicap.backbones import load_clip, weights_digest
 from dicap.backbones.package import clip_package
 from dicap.options import ConfigError
+from dicap.prompts import FixedPrompt, PromptedCLIP
 
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
@@ -107,7 +108,12 @@ def test_open_clip_models_give_open_clips_features(tmp_path, quick_gelu):
     (tmp_path / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path)
     torch.manual_seed(0)
-    assert load_clip(f"open_clip:{name}/").visual.input_resolution == 32  # loading compares the features and raises
+    clip = load_clip(f"open_clip:{name}/")  # loading compares the features and raises
+    assert clip.visual.input_resolution == 32
+    torch.manual_seed(0)
+    theirs = open_clip.create_model(name).eval().encode_text(open_clip.tokenize(["a photo of a cat.", "a photo of a sea lion."]))
+    ours = PromptedCLIP(clip, FixedPrompt(clip, ["cat", "sea lion"], "a photo of a {}.")).encode_text()
+    assert torch.allclose(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
     config["text_cfg"]["heads"] = 4  # not OpenAI's: a head is 64 wide
     (tmp_path / f"{name}-heads.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path)

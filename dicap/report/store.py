@@ -22,7 +22,7 @@ SPLITS = ("base", "new", "all")
 # keys of a configuration that say where and how loudly a run works, not what it computes
 PLACES = (
     "OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ",
-    "TRAIN.CHECKPOINT_FREQ", "DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES",
+    "TRAIN.CHECKPOINT_FREQ", "DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES", "MODEL.TEXT_MEMORY",
 )
 
 _NUMBER = (int, float)
