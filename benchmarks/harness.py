@@ -6,7 +6,6 @@ ratio of what each has to compute) and how much of the limit is reached. Random 
 """
 import argparse
 import concurrent.futures
-import contextlib
 import dataclasses
 import datetime
 import gc
@@ -19,7 +18,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -120,6 +119,14 @@ class Timing:
     median: float
     low: float
     high: float
+
+    def times(self, factor: float) -> "Timing":
+        """Of so much more work."""
+        return Timing(self.median * factor, self.low * factor, self.high * factor)
+
+    def plus(self, other: "Timing") -> "Timing":
+        """Of both, one behind the other."""
+        return Timing(self.median + other.median, self.low + other.low, self.high + other.high)
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter,
@@ -332,12 +339,10 @@ def parse(made: argparse.ArgumentParser, arguments: list[str] | None) -> argpars
     return args
 
 
-@contextlib.contextmanager
-def precision(args: argparse.Namespace) -> Iterator[None]:
-    """Autocast as --precision says."""
-    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float16
-    with torch.autocast(torch.device(args.device).type, dtype, enabled=args.precision != "fp32"):
-        yield
+def autocast(device: torch.device | str, precision: str = "fp32") -> torch.autocast:
+    """Autocast of what is computed within, as --precision says."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(torch.device(device).type, dtype, enabled=precision != "fp32")
 
 
 def finish(title: str, rows: list[Row], args: argparse.Namespace, notes: Iterable[str] = ()) -> None:

@@ -1,4 +1,5 @@
 """The two sides of a comparison: the same method by the textbook and by DiCap, from the same start, on the same random CLIP."""
+import argparse
 import contextlib
 import copy
 import importlib.util
@@ -18,6 +19,7 @@ from dicap.prompts import ConditionalContext, PromptedCLIP, StaticContext
 
 METHODS = ("CoOp", "CoCoOp")
 BATCH = {"CoOp": 32, "CoCoOp": 1}  # of the published recipes
+PREFIX = 1 + len(harness.WORDS.split())  # tokens: start-of-text and the context
 
 
 class Textbook(nn.Module):
@@ -95,18 +97,56 @@ def check_step(title: str, sides: tuple[nn.Module, nn.Module], inputs: tuple[Ten
     harness.compare(title, outcomes[1], outcomes[0])
 
 
-def make_step(model: nn.Module, given: Tensor, label: Tensor) -> Callable[[], None]:
-    """One training step: forward, cross-entropy, backward, SGD as in the published recipes."""
-    parameters = [p for _, p in learned(model)]
-    optimizer = torch.optim.SGD(parameters, lr=0.002, momentum=0.9, weight_decay=5e-4)
+def make_step(model: nn.Module, given: Tensor, label: Tensor, precision: str = "fp32") -> Callable[[], None]:
+    """One training step: forward, cross-entropy, backward, SGD as in the published recipes.
+
+    Args:
+        given: images (B, 3, H, W) or features (B, e).
+        precision: fp32, amp (with a loss scaler) or bf16.
+    """
+    optimizer = torch.optim.SGD([p for _, p in learned(model)], lr=0.002, momentum=0.9, weight_decay=5e-4)
+    scaler = torch.amp.GradScaler(given.device.type, enabled=precision == "amp")
 
     def step() -> None:
-        loss = cross_entropy(model(given), label)
+        with harness.autocast(given.device, precision):
+            loss = cross_entropy(model(given), label)
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step
+
+
+def make_inference(model: Callable[[Tensor], Tensor], given: Tensor, precision: str = "fp32") -> Callable[[], Tensor]:
+    """model(given) without a gradient."""
+
+    @torch.no_grad()
+    def infer() -> Tensor:
+        with harness.autocast(given.device, precision):
+            return model(given)
+
+    return infer
+
+
+def text_counts(clip: nn.Module, method: str, names: list[str], batch: int, backward: bool) -> tuple[float, float]:
+    """Multiply-adds of the text side: by the textbook, and those that are left."""
+    prefixes = batch if method == "CoCoOp" else 1
+    suffixes = harness.suffix_lens(harness.prompt_tokens(names)[1])
+    return (harness.textbook_counts(clip, prefixes * len(names), backward),
+            harness.shortest_counts(clip, prefixes, PREFIX, suffixes, backward))  # fmt: skip
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The flags of all benchmarks, and which methods."""
+    parser = harness.parser(doc)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: both")
+    return parser
+
+
+def start(args: argparse.Namespace) -> tuple[nn.Module, list[str]]:
+    """The random CLIP and Caltech101's base classes; tiny and five of them with --quick."""
+    return harness.make_clip(args.quick, args.device), harness.CALTECH101_BASE[: 5 if args.quick else None]
 
 
 def coop_repository(path: Path, method: str, clip: nn.Module, names: list[str]) -> nn.Module:

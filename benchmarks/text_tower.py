@@ -3,34 +3,19 @@
     python -m benchmarks.text_tower [--coop CLONE] [--threads 2] [--device cuda --precision amp] [--json FILE] [--quick]
 
 ViT-B/16 sizes, random weights, Caltech101's 50 base classes, "a photo of a NAME.", batch 32 (CoOp) and 1 (CoCoOp) of given
-image features. A step: class features, logits, cross-entropy, gradient in what is sides.learned, SGD. Forward: logits, no gradient.
+image features. A step: class features, logits, cross-entropy, gradient in what is learned, SGD. Forward: logits, no gradient.
 Limit: multiply-adds of both sides, attention included. --coop: a clone of github.com/KaiyangZhou/CoOp, timed beside them.
 """
 import sys
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks import harness, sides
 
 GOALS = {"CoOp": 8, "CoCoOp": 12}  # of a step
 OWN = "CoOp's own module"
-
-
-def text_limit(clip: nn.Module, method: str, names: list[str], batch: int, backward: bool) -> float:
-    """Multiply-adds of the textbook formula over those that are left."""
-    _, lens = harness.prompt_tokens(names)
-    prefixes = batch if method == "CoCoOp" else 1
-    left = harness.shortest_counts(clip, prefixes, 5, harness.suffix_lens(lens), backward)
-    return harness.textbook_counts(clip, prefixes * len(names), backward) / left
-
-
-def forward_of(model: nn.Module, f: Tensor) -> Callable[[], Tensor]:
-    """Logits without a gradient."""
-    return torch.no_grad()(lambda: model(f))
 
 
 def own_model(path: Path, method: str, clip: nn.Module, names: list[str], start: nn.Module) -> nn.Module:
@@ -51,14 +36,14 @@ def measure(method: str, clip: nn.Module, names: list[str], args: Namespace) -> 
     if args.coop:
         models[OWN] = own_model(args.coop, method, clip, names, plain)
         sides.check_step(f"{method}, {OWN}", (plain, models[OWN]), (f, f), label)
+    steps = {name: sides.make_step(model, f, label, args.precision) for name, model in models.items()}
+    forwards = {name: sides.make_inference(model, f, args.precision) for name, model in models.items()}
     rows = []
-    for what, make in {"step": lambda model: sides.make_step(model, f, label), "forward": lambda model: forward_of(model, f)}.items():
-        with harness.precision(args):
-            times = harness.interleaved({name: make(model) for name, model in models.items()}, args.rounds, device=args.device)
-        limit = text_limit(clip, method, names, batch, backward=what == "step")
-        goal = GOALS[method] if what == "step" else None
-        rows.append(harness.timed_row(f"{method} {what}, text side, batch {batch}, {len(names)} classes", times, goal=goal, limit=limit,
-                                      note=beside(times)))  # fmt: skip
+    for what, callables, goal in (("step", steps, GOALS[method]), ("forward", forwards, None)):
+        times = harness.interleaved(callables, args.rounds, device=args.device)
+        textbook, left = sides.text_counts(clip, method, names, batch, backward=what == "step")
+        rows.append(harness.timed_row(f"{method} {what}, text side, batch {batch}, {len(names)} classes", times, goal=goal,
+                                      limit=textbook / left, note=beside(times)))  # fmt: skip
     return rows
 
 
@@ -71,12 +56,11 @@ def beside(times: dict[str, harness.Timing]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = harness.parser(__doc__)
+    parser = sides.arguments(__doc__)
     parser.add_argument("--coop", type=Path, help="a clone of github.com/KaiyangZhou/CoOp to time beside")
     args = harness.parse(parser, arguments)
-    clip = harness.make_clip(args.quick, args.device)
-    names = harness.CALTECH101_BASE[: 5 if args.quick else None]
-    rows = [row for method in sides.METHODS for row in measure(method, clip, names, args)]
+    clip, names = sides.start(args)
+    rows = [row for method in args.methods for row in measure(method, clip, names, args)]
     harness.finish("Text tower", rows, args)
     return 0
 
