@@ -103,6 +103,20 @@ def test_parts_under_a_budget_give_the_logits_and_gradients_of_the_whole(random_
     assert all(relative(got[name], expected[name]) < 1e-5 for name in expected)
 
 
+def test_the_budget_counts_what_the_gradient_keeps(random_clip):
+    clip = random_clip("vit")
+    model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 8)
+    prompts, kept = model.prompt_learner(f), {}
+    with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: kept.__setitem__(x.untyped_storage().data_ptr(), x) or x, lambda x: x):  # kept alive: no address twice
+        model.text_tower(prompts)
+    weights = {p.untyped_storage().data_ptr() for p in clip.parameters()}
+    seen = sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in weights)
+    n, _, size, _ = text_tower.pack_classes(prompts.lens, 4, 128, torch.device("cpu")).mask.shape
+    model.text_tower.memory = seen / 2**30
+    assert 0.7 < model.text_tower.tokens_at_once(True, torch.device("cpu")) / (len(f) * n * size) < 1.3
+
+
 def test_parts_without_a_gradient_are_not_computed_twice(random_clip, monkeypatch):
     clip = random_clip("vit")
     model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 5)
