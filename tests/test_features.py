@@ -258,3 +258,15 @@ def test_what_is_not_tested_is_not_encoded(split, final, of_val, of_test, seen_b
     trainer.before_train()
     assert trainer.extra_result()["views"] == 0
     trainer.close_writer()
+
+
+def test_another_seed_sees_other_views_of_the_same_images(embedded_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer = built("CoOp")
+    trainer._transform = trainer.train_loader_x.dataset.transform
+    first = trainer.train_views()
+    trainer.cfg = trainer.cfg.clone()
+    trainer.cfg.defrost()
+    trainer.cfg.SEED = 2
+    second = trainer.train_views()
+    assert second.shape == first.shape and not torch.isclose(second, first).all(dim=-1).any()
