@@ -114,13 +114,13 @@ def main_job(folder: Path, args: argparse.Namespace) -> tuple[Protocol, Request]
 
 
 def vit_job(folder: Path, args: argparse.Namespace) -> tuple[Protocol, Request]:
-    """CoOp and CoCoOp by their published recipes but for the length, on 10 classes of made pictures, 8 shots."""
+    """CoOp and CoCoOp by their published recipes but for the length, on 8 classes of made pictures, 4 shots."""
     weights = folder / "clip.safetensors"
     state = harness.make_clip(quick=args.quick).state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, weights)
-    make_pictures(folder / "pictures", classes=10, each=20)
+    make_pictures(folder / "pictures", classes=8, each=15)
     size = 32 if args.quick else 224
-    settings = ("OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "DATALOADER.NUM_WORKERS", "2",
+    settings = ("OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "DATALOADER.NUM_WORKERS", "2",
                 "INPUT.SIZE", f"({size}, {size})")  # fmt: skip
     return FEW_SHOT, Request(tuple(args.methods or ("CoOp", "CoCoOp")), (str(folder / "pictures"),), seeds=(1,), shots=4,
                              backbone=str(weights), out=str(folder / "out"), settings=settings)  # fmt: skip

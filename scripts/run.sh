@@ -33,7 +33,7 @@ about_domain_generalization() {
 usage_protocol() {
     "about_$PROTOCOL"
     cat <<END
-Usage: [KNOB=VALUE ...] bash scripts/$METHOD/$PROTOCOL.sh [DATASET [SEED ...]] [--dry-run] [--verbose] [OPTION ...]
+Usage: [KNOB=VALUE ...] bash scripts/$METHOD/$PROTOCOL.sh [DATASET [SEED ...]] [--dry-run [--measure]] [--verbose] [OPTION ...]
 
 $PROTOCOL: $WHAT. Ends with a table in the terminal
 and in OUT. Finished runs are skipped, interrupted ones go on, failed ones are listed at the end and stop no other.

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from dicap import cli, preflight
 from dicap.driver import execute
 from dicap.estimate import Encoding, Trial, TrialError, Work, show_costs, work_of
-from dicap.preflight import Encoder, Few, Preflight, Training, alike, encode_some, like, try_out
+from dicap.preflight import Preflight, alike, try_out
 from dicap.protocols import BASE2NEW, FEW_SHOT, plan, request_of
+from dicap.trial import Encoder, Evaluation, Few, Training, encode_some, like
 
 TRIAL = Trial(build=2.0, before=10.0, epoch=0.5, step=0.1, test=1.0, image=0.01, memory=700.0, capacity=8000.0, device="cpu",
               steps=7, images=40, encodings=(Encoding("t", 400, 0.05), Encoding("v", 64, 0.25, training=True)))
@@ -27,7 +28,7 @@ def make_request(out, **values):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(preflight, "SECONDS", 0.2)
+    monkeypatch.setattr("dicap.trial.SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def clock(monkeypatch):
 
 
 def figures_of(trainer):
-    test = preflight.Testing(trainer)
+    test = Evaluation(trainer)
     training = Training(trainer, test, Encoder(None))
     test.until_warm()
     return {**training.figures(), **test.figures()}
@@ -158,9 +159,9 @@ def test_a_training_is_cut_short_and_its_rates_are_right(clock, epochs, batches,
 
 
 def test_a_test_is_cut_short(clock, monkeypatch):
-    monkeypatch.setattr(preflight, "SECONDS", 0.5)
+    monkeypatch.setattr("dicap.trial.SECONDS", 0.5)
     trainer = Trainer(clock, 1)
-    test = preflight.Testing(trainer)
+    test = Evaluation(trainer)
     trainer.test()
     assert test.figures() == {"test": pytest.approx(3), "image": pytest.approx(0.1), "images": 6}  # more than 0.5 s
     assert test.take_left_out() == pytest.approx(0.4) and test.take_left_out() == 0
@@ -168,9 +169,9 @@ def test_a_test_is_cut_short(clock, monkeypatch):
 
 def test_an_epoch_counts_the_whole_validation(clock, monkeypatch):
     """Where each epoch tests, the epoch's end is as long as a test that is not cut short."""
-    monkeypatch.setattr(preflight, "SECONDS", 0.5)
+    monkeypatch.setattr("dicap.trial.SECONDS", 0.5)
     trainer = Trainer(clock, 9)
-    test, before = preflight.Testing(trainer), trainer.before_epoch
+    test, before = Evaluation(trainer), trainer.before_epoch
     trainer.before_epoch = lambda: (before(), trainer.test())
     training = Training(trainer, test, Encoder(None))
     plain = 2 + 1  # checkpoint, loader
@@ -268,3 +269,10 @@ def test_what_is_alike_shares_a_trial(tmp_path, own_cache):
     assert key() == key(place=1)  # seeds
     assert key(shots=4) == key(shots=8) != key(shots=1) and key(shots=4) != key(shots=4, methods=["CoCoOp"])  # batches of 32
     assert key(shots=4, methods=["DiCap"]) != key(shots=8, methods=["DiCap"])  # its first stage grows with the images
+
+
+def test_a_trainer_that_is_built_otherwise_is_told(clock):
+    trainer = Trainer(clock, 1)
+    trainer.test_loader = DataLoader([], 2)
+    with pytest.raises(TrialError, match="Trainer.model_inference is not called"):
+        Evaluation(trainer).test()
