@@ -1,4 +1,4 @@
-"""Evaluation of CoOp and CoCoOp: logits of 100 test images, one batch, in 50 classes.
+"""Evaluation of CoOp and CoCoOp: logits of 100 test images, one batch, in 50 classes (500 too on a GPU).
 
     python -m benchmarks.evaluation [--full] [--methods CoCoOp] [--threads 2] [--device cuda --precision amp] [--json FILE]
 
@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help=f"time all {IMAGES} images in every round")
     args = harness.parse(parser, arguments)
     args.full = args.full or torch.device(args.device).type == "cuda"
-    clip, names = sides.start(args)
-    rows = [row for method in args.methods for row in measure(method, clip, names, args)]
+    clip, classes = sides.start(args)
+    rows = [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
     few = ", ".join(f"{part} {count}" for part, count in FEW.items())
     told = f"All {IMAGES} images in every round." if args.full else (
         f"Times for {IMAGES} images, from rounds of fewer where time is linear in images (image tower, all of CoCoOp): {few}.")  # fmt: skip

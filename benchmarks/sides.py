@@ -138,15 +138,24 @@ def text_counts(clip: nn.Module, method: str, names: list[str], batch: int, back
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """The flags of all benchmarks, and which methods."""
+    """The flags of all benchmarks, which methods, and how many classes."""
     parser = harness.parser(doc)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: both")
+    parser.add_argument("--classes", nargs="+", type=int, help="default: 50, on a GPU 50 and 500; made-up names beyond 50")
     return parser
 
 
-def start(args: argparse.Namespace) -> tuple[nn.Module, list[str]]:
-    """The random CLIP and Caltech101's base classes; tiny and five of them with --quick."""
-    return harness.make_clip(args.quick, args.device), harness.CALTECH101_BASE[: 5 if args.quick else None]
+def start(args: argparse.Namespace) -> tuple[nn.Module, list[list[str]]]:
+    """The random CLIP, and lists of class names: Caltech101's base classes, names as long as ImageNet's where more are needed.
+
+    With --quick the CLIP is tiny and the classes are five.
+    """
+    on_gpu, known = torch.device(args.device).type == "cuda", harness.CALTECH101_BASE
+    counts = args.classes or ([5] if args.quick else [50, 500] if on_gpu else [50])
+    if min(counts) < 1:
+        raise SystemExit(f"--classes {min(counts)}: at least 1")
+    names = [known[:count] if count <= len(known) else harness.synthetic_names(count) for count in counts]
+    return harness.make_clip(args.quick, args.device), names
 
 
 def coop_repository(path: Path, method: str, clip: nn.Module, names: list[str]) -> nn.Module:

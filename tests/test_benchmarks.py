@@ -145,6 +145,12 @@ def test_bf16_runs_and_moves_what_is_learned(clip, method):
 # ---- names
 
 
+def test_so_many_classes_as_asked(capsys):
+    training_step.main(["--quick", "--device", "cpu", "--methods", "CoCoOp", "--classes", "4", "60"])
+    rows = [line.split("|")[1].split(",")[-1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| CoCoOp")]
+    assert rows == ["4 classes"] * 2 + ["60 classes"] * 2
+
+
 def test_names_have_the_lengths_that_are_told():
     names = harness.CALTECH101_BASE
     tokens, lens = harness.prompt_tokens(names)
