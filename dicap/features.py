@@ -20,6 +20,7 @@ import torch
 from dassl.utils import read_image
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -29,7 +30,6 @@ from dicap.files import replacing
 
 log = logging.getLogger(__name__)
 
-ALIGNMENT = 64  # bytes: torch's own. Some matrix products round by where their input lies
 SAMPLE = 16  # files of a list that are read to tell it from another of the same names, sizes and times
 
 
@@ -179,14 +179,8 @@ def _read(path: Path | None) -> Tensor | None:
 
 
 def _save(features: Tensor, path: Path) -> None:
-    """A safetensors file whose header is filled up so that the data lie as torch's own do."""
-    data = features.contiguous().numpy()
-    header = json.dumps({"__metadata__": {"sha256": _digest(features, path)},
-                         "features": {"dtype": "F32", "shape": data.shape, "data_offsets": [0, data.nbytes]}}).encode()
-    header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(data)
+    with replacing(path) as temporary:
+        save_file({"features": features.contiguous()}, temporary, {"sha256": _digest(features, path)})
 
 
 def _digest(features: Tensor, path: Path) -> str:

@@ -55,12 +55,11 @@ def test_features_are_encoded_once(encoded, tmp_path):
     assert model.calls == 2 and len(list((tmp_path / "cache/features").iterdir())) == 2  # and nothing temporary
 
 
-def test_cached_features_are_the_mapped_file_and_lie_as_torch_lays_them(encoded, tmp_path):
+def test_cached_features_are_the_mapped_file(encoded, tmp_path):
     model, features = encoded
     features()
     file, = (tmp_path / "cache/features").iterdir()
     whole, again = file.read_bytes(), features()
-    assert again.data_ptr() % 64 == 0
     if Path("/proc/self/maps").is_file():
         assert str(file) in Path("/proc/self/maps").read_text()
     again.zero_()
@@ -73,7 +72,7 @@ def test_cached_features_are_the_mapped_file_and_lie_as_torch_lays_them(encoded,
     lambda whole, other: whole[:-1],
     lambda whole, other: b"\x02\x00\x00\x00\x00\x00\x00\x00{}",
     lambda whole, other: whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:],
-    lambda whole, other: whole.replace(b"[3, 2, 1]", b"[2, 3, 1]"),
+    lambda whole, other: whole.replace(b"[3,2,1]", b"[2,3,1]"),
     lambda whole, other: whole.replace(b"F32", b"I32"),
     lambda whole, other: other,
 ], ids=["empty", "no header", "cut", "no features", "one bit", "shape", "type", "of another key"])  # fmt: skip
