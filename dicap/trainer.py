@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from dicap import features
 from dicap.backbones import PRECISIONS, load_clip, weights_digest
+from dicap.loading import keep_workers
 from dicap.options import ConfigError, Option, read_options, section_name
 from dicap.prompts import PromptedCLIP, load_prompt
 
@@ -151,9 +152,11 @@ class PromptTrainer(TrainerX):
             self.test()
 
     def before_train(self) -> None:
-        """Dassl's; where INPUT.VIEWS > 0 training sees cached features in place of images."""
+        """Dassl's; where INPUT.VIEWS > 0 training sees cached features, else images from workers that stay."""
         self._trained_on = self.cfg.INPUT.VIEWS
-        if self.cfg.INPUT.VIEWS and self._models:
+        if not self.cfg.INPUT.VIEWS:
+            self.train_loader_x = keep_workers(self.train_loader_x)
+        elif self._models:
             self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
             self.views = self.train_views()
             self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)

@@ -3,13 +3,19 @@
 Without a GPU no wait is felt, so every way from a tensor to a Python number, and every operation whose shape depends on values,
 is watched for instead.
 """
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 
 from dicap import discover
 from dicap.config import build_cfg, config_path
+from dicap.loading import keep_workers
+from dicap.run import run
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
@@ -175,3 +181,61 @@ def test_bf16_trains_near_fp32(name):
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
     assert torch.cosine_similarity(*grads, dim=0) > 0.99
     assert grads[1].norm() == pytest.approx(grads[0].norm().item(), rel=0.1)
+
+
+class Dice(Dataset):
+    """Items that are drawn from every generator."""
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        assert get_worker_info() is not None
+        return torch.tensor([index, random.random(), np.random.rand(), torch.rand(()).item()], dtype=torch.float64)
+
+
+def dice(workers):
+    data = Dice()
+    return keep_workers(DataLoader(data, 2, sampler=RandomSampler(data), num_workers=workers, drop_last=True))
+
+
+def epoch(loader, state=None):
+    if state is not None:
+        torch.set_rng_state(state)
+    return torch.cat(list(loader))
+
+
+def test_workers_stay_and_what_they_draw_can_be_resumed():
+    torch.manual_seed(3)
+    two, states, seen = dice(2), [], []
+    for _ in range(3):
+        states.append(torch.get_rng_state())
+        seen.append(epoch(two))
+    workers = two._iterator._workers
+    assert all(worker.is_alive() for worker in workers) and len(seen[0]) == 6
+    assert not torch.equal(seen[0][:, 1:], seen[1][:, 1:]) and seen[0].unique(dim=0).shape == (6, 4)
+    assert torch.equal(epoch(dice(1), states[2]), seen[2])  # a new process, another number of workers
+    assert torch.equal(epoch(two, states[1]), seen[1]) and two._iterator._workers is workers
+    next(iter(two))  # left in the middle
+    assert torch.equal(epoch(two, states[0]), seen[0])
+
+
+def test_without_workers_the_loader_stays_as_it_is():
+    loader = DataLoader(Dice(), 2)
+    assert keep_workers(loader) is loader
+
+
+def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monkeypatch):
+    def go(out, workers):
+        cfg = build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), "CoOp", output_dir=out, seed=1,
+                        opts=[*QUICK, "INPUT.VIEWS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATALOADER.NUM_WORKERS", str(workers),
+                              "DATASET.SUBSAMPLE_CLASSES", "base"])
+        return run(cfg)["digests"]["model"]
+
+    whole, cls = go("whole", 2), TRAINER_REGISTRY.get("CoOp")
+    step = cls.forward_backward
+    monkeypatch.setattr(cls, "forward_backward", lambda self, batch: 1 / 0 if self.epoch == 1 else step(self, batch))
+    with pytest.raises(ZeroDivisionError):
+        go("cut", 2)
+    monkeypatch.setattr(cls, "forward_backward", step)
+    assert go("cut", 1) == whole
