@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from dicap import cli, preflight
 from dicap.driver import execute
-from dicap.estimate import Encoding, Trial, TrialError, Work, show_costs, work_of
+from dicap.estimate import Encoding, Rate, Trial, TrialError, Work, show_costs, work_of
 from dicap.preflight import Preflight, alike, try_out
 from dicap.protocols import BASE2NEW, FEW_SHOT, plan, request_of
 from dicap.trial import Encoder, Evaluation, Few, Training, encode_some, like
@@ -82,6 +82,14 @@ def test_a_failing_trial_is_told_and_the_others_count(tmp_path, caplog, own_cach
     assert ", and 2 runs without an estimate yet; at most 700 of 8,000 MiB" in caplog.text
 
 
+@pytest.mark.parametrize("near, told", [(True, "from runs"), (False, "measured now")])
+def test_what_has_run_on_other_data_is_measured(near, told, tmp_path, caplog, monkeypatch, own_cache):
+    caplog.set_level("INFO", "dicap")
+    monkeypatch.setattr("dicap.estimate.rate_of", lambda job, results: Rate(1.0, 1.0, 300.0, "from runs", near))
+    show_costs(plan(FEW_SHOT, make_request(tmp_path / "out")), [], make_request(tmp_path / "out"), lambda job: TRIAL)
+    assert told in caplog.text and caplog.text.count("MiB (") == 1
+
+
 class Clock:
     """Time that passes where a fake trainer says so."""
 
@@ -147,6 +155,7 @@ def figures_of(trainer):
 
 @pytest.mark.parametrize("epochs, batches, step, ran", [
     (9, 5, 0.5, 10),  # two epochs, the first of which was warm-up
+    (9, 2, 0.05, 4),  # the same, of epochs that are shorter than the warm-up of one
     (1, 5, 0.5, 5),  # one epoch that is all: its first second, at least a step, was warm-up
     (9, 100, 2.0, 4),  # a long epoch is cut short: a warm-up step and three
 ])  # fmt: skip
