@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from statistics import mean
 from typing import Any
 
 import torch
@@ -102,11 +103,11 @@ class Training:
     def __init__(self, trainer: Any, test: "Evaluation", encoder: "Encoder") -> None:
         self.trainer, self.test, self.steps = trainer, test, Calls(trainer.forward_backward)
         self.epochs: list[tuple[float, int]] = []  # seconds of steps, steps
-        self.beside: list[float] = []  # seconds of an epoch's start and end
+        self.starts, self.ends = list[float](), list[float]()  # seconds of an epoch before its first step, behind its last
         self._run_epoch, self._before_epoch = trainer.run_epoch, trainer.before_epoch
         trainer.forward_backward, trainer.run_epoch, trainer.before_epoch = self.steps, self.run_epoch, self.before_epoch
         encoder.training, encoded, start = True, encoder.seconds, clock()
-        self.began = self.ended = self.loading = 0.0
+        self.began = self.ended = 0.0
         with contextlib.suppress(_Enough):
             trainer.train()
         self.before = self.began - start - (encoder.seconds - encoded)
@@ -115,7 +116,7 @@ class Training:
         """Trainer's; the epoch before this one has ended with its checkpoint and its validation."""
         now = clock()
         if self.epochs:
-            self.beside.append(self.loading + now - self.ended + self.test.take_left_out())
+            self.ends.append(now - self.ended + self.test.take_left_out())
             if not self.whole or (len(self.epochs) > 1 and now - self.began > SECONDS):
                 raise _Enough
         else:
@@ -132,15 +133,19 @@ class Training:
             self._run_epoch()
         finally:
             trainer.train_loader_x = loader
-        self.ended, self.whole, self.loading = clock(), few.whole, steps.began - start
+        self.ended, self.whole = clock(), few.whole
         self.epochs.append(steps.counted(self.ended)[:2])
+        self.starts.append(steps.began - start)
+        self.workers_stay = getattr(loader, "persistent_workers", False)
 
     def figures(self) -> dict[str, Any]:
-        """The Trial's part; a first epoch that others follow was warm-up."""
+        """The Trial's part; a first epoch that others follow was warm-up, and started workers that may stay."""
         kept = self.epochs[1:] or self.epochs
-        beside = self.beside[1:] or self.beside or [self.loading]
         steps = sum(number for _, number in kept)
-        return {"before": self.before, "epoch": sum(beside) / len(beside), "steps": steps,
+        first, *later = self.starts
+        start = mean(later) if later else 0.0 if self.workers_stay else first
+        end = mean(self.ends[1:] or self.ends or [0.0])  # of an only epoch it is not seen
+        return {"before": self.before + max(0.0, first - start), "epoch": start + end, "steps": steps,
                 "step": sum(seconds for seconds, _ in kept) / steps}
 
 

@@ -99,12 +99,19 @@ class Clock:
         return self.now
 
 
+class Batches(list):
+    """A loader."""
+
+    persistent_workers = False
+
+
 class Trainer:
-    """10 images in batches of 2; seconds: 7 before, 1 loader, 0.5 a step (0.9 more in the first), 2 checkpoint, 3 + 0.1 n test."""
+    """10 test images in batches of 2. Seconds: 7 before, 1 for the loader (2 more in the first epoch), 0.5 a step (0.9 more in the
+    first), 2 for a checkpoint, 3 + 0.1 n for a test of n images."""
 
     def __init__(self, clock, epochs, batches=5, step=0.5):
         self.clock, self.epochs, self.step = clock, epochs, step
-        self.train_loader_x = DataLoader([{"label": 0}] * 2 * batches, 2)
+        self.train_loader_x = Batches([{"label": [0, 0]}] * batches)
         self.test_loader, self.val_loader = DataLoader([0] * 10, 2), None
         self.ran = self.tested = 0
 
@@ -121,7 +128,7 @@ class Trainer:
 
     def run_epoch(self):
         assert len(self.train_loader_x) >= 1
-        self.clock.now += 1
+        self.clock.now += 1 + 2 * (self.ran == 0)
         for batch in self.train_loader_x:
             self.forward_backward(batch)
 
@@ -146,8 +153,9 @@ def clock(monkeypatch):
     return clock
 
 
-def figures_of(trainer):
+def figures_of(trainer, workers_stay=False):
     test = Evaluation(trainer)
+    trainer.train_loader_x.persistent_workers = workers_stay
     training = Training(trainer, test, Encoder(None))
     test.until_warm()
     return {**training.figures(), **test.figures()}
@@ -162,9 +170,16 @@ def figures_of(trainer):
 def test_a_training_is_cut_short_and_its_rates_are_right(clock, epochs, batches, step, ran):
     trainer = Trainer(clock, epochs, batches, step)
     found = figures_of(trainer)
-    assert trainer.ran == ran and found["step"] == pytest.approx(step) and found["before"] == pytest.approx(7)
-    assert found["epoch"] == pytest.approx(1 + 2 * (epochs > 1))  # the end of an only epoch is not seen
+    several = ran > batches  # epochs
+    assert trainer.ran == ran and found["step"] == pytest.approx(step) and found["before"] == pytest.approx(7 + 2 * several)
+    assert found["epoch"] == pytest.approx((1 if several else 3) + 2 * (epochs > 1))  # the end of an only epoch is not seen
     assert found["test"] == pytest.approx(3) and found["image"] == pytest.approx(0.1)
+
+
+def test_workers_that_stay_are_started_once(clock):
+    """Of an epoch that is cut short, too: its start is no other's."""
+    found = figures_of(Trainer(clock, 9, 100, 2.0), workers_stay=True)
+    assert found["before"] == pytest.approx(7 + 3) and found["epoch"] == pytest.approx(2)
 
 
 def test_a_test_is_cut_short(clock, monkeypatch):
@@ -183,7 +198,7 @@ def test_an_epoch_counts_the_whole_validation(clock, monkeypatch):
     test, before = Evaluation(trainer), trainer.before_epoch
     trainer.before_epoch = lambda: (before(), trainer.test())
     training = Training(trainer, test, Encoder(None))
-    plain = 2 + 1  # checkpoint, loader
+    plain = 2 + 3  # checkpoint, loader of the only epoch that is seen
     assert training.figures()["epoch"] == pytest.approx(plain + 0.4)  # + what was left out; the test itself came before the loader
 
 
