@@ -56,7 +56,7 @@ def compared(method: str, classes: int, batch: int, quick: bool, images: bool = 
 def of_batches(batches: tuple[int, ...], classes: int, quick: bool) -> list[str]:
     """CoCoOp's peak by batch, DiCap alone."""
     peaks = [harness.amount(peak("DiCap", "CoCoOp", classes, batch, quick), "B") for batch in batches]
-    return [f"CoCoOp by DiCap, {classes} classes, no budget: "
+    return [f"- CoCoOp by DiCap, {classes} classes, no budget: "
             + ", ".join(f"batch {batch} {amount}" for batch, amount in zip(batches, peaks)) + "."]
 
 
@@ -74,6 +74,7 @@ def of_budgets(method: str, classes: int, args) -> tuple[int, list[str]]:
 
 def main(arguments: list[str] | None = None) -> int:
     args = harness.parse(harness.parser(__doc__), arguments)
+    weights = sum(p.numel() * p.element_size() for p in harness.make_clip(args.quick).parameters())
     classes, many = (4, 8) if args.quick else (len(harness.CALTECH101_BASE), 1000)
     rows, budgets, notes = [], [], []
     for method in METHODS:
@@ -84,10 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(harness.Row(f"{method} step, {many:,} classes, batch {BATCH[method]}: the {ALLOWED[method]} GiB allowed, against"
                                 " the peak", allowed, max(needed, 1), goal=1, unit="B"))  # fmt: skip
         scaled = rows[-3].textbook * many / classes
-        notes.append(f"By the textbook {method}'s step of {many:,} classes would need {harness.amount(scaled, 'B')}.")
+        notes.append(f"- By the textbook {method}'s step of {many:,} classes would need {harness.amount(scaled, 'B')}.")
         budgets += lines
-    weights = sum(p.numel() * p.element_size() for p in harness.make_clip(args.quick).parameters())
-    notes += [f"The weights, {harness.amount(weights, 'B')}, were there before and are in no figure.",
+    notes += [f"- The weights, {harness.amount(weights, 'B')}, were there before and are in no figure.",
               *of_batches((1, 2, 4, 8), classes, args.quick), "",
               f"One step by DiCap, {many:,} classes, with cached features, under a budget of the text tower's activations"
               " (MODEL.TEXT_MEMORY, default 4 GiB):", "", "| step | budget | peak | time |", "|---|---|---|---|", *budgets]  # fmt: skip

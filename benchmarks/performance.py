@@ -174,8 +174,9 @@ def page(measured: dict[Benchmark, dict], seconds: float | None) -> str:
     """The whole page."""
     gpu = any(benchmark.gpu for benchmark in measured)
     head = HEAD.format(command="python -m benchmarks.performance", same=harness.SAME, gpu=SEEN if gpu else NO_GPU)
-    took = f"\nThe command took {seconds / 60:.0f} minutes." if seconds else ""
-    lines = [head + took, "## The goals", "", "Ratios, textbook over DiCap; for what is allowed, allowed over spent.", ""]
+    took = [f"The command took {seconds / 60:.0f} minutes.", ""] if seconds else []
+    lines = [head, *took, "## The goals", "", "Ratios, textbook over DiCap; where something is allowed, allowed over spent. Two goals are"
+             " no ratio and stand below: growth in a line, and no test image that a second method encodes.", ""]  # fmt: skip
     lines += goals(row for found in measured.values() for row in found["rows"])
     for benchmark, found in measured.items():
         lines += ["", *section(benchmark, found)]

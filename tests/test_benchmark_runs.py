@@ -32,7 +32,7 @@ def figures(benchmark, tmp_path, *arguments):
 
 def test_base_to_new(tmp_path, capsys):
     found = figures(base_to_new, tmp_path)
-    assert [row["figure"].split(":")[0] for row in found["rows"]][::2] == ["CoOp", "CoCoOp", "the whole job"]
+    assert [row["figure"].split(":")[0] for row in found["rows"]][::2] == ["CoOp", "CoCoOp", "the whole tiny main job"]
     assert found["rows"][-1]["goal"] == 2 and found["rows"][-1]["textbook"] > 0 < found["rows"][-1]["dicap"]
     assert "beside DiCap's: 4 of 4 runs get exactly as many test images right" in found["notes"][0]
     table = [line.split(" | ") for line in found["notes"] if line.startswith("| causal_shapes")]
