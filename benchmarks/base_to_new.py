@@ -255,6 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = harness.parse(made, arguments)
     if args.seeds < 1 or args.shorten < 1:
         made.error(f"--seeds {args.seeds} --shorten {args.shorten}: at least 1")
+    args.rounds = 1  # each run is made once a seed
     with tempfile.TemporaryDirectory() as folder:
         trios = list(run_all(plans(args, Path(folder)), Path(folder, "cache")))
         notes = [f"The textbook's runs beside DiCap's: {agreement(trios, TEXTBOOK)}.", "",

@@ -3,7 +3,7 @@
     python -m benchmarks.performance                       # measures and writes the page; leave the machine alone meanwhile
     python -m benchmarks.performance --into results        # keeps the figures of each benchmark (JSON) and what it printed
     python -m benchmarks.performance --from results        # the page again, from such a folder
-    python -m benchmarks.performance --whole               # the tiny main job with all its epochs and pictures, not a tenth
+    python -m benchmarks.performance --whole               # the tiny main job with all its epochs and pictures, not a quarter
 
 Where a GPU is, the three benchmarks of speed run on it too, with autocast.
 """
@@ -58,7 +58,7 @@ REST = (
     Benchmark("growth", (), "Time and memory against the size of the problem. Linear in classes means: no term that grows with their"
               " square, and no class that pays for another's length."),
     Benchmark("counterfactual_cost", (), "Stage 1 of DiCap: what its training costs beyond CoOp's."),
-    Benchmark("base_to_new", ("--shorten", "10"), "Whole runs through the driver: reading, encoding, training, tests, result files."
+    Benchmark("base_to_new", ("--shorten", "4"), "Whole runs through the driver: reading, encoding, training, tests, result files."
               " Steps are equal to rounding, as the tables above begin with; whole runs magnify rounding, so what they are compared"
               " with is how far DiCap gets from itself when it begins two roundings off."),
 )  # fmt: skip
