@@ -145,8 +145,12 @@ class PromptTrainer(TrainerX):
 
     def train(self) -> None:
         """Train, then test; a prompt without parameters is tested at once."""
+        given = self.train_loader_x  # before_train replaces it
         if self._models:
-            super().train()
+            try:
+                super().train()
+            finally:  # its workers end at once: the garbage collector would wait 5 s for each
+                self.train_loader_x = given
         else:
             log.info("%s has nothing to learn", type(self).__name__)
             self.test()

@@ -3,6 +3,7 @@
 Without a GPU no wait is felt, so every way from a tensor to a Python number, and every operation whose shape depends on values,
 is watched for instead.
 """
+import multiprocessing
 import random
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 from dicap import discover
 from dicap.config import build_cfg, config_path
 from dicap.loading import keep_workers
-from dicap.run import run
+from dicap.run import model_digest
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
@@ -230,7 +231,15 @@ def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monke
         cfg = build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), "CoOp", output_dir=out, seed=1,
                         opts=[*QUICK, "INPUT.VIEWS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATALOADER.NUM_WORKERS", str(workers),
                               "DATASET.SUBSAMPLE_CLASSES", "base"])
-        return run(cfg)["digests"]["model"]
+        torch.manual_seed(1)
+        trainer = build_trainer(cfg)
+        given = trainer.train_loader_x
+        try:
+            trainer.train()
+        finally:
+            assert trainer.train_loader_x is given
+        assert not multiprocessing.active_children()  # none is left to the garbage collector
+        return model_digest(trainer)
 
     whole, cls = go("whole", 2), TRAINER_REGISTRY.get("CoOp")
     step = cls.forward_backward
