@@ -21,6 +21,7 @@ from dicap.wording import check_template, readable
 log = logging.getLogger(__name__)
 
 POSITIONS = ("end", "middle", "front")
+CACHED_PIXELS = 8 * 224 * 224  # of images that go through the tower together on a CPU; more takes more memory and is slower
 
 
 class FixedPrompt(nn.Module):
@@ -130,8 +131,10 @@ class PromptedCLIP(nn.Module):
         """Features (B, e) of images (B, 3, H, W); an input of rank 2 holds features already (a cached view)."""
         if image.dim() == 2:
             return image
+        at_once = max(1, CACHED_PIXELS // image[0, 0].numel()) if image.device.type == "cpu" else len(image)
         with torch.no_grad():
-            return F.normalize(self.clip.encode_image(image).float(), dim=-1)
+            f = torch.cat([self.clip.encode_image(part) for part in image.split(at_once)])
+            return F.normalize(f.float(), dim=-1)
 
     def encode_text(self, f: Tensor | None = None) -> Tensor:
         """Class features (C, e), or (B, C, e) where the context depends on the image features f (B, e)."""

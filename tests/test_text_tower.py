@@ -3,7 +3,7 @@ import pytest
 import torch
 from reference_clip import cocoop_logits, coop_logits
 
-from dicap import text_tower
+from dicap import prompts, text_tower
 from dicap.backbones import tokenize
 from dicap.options import ConfigError
 from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext, load_prompt
@@ -223,3 +223,13 @@ def test_too_long_prompts_name_the_class(random_clip):
         prompts = StaticContext(clip, NAMES, 4)()
         PromptedCLIP(clip, StaticContext(clip, NAMES, 4)).text_tower(
             text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.lens))
+
+
+def test_images_go_through_the_tower_in_slices_on_a_cpu(random_clip, monkeypatch):
+    clip = random_clip("vit")
+    model, images = PromptedCLIP(clip, FixedPrompt(clip, NAMES, "{}")), torch.rand(7, 3, 32, 32)
+    sizes, encode = [], clip.encode_image
+    monkeypatch.setattr(clip, "encode_image", lambda part: sizes.append(len(part)) or encode(part))
+    whole = model.encode_image(images)
+    monkeypatch.setattr(prompts, "CACHED_PIXELS", 3 * 32 * 32)
+    assert relative(model.encode_image(images), whole) < 1e-6 and sizes == [7, 3, 3, 1]
