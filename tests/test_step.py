@@ -144,7 +144,7 @@ def test_between_two_lines_the_loop_waits_for_nothing(name, capsys):
 
 
 def test_meters_keep_tensors_unread_and_exact():
-    first = torch.tensor([0.1])
+    first = torch.tensor([0.1], dtype=torch.float64)
     values = [first, torch.tensor(0.2, requires_grad=True), torch.tensor(3), torch.tensor(0.3, dtype=torch.half)]
     numbers, meter, metrics = [value.item() for value in values], AverageMeter(), MetricMeter()
     with Waits() as waits:

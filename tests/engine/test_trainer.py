@@ -156,6 +156,7 @@ def test_registered_models():
     trainer.model_backward_and_update((one.weight + two.weight).sum())
     assert one.weight.item() == pytest.approx(before - 0.5) and two.weight.grad is not None
     trainer.check_losses()
+    assert not trainer._unchecked  # each loss is looked at once
     for _ in range(2):  # and again: what is broken stays broken
         trainer.model_backward((one.weight * float("nan")).sum())
         with pytest.raises(FloatingPointError, match="nan in epoch 1, batch 1"):
