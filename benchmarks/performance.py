@@ -94,7 +94,7 @@ much of it is reached. Above 100 % the textbook loses time beyond its own arithm
 - Data on slow disks: images are noise in memory, or the embedded datasets.
 """
 SEEN, NO_GPU = "A GPU was there; its tables say which.", (
-    "A GPU: none was there. The CUDA code (graphs of static steps, autocast, transfers that do not wait) ran in no table of this page,"
+    "A GPU: none was there. The CUDA code (autocast, transfers that do not wait) ran in no table of this page,"
     " and the goal for GPUs, a CoCoOp step with 50 and 500 classes at least 10 times faster, is not shown.")  # fmt: skip
 
 
