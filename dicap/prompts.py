@@ -144,9 +144,10 @@ class PromptedCLIP(nn.Module):
     def logits(self, f: Tensor, text: Tensor) -> Tensor:
         """logit_scale.exp() <f, text>: (..., C) for f (..., e) and text (C, e), or f (B, ..., e) and text (B, C, e)."""
         scale = self.clip.logit_scale.exp().float()
-        if text.dim() == 2:
-            return scale * f @ text.t()
-        return scale * torch.einsum("b...e,bce->b...c", f, text)
+        with torch.autocast(text.device.type, enabled=False):  # rounded again, and times 100, they would err most of all here
+            if text.dim() == 2:
+                return scale * f @ text.t()
+            return scale * torch.einsum("b...e,bce->b...c", f, text)
 
     def parts(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image features (B, e), class features (C, e) or (B, C, e), logits (B, C)."""

@@ -103,7 +103,7 @@ def _build_and_work(cfg: Any, names: dict[str, str], eval_only: bool, model_dir:
 
 
 def build(cfg: Any) -> Any:
-    """The trainer of a configuration; kernels are deterministic, the measurement of memory begins."""
+    """The trainer of a configuration; cudnn's kernels are deterministic, the measurement of memory begins."""
     import torch
     from dassl.engine import build_trainer
 

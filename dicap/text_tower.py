@@ -124,6 +124,7 @@ class Pack:
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept serves training too, whoever asks first
 def pack_classes(lens: tuple[int, ...], n_prefix: int, d: int, device: torch.device) -> Pack:
     """The packing of classes of so many tokens behind a prefix of n_prefix tokens, for a tower of width d.
 

@@ -152,6 +152,13 @@ def test_a_class_sees_its_prefix_and_itself_and_nothing_else(lens, n_prefix):
     assert waste < 1.15 or n == 1, waste
 
 
+def test_a_packing_first_asked_for_in_inference_mode_serves_training_too(random_clip):
+    model = PromptedCLIP(random_clip("vit"), StaticContext(random_clip("vit"), ["first seen", "so long a name, seen here first"], 9))
+    with torch.inference_mode():
+        model.encode_text()
+    assert gradients(model, features(model.clip, 2))[1]["ctx"].abs().sum() > 0
+
+
 def test_one_long_name_costs_its_own_tokens_only():
     short = text_tower.pack_classes((3,) * 200, 5, 512, torch.device("cpu"))
     mixed = text_tower.pack_classes((60, *(3,) * 200), 5, 512, torch.device("cpu"))
@@ -184,6 +191,9 @@ def test_autocast_stays_within_its_own_rounding(random_clip, dtype, bound):
     logits, expected = gradients(model, f)
     with torch.autocast("cpu", dtype):
         low, got = gradients(model, f)
+        text = model.encode_text(f).detach()
+        inside = model.logits(f, text)
+    assert inside.dtype == torch.float32 and torch.equal(inside, model.logits(f, text))  # the last product is not rounded
     assert 1e-6 < relative(low, logits) < bound
     assert all(relative(got[name], expected[name]) < 3 * bound and got[name].dtype == torch.float32 for name in expected)
 

@@ -138,7 +138,7 @@ class DiCap(PromptTrainer):
     def frozen_text(self) -> Tensor:
         """(C, e) text features of the dataset's hand prompts, L2-normalised."""
         fixed = FixedPrompt(self.model.clip, self.dm.dataset.classnames, hand_template(self.dm.dataset)).to(self.device)
-        return PromptedCLIP(self.model.clip, fixed).encode_text()
+        return PromptedCLIP(self.model.clip, fixed, self.cfg.MODEL.TEXT_MEMORY).encode_text()
 
     def load_or_fit(self) -> tuple[CounterfactualGenerator, dict[str, float]]:
         """The generator of these features and settings, and its diagnosis: from the cache where they are there.

@@ -1,4 +1,5 @@
 """Accuracy, error, macro-F1, accuracy of each class, confusion matrix. Other repositories' parsers read the printed lines."""
+import operator
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Classification(EvaluatorBase):
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
         """Takes scores (B, C) and labels (B,)."""
         true, pred = torch.stack([gt, mo.argmax(dim=1)]).tolist()  # one transfer a batch
-        self._correct += sum(map(int.__eq__, true, pred))
+        self._correct += sum(map(operator.eq, true, pred))
         self._total += len(true)
         self._y_true += true
         self._y_pred += pred
