@@ -51,8 +51,8 @@ class SeededItems(Dataset):
 def keep_workers(loader: DataLoader) -> DataLoader:
     """A loader like the given one whose workers stay; the given one where it has none.
 
-    What it yields depends on torch's generator alone, not on how many workers there are, if there are any. One epoch at a time: a second iteration
-    begins the same workers anew.
+    What it yields depends on torch's generator alone, not on how many workers there are, if there are any. One epoch at a
+    time: a second iteration begins the same workers anew.
     """
     if not loader.num_workers:
         return loader
