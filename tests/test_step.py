@@ -144,15 +144,15 @@ def test_between_two_lines_the_loop_waits_for_nothing(name, capsys):
 
 
 def test_meters_keep_tensors_unread_and_exact():
-    first = torch.tensor([0.1], dtype=torch.float64)
-    values = [first, torch.tensor(0.2, requires_grad=True), torch.tensor(3), torch.tensor(0.3, dtype=torch.half)]
+    last = torch.tensor([0.1], dtype=torch.float64)
+    values = [torch.tensor(0.3, dtype=torch.half), torch.tensor(0.2, requires_grad=True), torch.tensor(3), last]
     numbers, meter, metrics = [value.item() for value in values], AverageMeter(), MetricMeter()
     with Waits() as waits:
         for i, value in enumerate(values):
             meter.update(value)
             metrics.update({"a": value, "b": i} if i else None)
     assert not waits.seen
-    first.zero_()  # as where a step writes its results to the same memory again
+    last.zero_()  # as where a step writes its results to the same memory again
     assert (meter.val, meter.sum, meter.avg) == (numbers[-1], sum(numbers), sum(numbers) / 4)
     assert metrics.read() == [{}, *({"a": sum(numbers[1 : n + 1]) / n, "b": (n + 1) / 2} for n in (1, 2, 3))]
     assert metrics.read() == [] and metrics.meters["a"].val == numbers[-1]
