@@ -9,6 +9,7 @@ backbone weights and tested prompt are the planned ones. A run that fails stops 
 import contextlib
 import dataclasses
 import functools
+import gc
 import io
 import logging
 import os
@@ -178,18 +179,29 @@ def execute(jobs: Sequence[Job], *, verbose: bool = False) -> list[Failure]:
     """
     start, skipped, failures = time.perf_counter(), 0, dict[Path, Failure]()
     plans = {job.folder: _plan_or_failure(job) for job in jobs}  # the whole data is looked at before the first run
-    for number, job in enumerate(jobs, 1):
-        head = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job.name}"
-        outcome = _one(job, plans[job.folder], failures, verbose)
-        if isinstance(outcome, Failure):
-            failures[job.folder] = outcome
-            log.info("%s: FAILED: %s", head, outcome.cause.splitlines()[0])
-        else:
-            skipped += outcome == FINISHED_BEFORE
-            log.info("%s: %s", head, outcome)
+    with _settled():
+        for number, job in enumerate(jobs, 1):
+            head = f"[{number:{len(str(len(jobs)))}}/{len(jobs)}] {job.name}"
+            outcome = _one(job, plans[job.folder], failures, verbose)
+            if isinstance(outcome, Failure):
+                failures[job.folder] = outcome
+                log.info("%s: FAILED: %s", head, outcome.cause.splitlines()[0])
+            else:
+                skipped += outcome == FINISHED_BEFORE
+                log.info("%s: %s", head, outcome)
     log.info("%d runs in %.0f s, %d finished before, %d failed", len(jobs) - skipped - len(failures),
              time.perf_counter() - start, skipped, len(failures))
     return list(failures.values())
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """What is there before the first run, torch above all, outlives them: the collection after each run passes over it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 FINISHED_BEFORE = "finished before"
