@@ -63,6 +63,7 @@ class ImageDoor:
             return self.encode(model, self.pictures_of(image)) if self.again else image
         start = time.perf_counter()
         f = self.encode(model, image)
+        harness.synchronize(f.device)
         self.images, self.seconds = self.images + len(f), self.seconds + time.perf_counter() - start
         if self.again:
             self.pictures.update(zip(map(_bytes, f), image.cpu()))
@@ -249,7 +250,7 @@ def encoded(trios: Sequence[Trio]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    made = harness.parser(__doc__)
+    made = harness.parser(__doc__, autocast=False)
     made.add_argument("--seeds", type=int, default=1, help="3 = the whole main job (default %(default)s)")
     made.add_argument("--shorten", type=int, default=1, help="divide the epochs of every recipe and CausalShapes' test pictures")
     args = harness.parse(made, arguments)

@@ -77,7 +77,7 @@ def tiny(dataset: str, quick: bool) -> Cost:
     """Stage 1 of a real run of the tiny recipe, with nothing cached."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, DICAP_CACHE=str(Path(folder, "cache"))):
         request = Request(("DiCap",), (dataset,), (1,), shots=2 if quick else SHOTS, out=folder,
-                          settings=QUICK if quick else QUICK[:2])
+                          settings=("USE_CUDA", "False", *(QUICK if quick else QUICK[:2])))
         job = plan(BASE2NEW, request)[0]
         with clocked() as parts:
             result, _ = finish(job, planned_digests(job))
@@ -133,7 +133,7 @@ def coop_run(args: Any) -> tuple[float, int, dict[str, harness.Timing]]:
     f, label = model.encode_image(images), torch.arange(batch) % len(names)
     parts = {"image tower": lambda: model.encode_image(images),
              "text step": lambda: F.cross_entropy(model(f), label).backward()}
-    times = harness.interleaved(parts, min(args.rounds, 3))
+    times = harness.interleaved(parts, args.rounds)
     steps = len(names) * SHOTS // batch * cfg.OPTIM.MAX_EPOCH
     return steps * sum(timing.median for timing in times.values()), steps, times
 
@@ -147,7 +147,8 @@ def parts_table(costs: list[Cost]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = harness.parse(harness.parser(__doc__), arguments)
+    args = harness.parse(harness.parser(__doc__, gpu=False, autocast=False), arguments)
+    args.rounds = min(args.rounds, 3)
     logging.getLogger("dicap").setLevel(logging.WARNING)
     costs = [tiny(dataset, args.quick) for dataset in (EMBEDDED[1:] if args.quick else EMBEDDED)]
     rows = [harness.Row(f"{cost.figure}: the {ALLOWED:.0f} s allowed, against stage 1", ALLOWED, cost.seconds, goal=1) for cost in costs]

@@ -140,7 +140,7 @@ def of_images(clip: nn.Module, names: list[str]) -> Growth:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = harness.parse(harness.parser(__doc__), arguments)
+    args = harness.parse(harness.parser(__doc__, gpu=False, autocast=False), arguments)
     args.rounds = min(args.rounds, 3)
     clip, names = harness.make_clip(args.quick), list(harness.CALTECH101_BASE)[: 4 if args.quick else None]
     time, memory = of_classes(clip, args)

@@ -314,12 +314,13 @@ def machine(device: torch.device | str = "cpu") -> str:
 # ---- the command line
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The flags that all benchmarks have."""
+def parser(doc: str | None, gpu: bool = True, autocast: bool = True) -> argparse.ArgumentParser:
+    """The flags that all benchmarks have; gpu, autocast: whether this one can be measured there, and so."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default %(default)s)")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default %(default)s")
-    made.add_argument("--precision", choices=("fp32", "amp", "bf16"), default="fp32",
+    made.add_argument("--device", default="cuda" if gpu and torch.cuda.is_available() else "cpu", choices=None if gpu else ("cpu",),
+                      help="default %(default)s")
+    made.add_argument("--precision", choices=("fp32", "amp", "bf16") if autocast else ("fp32",), default="fp32",
                       help="amp and bf16: autocast of both sides, amp on a GPU alone (default %(default)s)")
     made.add_argument("--rounds", type=int, default=7, help="rounds of each timing (default %(default)s)")
     made.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run, no result")

@@ -73,7 +73,7 @@ def of_budgets(method: str, classes: int, args) -> tuple[int, list[str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = harness.parse(harness.parser(__doc__), arguments)
+    args = harness.parse(harness.parser(__doc__, gpu=False, autocast=False), arguments)
     weights = sum(p.numel() * p.element_size() for p in harness.make_clip(args.quick).parameters())
     classes, many = (4, 8) if args.quick else (len(harness.CALTECH101_BASE), 1000)
     rows, budgets, notes = [], [], []
