@@ -21,7 +21,7 @@ GENERAL = {
     "INPUT.VIEWS": Option(0, "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"
                              " training image are encoded once and reused", least=0),
     "MODEL.TEXT_MEMORY": Option(4.0, "GiB that activations of the text tower may take; what needs more in training is computed"
-                                " in parts, each a second time in the backward pass: a third slower, equal to rounding", least=0),
+                                " in parts, each a second time in the backward pass: slower by half, equal to rounding", least=0),
 }
 FLAGS = {
     "root": "DATASET.ROOT",

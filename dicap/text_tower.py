@@ -47,7 +47,7 @@ class TextTower(nn.Module):
     Args:
         clip: a `clip.model.CLIP`.
         memory: GiB that activations may take in training. What needs more is computed in parts, each a second time in the
-            backward pass: a third slower, gradients equal to rounding.
+            backward pass: slower by half, gradients equal to rounding.
     """
 
     def __init__(self, clip: nn.Module, memory: float = MEMORY):
