@@ -75,7 +75,8 @@ class Growth:
         textbook, ours = Line.fit(self.textbook), Line.fit(self.ours)
         by_token = Line.fit({self.tokens[size]: value for size, value in self.ours.items()})
         row = harness.Row(f"{self.title}, what one more costs", textbook.slope, ours.slope, limit=limit, unit=self.unit)
-        return row, (f"- {self.title}: a line over the sizes explains R^2 {ours.r2:.4f} (textbook {textbook.r2:.4f}), over the tokens"
+        return row, (f"- {self.title}: a line over the sizes explains R^2 {ours.r2:.4f} (textbook, {len(self.textbook)} sizes:"
+                     f" {textbook.r2:.4f}), over the tokens"
                      f" {by_token.r2:.4f}; slopes' ratio {row.ratio:.1f}, tokens' ratio {limit:.1f}.")  # fmt: skip
 
 

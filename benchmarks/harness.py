@@ -151,29 +151,22 @@ def synchronize(device: torch.device | str) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory(prepare: Callable[..., Callable[[], object]], *args, device: str = "cpu") -> int:
+def peak_memory(prepare: Callable[..., Callable[[], object]], *args) -> int:
     """Bytes that the step prepare(*args) needs on top of what is there before: peak minus before, in a fresh process.
 
     Args:
-        prepare: a function at the top level of a module; it returns the step, which runs once.
-        device: cpu: the process's resident memory (Linux alone); cuda: what torch's allocator hands out.
+        prepare: a function at the top level of a module; it returns the step, which runs once, on the CPU: what counts is the
+            process's resident memory (Linux alone).
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak, prepare, args, device, torch.get_num_threads()).result()
+        return pool.submit(_peak, prepare, args, torch.get_num_threads()).result()
 
 
-def _peak(prepare: Callable[..., Callable[[], object]], args: tuple, device: str, threads: int) -> int:
+def _peak(prepare: Callable[..., Callable[[], object]], args: tuple, threads: int) -> int:
     torch.set_num_threads(threads)
     step = prepare(*args)
     gc.collect()
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _resident("VmRSS")
     step()

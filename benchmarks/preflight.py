@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -141,15 +142,16 @@ def make_pictures(folder: Path, classes: int, each: int) -> None:
 
 def report(title: str, rows: Sequence[Row], path: Path | None) -> None:
     """Print the table and what is off; write the JSON that was asked for."""
+    machine = harness.machine("cuda" if torch.cuda.is_available() else "cpu")
     head = [["run", "figure", "foretold", "seen", "error"], ["---"] * 5]
-    print("\n".join([f"## {title}", "", f"Measured {harness.machine()}.", "",
+    print("\n".join([f"## {title}", "", f"Measured {machine}.", "",
                      *(f"| {' | '.join(line)} |" for line in [*head, *(row.cells() for row in rows)])]))  # fmt: skip
     judged = [row for row in rows if row.judged]
     off = [f"{row.figure} of {row.run} ({row.error:+.0%})" for row in judged if abs(row.error) > GOAL]
     verdict = f"{len(judged) - len(off)} of {len(judged)} figures of {SHORT:g} s or more, and of memory, are within {GOAL:.0%}"
     print(f"\n{verdict}{': all but ' + ', '.join(off) if off else ''}.", flush=True)
     if path:
-        content = {"title": title, "machine": harness.machine(), "rows": [row.as_dict() for row in rows], "notes": [verdict]}
+        content = {"title": title, "machine": machine, "rows": [row.as_dict() for row in rows], "notes": [verdict]}
         write_text(path, json.dumps(content, indent=1) + "\n")
 
 

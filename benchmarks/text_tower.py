@@ -20,7 +20,10 @@ OWN = "CoOp's own module"
 
 def own_model(path: Path, method: str, clip: nn.Module, names: list[str], start: nn.Module) -> nn.Module:
     """CoOp's own model from the same start, given image features in place of images."""
-    model = sides.coop_repository(path, method, clip, names).to(clip.logit_scale.device).eval()
+    device = clip.logit_scale.device
+    model = sides.coop_repository(path, method, clip.cpu(), names)  # makes its prompts on the CPU
+    clip.to(device)
+    model.to(device).eval()
     model.image_encoder = nn.Identity()
     model.prompt_learner.load_state_dict(dict(sides.learned(start)), strict=False)
     return model
