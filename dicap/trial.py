@@ -1,8 +1,8 @@
 """A run cut short: the parts that dicap/preflight.py puts into a trainer to time it, without knowing more of it than its methods.
 
-    Training    trains whole epochs until SECONDS have passed, of a longer epoch LEAST steps behind a warm-up
-    Evaluation     tests batches until SECONDS have passed
-    Encoder     encodes images for SECONDS, at least a batch, and makes features of the others of those
+    Training      trains whole epochs until SECONDS have passed, of a longer epoch LEAST steps behind a warm-up
+    Evaluation    tests batches until SECONDS have passed
+    Encoder       encodes images for SECONDS, at least a batch, and makes features of the others of those
 """
 import contextlib
 import hashlib
