@@ -42,8 +42,8 @@ class Benchmark:
 
     @property
     def command(self) -> str:
-        """As the page shows it; what was shortened, a title says."""
-        return " ".join(("python -m", f"benchmarks.{self.module}", *(self.arguments if self.gpu else ())))
+        """As the page shows it."""
+        return " ".join(("python -m", f"benchmarks.{self.module}", *self.arguments))
 
 
 SPEED = (
@@ -124,9 +124,9 @@ def measure(benchmark: Benchmark, folder: Path, more: Iterable[str]) -> None:
                          f" is in {folder}")
 
 
-def benchmarks(gpu: bool) -> list[Benchmark]:
-    """All, in the page's order."""
-    on_cpu = [dataclasses.replace(b, arguments=(*b.arguments, "--device", "cpu")) for b in (*SPEED, *REST)]
+def benchmarks(gpu: bool, whole: bool = False) -> list[Benchmark]:
+    """All, in the page's order; whole: nothing is shortened."""
+    on_cpu = [dataclasses.replace(b, arguments=(*(() if whole else b.arguments), "--device", "cpu")) for b in (*SPEED, *REST)]
     return on_cpu + [dataclasses.replace(b, arguments=GPU, gpu=True) for b in SPEED if gpu]
 
 
@@ -164,7 +164,9 @@ def goals(rows: Iterable[harness.Row]) -> list[str]:
 
 
 def _named(row: harness.Row, benchmark: Benchmark) -> harness.Row:
-    return dataclasses.replace(row, figure=f"{row.figure} (GPU)") if benchmark.gpu else row
+    """The row, told from those of other benchmarks."""
+    what = " (GPU)" if benchmark.gpu else ", memory" if row.unit == "B" else ""
+    return dataclasses.replace(row, figure=row.figure + what)
 
 
 def section(benchmark: Benchmark, found: dict) -> list[str]:
@@ -201,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.quick and args.page == PAGE:
         parser.error(f"--quick is no result, and would replace {PAGE}: give it a --page of its own")
-    began, all_of_them = time.perf_counter(), benchmarks(torch.cuda.is_available())
+    began, all_of_them = time.perf_counter(), benchmarks(torch.cuda.is_available(), args.whole)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.source or args.into or Path(temporary)
         for benchmark in all_of_them if args.source is None else ():
@@ -219,8 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
 def more_of(benchmark: Benchmark, args: argparse.Namespace) -> list[str]:
     """Arguments that this call adds."""
     coop = ["--coop", str(args.coop)] if args.coop and benchmark.module == "text_tower" else []
-    whole = ["--shorten", "1"] if args.whole and benchmark.module == "base_to_new" else []
-    return [*coop, *whole, *(["--quick"] if args.quick else [])]
+    return [*coop, *(["--quick"] if args.quick else [])]
 
 
 if __name__ == "__main__":

@@ -120,11 +120,13 @@ def written(folder, benchmark, rows, same=""):
 def test_the_page_is_made_of_former_figures(tmp_path):
     first, second = performance.benchmarks(gpu=False)[:2]
     written(tmp_path, first, [harness.Row("a step", 12.0, 1.0, goal=8, limit=16)], "same numbers, a step: 1e-7")
-    written(tmp_path, second, [harness.Row("another", 3.0, 1.0, goal=8, limit=16), harness.Row("no goal", 2.0, 1.0)])
+    written(tmp_path, second, [harness.Row("another", 3.0, 1.0, goal=8, limit=16), harness.Row("no goal", 2.0, 1.0),
+                              harness.Row("peak", 9.0, 1.0, goal=8, unit="B")])
     page = tmp_path / "docs" / "page.md"
     assert performance.main(["--from", str(tmp_path), "--page", str(page)]) == 0
     text = page.read_text()
     assert "| a step | 8 | 12.0 | 16.0 | 75% | met |" in text and "| another | 8 | 3.0 | 16.0 | 19% | **missed** |" in text
+    assert "| peak, memory | 8 | 9.0 |" in text  # not to be taken for a time
     assert "## Title of text_tower" in text and "- same numbers, a step: 1e-7" in text and "A note." in text
     assert "| no goal | 2.00 s | 1.00 s | 2.0 |" in text and harness.machine() in text and "A GPU: none was there." in text
     (tmp_path / f"{second.name}.json").write_text('{"rows": [{"figure": 1}]}')
@@ -147,4 +149,6 @@ def test_a_gpu_is_measured_where_there_is_one():
     with_gpu = performance.benchmarks(gpu=True)
     assert [b.name for b in with_gpu if b.gpu] == ["text_tower-cuda", "training_step-cuda", "evaluation-cuda"]
     assert all(("--device", "cpu") == b.arguments[-2:] for b in with_gpu if not b.gpu)
+    assert [b.command for b in with_gpu if b.module == "base_to_new"] == ["python -m benchmarks.base_to_new --shorten 4 --device cpu"]
+    assert not any("--shorten" in b.command for b in performance.benchmarks(gpu=True, whole=True))
     assert len({b.name for b in with_gpu}) == len(with_gpu) and not any(b.gpu for b in performance.benchmarks(gpu=False))
