@@ -47,7 +47,8 @@ class Benchmark:
 
 
 SPEED = (
-    Benchmark("text_tower", (), "Prompts to class features and logits, forward and with the gradient, from cached image features."),
+    Benchmark("text_tower", (), "Prompts to class features and logits, forward and with the gradient, from cached image features."
+              " Where --coop names a clone of github.com/KaiyangZhou/CoOp, its own module is timed beside."),
     Benchmark("training_step", (), "A whole training step: image tower or cached view, prompt, text tower, loss, gradient, optimiser."),
     Benchmark("evaluation", (), "Logits of test images: CoOp's classes are encoded once, CoCoOp's once an image. The image tower is timed"
               " once and added to both sides."),
