@@ -149,7 +149,6 @@ def parts_table(costs: list[Cost]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     args = harness.parse(harness.parser(__doc__, gpu=False, autocast=False), arguments)
     args.rounds = min(args.rounds, 3)
-    logging.getLogger("dicap").setLevel(logging.WARNING)
     costs = [tiny(dataset, args.quick) for dataset in (EMBEDDED[1:] if args.quick else EMBEDDED)]
     rows = [harness.Row(f"{cost.figure}: the {ALLOWED:.0f} s allowed, against stage 1", ALLOWED, cost.seconds, goal=1) for cost in costs]
     costs.append(vit(args.quick))
@@ -163,4 +162,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("dicap").setLevel(logging.WARNING)
     sys.exit(main())
