@@ -151,6 +151,7 @@ def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, me
     Args:
         measure: makes a trial of a job (dicap.preflight.Preflight), where nothing like it has run; None = no trials.
     """
+    _SIZES.clear()  # the data may be others than when this process last looked
     for line in downloads(jobs):
         log.info("%s", line)
     results = _results(request.out)

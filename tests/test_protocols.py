@@ -212,6 +212,7 @@ def test_a_failing_run_stops_only_what_needs_it_and_is_listed_with_its_cause_and
 def test_data_that_cannot_be_read_stop_only_their_own_runs(tmp_path, embedded_data, monkeypatch, caplog):
     from dicap.datasets.digits import Digits
 
+    caplog.set_level("INFO", "dicap")
     own = tmp_path / "own.json"
     own.write_text("{")
     monkeypatch.setattr(Digits, "counts", (10, 300, 100, 1))
