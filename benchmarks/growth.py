@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks import harness
-from benchmarks.memory import names_of, peak
+from benchmarks.memory import PADDED, names_of, peak, tokens_of
 from benchmarks.sides import make_sides, make_step, random_features, random_labels
 from dicap.prompts import ConditionalContext, PromptedCLIP
 
@@ -25,7 +25,6 @@ CLASSES, TEXTBOOK_CLASSES = (10, 30, 100, 300, 1000), (10, 30, 100)
 CONTEXT = (4, 8, 16, 32)
 BATCHES, TEXTBOOK_BATCHES = (1, 2, 4, 8), (1, 2)
 IMAGES, TEXTBOOK_IMAGES = (10, 20, 50, 100), (1, 2, 4)
-PADDED = 77
 Sides = dict[str, Callable[[], object]]
 
 
@@ -81,11 +80,6 @@ class Growth:
 
 
 # ---- the tables
-
-
-def tokens_of(names: list[str], images: int = 1, n_ctx: int = 4) -> int:
-    """Tokens that carry something: start-of-text and context once an image, and each class."""
-    return images * (1 + n_ctx + sum(harness.suffix_lens(harness.prompt_tokens(names)[1])))
 
 
 def steps(clip: nn.Module, names: list[str], batch: int, textbook: bool) -> Sides:

@@ -10,11 +10,22 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import harness
-from benchmarks.sides import BATCH, METHODS, make_sides, make_step, random_features, random_images, random_labels
+from benchmarks.sides import (
+    BATCH,
+    METHODS,
+    PREFIX,
+    make_sides,
+    make_step,
+    random_features,
+    random_images,
+    random_labels,
+)
+from dicap.text_tower import MEMORY
 
 GOAL = 5
 ALLOWED = {"CoOp": 8, "CoCoOp": 16}  # GiB at 1,000 classes
-BUDGETS = (1.0, 4.0, 1024.0)  # GiB of MODEL.TEXT_MEMORY; the last is none
+PADDED = 77  # tokens of each prompt by the textbook
+BUDGETS = (1.0, MEMORY, 1024.0)  # GiB of MODEL.TEXT_MEMORY: small, the default, none
 GIB = 2**30
 
 
@@ -38,11 +49,15 @@ def peak(side: str, method: str, classes: int, batch: int, quick: bool, images: 
     return harness.peak_memory(step_of, side, method, classes, batch, images, budget, quick)
 
 
+def tokens_of(names: list[str], images: int = 1, n_ctx: int = PREFIX - 1) -> int:
+    """Tokens that carry something: start-of-text and context once an image, and each class."""
+    return images * (1 + n_ctx + sum(harness.suffix_lens(harness.prompt_tokens(names)[1])))
+
+
 def token_ratio(method: str, classes: int, batch: int) -> float:
     """Tokens of the textbook formula over tokens that carry something."""
-    prefix, suffixes = 1 + 4, harness.suffix_lens(harness.prompt_tokens(names_of(classes))[1])
-    times = batch if method == "CoCoOp" else 1
-    return 77 * classes * times / (times * (prefix + sum(suffixes)))
+    images = batch if method == "CoCoOp" else 1
+    return PADDED * classes * images / tokens_of(names_of(classes), images)
 
 
 def compared(method: str, classes: int, batch: int, quick: bool, images: bool = False, goal: float | None = None) -> harness.Row:
@@ -69,7 +84,7 @@ def of_budgets(method: str, classes: int, args) -> tuple[int, list[str]]:
         seconds = harness.interleaved({"DiCap": step}, 1)["DiCap"].median
         name = "none" if budget == BUDGETS[-1] else f"{budget:g} GiB"
         lines.append(f"| {method} | {name} | {harness.amount(found[budget], 'B')} | {harness.amount(seconds, 's')} |")
-    return found[4.0], lines
+    return found[MEMORY], lines
 
 
 def main(arguments: list[str] | None = None) -> int:

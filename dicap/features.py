@@ -114,7 +114,7 @@ def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, vie
         views: K.
         facts: all that decides the features; JSON. `describe` collects what concerns the files, `machine` what computes.
     """
-    path = _path({**facts, "views": views})
+    path = _path(key_of(facts, views))
     found = _read(path)
     if found is not None:
         return found
@@ -154,10 +154,14 @@ def _encode(model: torch.nn.Module, loader: DataLoader, device: torch.device) ->
         return torch.cat([model.encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches])
 
 
-def _path(facts: dict) -> Path | None:
+def key_of(facts: dict, views: int) -> str:
+    """SHA-256 of all that decides the features, which names them."""
+    return hashlib.sha256(json.dumps({**facts, "views": views}, sort_keys=True).encode()).hexdigest()
+
+
+def _path(key: str) -> Path | None:
     folder = cache_folder("features")
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return folder and folder / f"{digest}.safetensors"
+    return folder and folder / f"{key}.safetensors"
 
 
 def _read(path: Path | None) -> Tensor | None:

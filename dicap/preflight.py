@@ -113,7 +113,7 @@ def try_out(job: Job) -> Trial | str:
 def _try_out(job: Job, folder: str) -> Trial:
     from dassl.utils import set_random_seed
 
-    from dicap.run import build, peak_memory
+    from dicap.run import build, device_name, peak_memory
 
     cfg = job.cfg.clone()
     cfg.defrost()
@@ -144,11 +144,6 @@ def capacity(device: torch.device) -> float:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
     except (AttributeError, ValueError, OSError):
         return 0.0
-
-
-def device_name(device: torch.device) -> str:
-    """As result files have it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 @contextlib.contextmanager

@@ -66,7 +66,9 @@ class StaticContext(nn.Module):
             ctx = ctx.expand(shape).clone() if ctx_init else torch.empty(shape).normal_(std=0.02)
         self.ctx = nn.Parameter(ctx)
         _register(self, clip, _after(words, names), self.n_ctx)
-        self.register_buffer("rows", self._rows(names), persistent=False)
+        self.shared = position == "end" and not csc  # what stands before the names is one prefix of all classes
+        if not self.shared:
+            self.register_buffer("rows", self._rows(names), persistent=False)
 
     def _rows(self, names: list[str]) -> Tensor:
         """Where a class has a context of its own: its prompt as rows of [all contexts | tokens of all names], (C n + T,)."""
@@ -82,7 +84,7 @@ class StaticContext(nn.Module):
     def forward(self, f: Tensor | None = None) -> Prompts:
         """The prompts; f is not looked at."""
         sot, ctx, name = self.sot, self.ctx, self.name  # (1, d), (n, d) or (C, n, d), (T, d)
-        if self.position == "end" and ctx.dim() == 2:
+        if self.shared:
             return Prompts(torch.cat([sot, ctx])[None], name, self.lens)
         own = ctx.expand(len(self.lens), self.n_ctx, -1).flatten(0, 1)  # (C n, d)
         suffix = torch.cat([own, name]).index_select(0, self.rows)

@@ -226,9 +226,15 @@ def versions(trainer: Any) -> dict[str, Any]:
         "dicap": dicap.__version__, "torch": torch.__version__, "torchvision": _version("torchvision"),
         "clip": _version("clip-anytorch", "openai-clip", "clip"), "numpy": _version("numpy"),
         "python": platform.python_version(), "engine": os.environ.get("DICAP_ENGINE", "dassl"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
+        "device": device_name(device), "threads": torch.get_num_threads(),
     }
+
+
+def device_name(device: Any) -> str:
+    """Of a torch.device: a GPU's model, else "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _version(*names: str) -> str:

@@ -5,8 +5,6 @@
     Encoder       encodes images for SECONDS, at least a batch, and makes features of the others of those
 """
 import contextlib
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -227,8 +225,7 @@ class Encoder:
 
         number = len(loader.dataset)  # type: ignore[arg-type]
         rows, seconds = encode_some(encode, loader)
-        key = hashlib.sha256(json.dumps({**facts, "views": views}, sort_keys=True).encode()).hexdigest()
-        self.found.append(Encoding(key, number, seconds, self.training))
+        self.found.append(Encoding(features.key_of(facts, views), number, seconds, self.training))
         return like(rows, number).unflatten(0, (-1, views))
 
 
