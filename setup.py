@@ -3,6 +3,7 @@
 trainers/, datasets/ and configs/ at the top are the family's places; dicap/trainers, dicap/datasets and dicap/configs
 are symbolic links to them, so that only `dicap` is installed and Hugging Face's `datasets` is never shadowed.
 """
+
 import re
 from pathlib import Path
 
@@ -32,7 +33,9 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["dicap", "dicap.*"]),
-    package_data={"dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md", "report/*.csv", "report/*.j2"]},
+    package_data={
+        "dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md", "report/*.csv", "report/*.j2"]
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision",
@@ -53,10 +56,6 @@ setup(
         "matplotlib",
         "jinja2",
     ],
-    extras_require={
-        "test": TEST,
-        "open_clip": ["open_clip_torch"],
-        "pretrain": ["matplotlib"],
-    },
+    extras_require={"test": TEST, "open_clip": ["open_clip_torch"], "pretrain": ["matplotlib"]},
     entry_points={"console_scripts": ["dicap = dicap.cli:main"]},
 )

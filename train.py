@@ -1,4 +1,5 @@
 """The family's entry point, with CoOp's flags: python train.py --trainer DiCap --config-file configs/trainers/..."""
+
 import sys
 from pathlib import Path
 

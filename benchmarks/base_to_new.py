@@ -11,6 +11,7 @@ Learned prompts and accuracies are compared first, then the times. Single steps 
 but the recipes' learning rates magnify rounding hundreds of times an epoch; so the yardstick of whole runs is DiCap itself, begun
 from a context that was changed by two roundings. Beside it: how many pictures each of our runs encoded.
 """
+
 import argparse
 import dataclasses
 import os
@@ -30,9 +31,9 @@ from torch import Tensor
 from benchmarks import harness, textbook
 from dicap.backbones import tokenize
 from dicap.data.named import EMBEDDED
-from dicap.driver import finish, planned_digests
+from dicap.experiments.driver import finish, planned_digests
+from dicap.experiments.protocols import BASE2NEW, METHODS, SHOTS, Request, learns, many, plan
 from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
-from dicap.protocols import BASE2NEW, METHODS, SHOTS, Request, learns, many, plan
 from dicap.trainer import PromptTrainer
 from dicap.wording import readable
 
@@ -116,6 +117,7 @@ def side(name: str, cache: Path) -> Iterator[ImageDoor]:
     """DiCap as it is, with its cache in a folder, or begun two roundings off; or without its savings."""
     door = ImageDoor(again=name == TEXTBOOK)
     with ExitStack() as stack:
+
         def put(owner: Any, attribute: str, value: Callable) -> None:
             stack.enter_context(patch.object(owner, attribute, value))
 
@@ -168,8 +170,11 @@ def run_all(jobs: dict[str, Sequence[Any]], cache: Path) -> Iterator[Trio]:
         order = [OURS, TEXTBOOK][:: 1 if number % 2 else -1]
         order += [NUDGED] if learns(jobs[OURS][number].method) else []
         trio = {name: run_one(jobs[name][number], name, cache) for name in order}
-        print(f"{jobs[OURS][number].name}: " + "; ".join(
-            f"{name} {trio[name].result['accuracy']:.2f} % in {trio[name].seconds:.1f} s" for name in trio), flush=True)
+        print(
+            f"{jobs[OURS][number].name}: "
+            + "; ".join(f"{name} {trio[name].result['accuracy']:.2f} % in {trio[name].seconds:.1f} s" for name in trio),
+            flush=True,
+        )
         yield trio
 
 
@@ -187,8 +192,14 @@ def plans(args: argparse.Namespace, out: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {OURS: [], TEXTBOOK: [], NUDGED: []}
     for method in METHODS[1:3] if args.quick else METHODS:
         for name, jobs in found.items():
-            request = Request((method,), EMBEDDED[:1] if args.quick else (), tuple(range(1, args.seeds + 1)),
-                              shots=1 if args.quick else SHOTS, out=str(out / name), settings=tuple(settings))
+            request = Request(
+                (method,),
+                EMBEDDED[:1] if args.quick else (),
+                tuple(range(1, args.seeds + 1)),
+                shots=1 if args.quick else SHOTS,
+                out=str(out / name),
+                settings=tuple(settings),
+            )
             epochs = 1 if args.quick else max(1, plan(BASE2NEW, request)[0].cfg.OPTIM.MAX_EPOCH // args.shorten)
             jobs += plan(BASE2NEW, dataclasses.replace(request, settings=(*settings, "OPTIM.MAX_EPOCH", str(epochs))))
     return found
@@ -212,9 +223,11 @@ def agreement(trios: Sequence[Trio], other: str) -> str:
     gaps = [b.result["accuracy"] - a.result["accuracy"] for a, b in some]
     folders = [(a.job.folder, b.job.folder, a.job.cfg.OPTIM.MAX_EPOCH) for a, b in some]
     first, last = (max(apart(one, two, min(epochs, limit)) for one, two, epochs in folders) for limit in (1, 1 << 30))
-    return (f"{sum(gap == 0 for gap in gaps)} of {len(gaps)} runs get exactly as many test images right; accuracies are"
-            f" {statistics.fmean(gaps):+.2f} points apart in the mean, {max(map(abs, gaps)):.2f} at most; learned prompts by at most"
-            f" {first:.0e} of their largest number after the first epoch, {last:.0e} after the last")  # fmt: skip
+    return (
+        f"{sum(gap == 0 for gap in gaps)} of {len(gaps)} runs get exactly as many test images right; accuracies are"
+        f" {statistics.fmean(gaps):+.2f} points apart in the mean, {max(map(abs, gaps)):.2f} at most; learned prompts by at most"
+        f" {first:.0e} of their largest number after the first epoch, {last:.0e} after the last"
+    )
 
 
 def rows_of(trios: Sequence[Trio]) -> list[harness.Row]:
@@ -238,13 +251,19 @@ def _row(figure: str, trios: Sequence[Trio], goal: float | None = None) -> harne
 def encoded(trios: Sequence[Trio]) -> list[str]:
     """A table of the pictures that each method encoded."""
     methods = list(dict.fromkeys(trio[OURS].job.method for trio in trios))
-    lines = ["Pictures that DiCap's runs encoded, methods in the order of the runs. Goal: no test image after the first method.",
-             "Training views are encoded by the first method that trains.", "",
-             "| dataset | run | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
+    lines = [
+        "Pictures that DiCap's runs encoded, methods in the order of the runs. Goal: no test image after the first method.",
+        "Training views are encoded by the first method that trains.",
+        "",
+        "| dataset | run | " + " | ".join(methods) + " |",
+        "|---" * (len(methods) + 2) + "|",
+    ]
     for dataset in dict.fromkeys(trio[OURS].job.dataset for trio in trios):
         for split in ("base", "new"):
-            counts = [sum(trio[OURS].images for trio in trios if _is(trio, dataset=dataset, split=split, method=method))
-                      for method in methods]
+            counts = [
+                sum(trio[OURS].images for trio in trios if _is(trio, dataset=dataset, split=split, method=method))
+                for method in methods
+            ]
             lines.append(f"| {dataset} | {split} classes | " + " | ".join(f"{count:,}" for count in counts) + " |")
     return lines
 
@@ -252,21 +271,29 @@ def encoded(trios: Sequence[Trio]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     made = harness.parser(__doc__, autocast=False)
     made.add_argument("--seeds", type=int, default=1, help="3 = the whole main job (default %(default)s)")
-    made.add_argument("--shorten", type=int, default=1, help="divide the epochs of every recipe and CausalShapes' test pictures")
+    made.add_argument(
+        "--shorten", type=int, default=1, help="divide the epochs of every recipe and CausalShapes' test pictures"
+    )
     args = harness.parse(made, arguments)
     if args.seeds < 1 or args.shorten < 1:
         made.error(f"--seeds {args.seeds} --shorten {args.shorten}: at least 1")
     args.rounds = 1  # each run is made once a seed
     with tempfile.TemporaryDirectory() as folder:
         trios = list(run_all(plans(args, Path(folder)), Path(folder, "cache")))
-        notes = [f"The textbook's runs beside DiCap's: {agreement(trios, TEXTBOOK)}.", "",
-                 f"The yardstick, DiCap's runs begun two roundings off beside DiCap's: {agreement(trios, NUDGED)}."]
+        notes = [
+            f"The textbook's runs beside DiCap's: {agreement(trios, TEXTBOOK)}.",
+            "",
+            f"The yardstick, DiCap's runs begun two roundings off beside DiCap's: {agreement(trios, NUDGED)}.",
+        ]
     print("\n".join(notes))
     shorter = ""
     if args.shorten > 1:
         shorter = f", 1/{args.shorten} of the epochs and of CausalShapes' test pictures"
-        notes += ["", f"What both sides share - start, reading, first encoding - weighs up to {args.shorten} times heavier than in the"
-                  " whole job: the ratio is below the whole job's."]
+        notes += [
+            "",
+            f"What both sides share - start, reading, first encoding - weighs up to {args.shorten} times heavier than in the"
+            " whole job: the ratio is below the whole job's.",
+        ]
     title = f"The tiny main job: four methods, both embedded datasets, {many(args.seeds, 'seed')}{shorter}"
     harness.finish(title, rows_of(trios), args, [*notes, "", *encoded(trios)])
     return 0

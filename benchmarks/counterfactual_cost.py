@@ -7,6 +7,7 @@ does not see. ViT-B/16: random features of 50 classes x 16 shots x 8 views go th
 vit_b16_ctxv1. The CoOp run beside it (vit_b16_ep50, nothing cached) is not made: one step - image tower of a batch, text
 step of ours, which makes the bound harder - is timed and multiplied by the steps.
 """
+
 import dataclasses
 import logging
 import os
@@ -28,9 +29,9 @@ from benchmarks import harness
 from dicap import discover
 from dicap.config import build_cfg, config_path
 from dicap.data.named import EMBEDDED
-from dicap.driver import finish, planned_digests
+from dicap.experiments.driver import finish, planned_digests
+from dicap.experiments.protocols import BASE2NEW, Request, plan
 from dicap.prompts import PromptedCLIP, StaticContext
-from dicap.protocols import BASE2NEW, Request, plan
 from dicap.trainer import PromptTrainer
 
 discover.load_all()
@@ -67,8 +68,11 @@ def clocked() -> Iterator[dict[str, float]]:
         return timed
 
     with ExitStack() as stack:
-        for name, owner, attribute in (("fit", method.CounterfactualGenerator, "fit"), ("diagnosis", method, "diagnose"),
-                                       ("counterfactuals of all views", method.DiCap, "fill_bank")):
+        for name, owner, attribute in (
+            ("fit", method.CounterfactualGenerator, "fit"),
+            ("diagnosis", method, "diagnose"),
+            ("counterfactuals of all views", method.DiCap, "fill_bank"),
+        ):
             stack.enter_context(patch.object(owner, attribute, noting(name, getattr(owner, attribute))))
         yield parts
 
@@ -76,8 +80,14 @@ def clocked() -> Iterator[dict[str, float]]:
 def tiny(dataset: str, quick: bool) -> Cost:
     """Stage 1 of a real run of the tiny recipe, with nothing cached."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, DICAP_CACHE=str(Path(folder, "cache"))):
-        request = Request(("DiCap",), (dataset,), (1,), shots=2 if quick else SHOTS, out=folder,
-                          settings=("USE_CUDA", "False", *(QUICK if quick else QUICK[:2])))
+        request = Request(
+            ("DiCap",),
+            (dataset,),
+            (1,),
+            shots=2 if quick else SHOTS,
+            out=folder,
+            settings=("USE_CUDA", "False", *(QUICK if quick else QUICK[:2])),
+        )
         job = plan(BASE2NEW, request)[0]
         with clocked() as parts:
             result, _ = finish(job, planned_digests(job))
@@ -105,8 +115,10 @@ def stage1_of(cfg: Any, views: Tensor, label: Tensor, texts: Tensor) -> float:
     trainer.device, trainer.output_dir, trainer._writer = torch.device("cpu"), cfg.OUTPUT_DIR, None
     trainer.dm = SimpleNamespace(dataset=SimpleNamespace(train_x=[SimpleNamespace(label=int(k)) for k in label]))
     trainer.model = SimpleNamespace(clip=SimpleNamespace(logit_scale=torch.tensor(4.6)))
-    with patch.object(PromptTrainer, "before_train", lambda self: None), \
-            patch.object(method.DiCap, "frozen_text", lambda self: texts):
+    with (
+        patch.object(PromptTrainer, "before_train", lambda self: None),
+        patch.object(method.DiCap, "frozen_text", lambda self: texts),
+    ):
         trainer.before_train()
     return trainer.diagnostics["stage1_seconds"]
 
@@ -115,8 +127,13 @@ def vit(quick: bool) -> Cost:
     """Stage 1 at ViT-B/16's sizes."""
     classes = 4 if quick else len(harness.CALTECH101_BASE)
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, DICAP_CACHE="off"):
-        cfg = build_cfg(trainer_file=config_path("trainers/DiCap", "vit_b16_ctxv1"), trainer="DiCap", seed=1, output_dir=folder,
-                        opts=["DATASET.NAME", "Digits", *(QUICK if quick else ())])
+        cfg = build_cfg(
+            trainer_file=config_path("trainers/DiCap", "vit_b16_ctxv1"),
+            trainer="DiCap",
+            seed=1,
+            output_dir=folder,
+            opts=["DATASET.NAME", "Digits", *(QUICK if quick else ())],
+        )
         with clocked() as parts:
             seconds = stage1_of(cfg, *random_shots(classes, 2 if quick else SHOTS, cfg.INPUT.VIEWS, 512))
     return Cost(f"vit_b16_ctxv1, {classes} classes x {cfg.INPUT.VIEWS} views", seconds, parts)
@@ -124,15 +141,18 @@ def vit(quick: bool) -> Cost:
 
 def coop_run(args: Any) -> tuple[float, int, dict[str, harness.Timing]]:
     """Seconds of CoOp's run by one step, its steps, and what the parts of a step take."""
-    cfg = build_cfg(trainer_file=config_path("trainers/CoOp", "vit_b16_ep50"), trainer="CoOp",
-                    opts=["DATASET.NAME", "Digits"])
+    cfg = build_cfg(
+        trainer_file=config_path("trainers/CoOp", "vit_b16_ep50"), trainer="CoOp", opts=["DATASET.NAME", "Digits"]
+    )
     batch, names = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, list(harness.CALTECH101_BASE)
     clip = harness.make_clip(args.quick)
     model = PromptedCLIP(clip, StaticContext(clip, names, cfg.TRAINER.COOP.N_CTX))
     images = torch.randn(batch, 3, *[clip.visual.input_resolution] * 2)
     f, label = model.encode_image(images), torch.arange(batch) % len(names)
-    parts = {"image tower": lambda: model.encode_image(images),
-             "text step": lambda: F.cross_entropy(model(f), label).backward()}
+    parts = {
+        "image tower": lambda: model.encode_image(images),
+        "text step": lambda: F.cross_entropy(model(f), label).backward(),
+    }
     times = harness.interleaved(parts, args.rounds)
     steps = len(names) * SHOTS // batch * cfg.OPTIM.MAX_EPOCH
     return steps * sum(timing.median for timing in times.values()), steps, times
@@ -142,21 +162,34 @@ def parts_table(costs: list[Cost]) -> list[str]:
     """Where the seconds go."""
     names = list(costs[0].parts)
     lines = ["| stage 1 | seconds | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    return lines + [f"| {cost.figure} | {cost.seconds:.1f} | " + " | ".join(f"{cost.parts[name]:.1f}" for name in names) + " |"
-                    for cost in costs]
+    return lines + [
+        f"| {cost.figure} | {cost.seconds:.1f} | " + " | ".join(f"{cost.parts[name]:.1f}" for name in names) + " |"
+        for cost in costs
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = harness.parse(harness.parser(__doc__, gpu=False, autocast=False), arguments)
     args.rounds = min(args.rounds, 3)
     costs = [tiny(dataset, args.quick) for dataset in (EMBEDDED[1:] if args.quick else EMBEDDED)]
-    rows = [harness.Row(f"{cost.figure}: the {ALLOWED:.0f} s allowed, against stage 1", ALLOWED, cost.seconds, goal=1) for cost in costs]
+    rows = [
+        harness.Row(f"{cost.figure}: the {ALLOWED:.0f} s allowed, against stage 1", ALLOWED, cost.seconds, goal=1)
+        for cost in costs
+    ]
     costs.append(vit(args.quick))
     seconds, steps, times = coop_run(args)
-    rows.append(harness.Row(f"{costs[-1].figure}: CoOp's run, {steps:,} steps, against stage 1", seconds, costs[-1].seconds, goal=GOAL))
+    rows.append(
+        harness.Row(
+            f"{costs[-1].figure}: CoOp's run, {steps:,} steps, against stage 1", seconds, costs[-1].seconds, goal=GOAL
+        )
+    )
     step = " + ".join(f"{name} {harness.amount(timing.median, 's')}" for name, timing in times.items())
-    notes = [f"Stage 1 is {100 * costs[-1].seconds / seconds:.2f} % of that run (goal: at most {100 / GOAL:g} %);"
-             f" a step of CoOp is {step}.", "", *parts_table(costs)]
+    notes = [
+        f"Stage 1 is {100 * costs[-1].seconds / seconds:.2f} % of that run (goal: at most {100 / GOAL:g} %);"
+        f" a step of CoOp is {step}.",
+        "",
+        *parts_table(costs),
+    ]
     harness.finish("The counterfactual module's cost", rows, args, notes)
     return 0
 

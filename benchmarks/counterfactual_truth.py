@@ -48,7 +48,13 @@ BASE, SHOTS, TARGETS, TRAIN_STEPS = 25, 16, 3, 300
 FIRST_SEED = 2001
 RHOS = (1.0, 0.9, 0.0)
 PROBE_SEED, PROBE_IMAGES = 2**41, 3000  # pictures that no world here and no training of the tiny CLIP draws
-DEFAULT, TEXT_SHIFT, CLASS_SHIFT, UNMOVED, TRUTH = "default", "shift, text", "shift, class means", "nothing moved", "truth"
+DEFAULT, TEXT_SHIFT, CLASS_SHIFT, UNMOVED, TRUTH = (
+    "default",
+    "shift, text",
+    "shift, class means",
+    "nothing moved",
+    "truth",
+)
 SHIFT = {"generator": "shift", "search": "line"}
 MAIN = {DEFAULT: {}, TEXT_SHIFT: SHIFT, CLASS_SHIFT: {**SHIFT, "means": "class"}}
 ROWS: dict[str, dict] = {
@@ -175,7 +181,9 @@ def measure(task: Task, probes: dict[str, Probe]) -> dict[str, dict[str, dict[st
     if task.extras:
         chosen = {row: fitted(ROWS[row]) for row in (DEFAULT, "gauss", TEXT_SHIFT)}
         answer["minimal"] = {row: minimality(case, generator, probes, head) for row, generator in chosen.items()}
-        answer["bound"] = {row: bound_terms(case, fitted(ROWS[row])) for row in (DEFAULT, "gauss", "train data observed")}
+        answer["bound"] = {
+            row: bound_terms(case, fitted(ROWS[row])) for row in (DEFAULT, "gauss", "train data observed")
+        }
     return answer
 
 
@@ -219,17 +227,37 @@ def table(results: list[dict[str, dict[str, float]]], columns: dict[str, str]) -
 
 
 FIGURES = {
-    "error": "error", "along": "along", "across": "across", "moved": "moved along", "cosine": "cosine",
-    "scene": "scene stays", "colour": "colour stays", "class": "class moves", "judge": "judge", "text head": "text head",
-}  # fmt: skip
+    "error": "error",
+    "along": "along",
+    "across": "across",
+    "moved": "moved along",
+    "cosine": "cosine",
+    "scene": "scene stays",
+    "colour": "colour stays",
+    "class": "class moves",
+    "judge": "judge",
+    "text head": "text head",
+}
 MINIMAL = {
-    "valid": "exist", "kappa": "mean kappa", "proximity": "1 - cos", "full proximity": "1 - cos of the full",
-    "class": "class moves", "text head": "text head", "scene": "scene stays",
-}  # fmt: skip
+    "valid": "exist",
+    "kappa": "mean kappa",
+    "proximity": "1 - cos",
+    "full proximity": "1 - cos of the full",
+    "class": "class moves",
+    "text head": "text head",
+    "scene": "scene stays",
+}
 BOUND = {
-    "latent": "latent error", "of": "latent length", "lipschitz": "Lip", "first": "Lip x latent", "outside": "outside",
-    "decoder": "decoder", "bound": "bound", "error": "error", "hsic": "HSIC p",
-}  # fmt: skip
+    "latent": "latent error",
+    "of": "latent length",
+    "lipschitz": "Lip",
+    "first": "Lip x latent",
+    "outside": "outside",
+    "decoder": "decoder",
+    "bound": "bound",
+    "error": "error",
+    "hsic": "HSIC p",
+}
 
 
 def gain(results: dict[int, dict], other: str) -> Difference:
@@ -253,38 +281,57 @@ def statements(shapes: dict[int, dict], scm: dict[int, dict]) -> list[tuple[bool
         for row in ahead
     }
     outcome = [
-        (min(gains[CLASS_SHIFT].low, gains[UNMOVED].low) > 0,
-         "(a) CausalShapes, rho 1: the default errs less than the class-mean shift and than moving nothing: "
-         + "; ".join(interval(f"{row} - default", gains[row]) for row in (CLASS_SHIFT, UNMOVED))),
-        (gains[TEXT_SHIFT].low > -NO_WORSE,
-         f"(b) CausalShapes, rho 1: the default is no worse than the text shift, by {NO_WORSE} at most: "
-         + interval(f"{TEXT_SHIFT} - default", gains[TEXT_SHIFT])),
-        (all(ahead[row].low > 0 and share[row] < CLEARLY for row in ahead),
-         f"(c) skewed causal model: the default errs less than both shifts, at most {CLEARLY} times as much: "
-         + "; ".join(f"{interval(f'{row} - default', ahead[row])}, ratio {share[row]:.2f}" for row in ahead)),
-    ]  # fmt: skip
+        (
+            min(gains[CLASS_SHIFT].low, gains[UNMOVED].low) > 0,
+            "(a) CausalShapes, rho 1: the default errs less than the class-mean shift and than moving nothing: "
+            + "; ".join(interval(f"{row} - default", gains[row]) for row in (CLASS_SHIFT, UNMOVED)),
+        ),
+        (
+            gains[TEXT_SHIFT].low > -NO_WORSE,
+            f"(b) CausalShapes, rho 1: the default is no worse than the text shift, by {NO_WORSE} at most: "
+            + interval(f"{TEXT_SHIFT} - default", gains[TEXT_SHIFT]),
+        ),
+        (
+            all(ahead[row].low > 0 and share[row] < CLEARLY for row in ahead),
+            f"(c) skewed causal model: the default errs less than both shifts, at most {CLEARLY} times as much: "
+            + "; ".join(f"{interval(f'{row} - default', ahead[row])}, ratio {share[row]:.2f}" for row in ahead),
+        ),
+    ]
     return [(bool(holds), text) for holds, text in outcome]
 
 
 def machine() -> str:
     """What ran this, and when."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, scikit-learn {sklearn.__version__}"
-    return (f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} cores, {platform.system()}, {versions},"
-            f" dicap {dicap.__version__}")  # fmt: skip
+    return (
+        f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} cores, {platform.system()}, {versions},"
+        f" dicap {dicap.__version__}"
+    )
 
 
-def report(results: dict[Task, dict], accuracy: dict[str, float], seconds: tuple[float, float]) -> tuple[list[str], bool]:
+def report(
+    results: dict[Task, dict], accuracy: dict[str, float], seconds: tuple[float, float]
+) -> tuple[list[str], bool]:
     """The lines to print, and whether every statement holds."""
     shapes = {t.seed: r["figures"] for t, r in results.items() if t.kind == "shapes" and t.rho == 1}
     scm = {t.seed: r["figures"] for t, r in results.items() if t.kind == "scm"}
     judged = statements(shapes, scm)
     lines = [f"Measured {machine()}.", "", "### The three statements", ""]
     lines += [f"- {'PASS' if holds else 'FAIL'} {text}." for holds, text in judged]
-    lines += ["", "Error by world, default / text shift / class-mean shift: CausalShapes " + by_world(shapes)
-              + "; skewed model " + by_world(scm) + ".", "",
-              f"Fit and minimal search of {BASE} classes x {SHOTS} shots x {TARGETS} targets, {TRAIN_STEPS} steps, two threads:"
-              f" {seconds[0]:.1f} + {seconds[1]:.1f} s.", "",
-              "Probes on 1,000 independent pictures: " + ", ".join(f"{k} {v:.2f}" for k, v in accuracy.items()) + ".", ""]  # fmt: skip
+    lines += [
+        "",
+        "Error by world, default / text shift / class-mean shift: CausalShapes "
+        + by_world(shapes)
+        + "; skewed model "
+        + by_world(scm)
+        + ".",
+        "",
+        f"Fit and minimal search of {BASE} classes x {SHOTS} shots x {TARGETS} targets, {TRAIN_STEPS} steps, two threads:"
+        f" {seconds[0]:.1f} + {seconds[1]:.1f} s.",
+        "",
+        "Probes on 1,000 independent pictures: " + ", ".join(f"{k} {v:.2f}" for k, v in accuracy.items()) + ".",
+        "",
+    ]
     for rho in RHOS:
         full = {t.seed: r for t, r in results.items() if t.full and t.rho == rho}
         lines += [f"### CausalShapes, rho {rho:g}, seeds {', '.join(map(str, full))}: all rows", ""]
@@ -293,7 +340,9 @@ def report(results: dict[Task, dict], accuracy: dict[str, float], seconds: tuple
         lines += ["Minimal sufficient ones, one world:", "", *table([r["minimal"] for r in extras], MINIMAL), ""]
         lines += ["Terms of the bound, one world, first targets:", "", *table([r["bound"] for r in extras], BOUND), ""]
     lines += [f"### Skewed causal model, {len(scm)} worlds", ""]
-    lines += table(list(scm.values()), {name: FIGURES[name] for name in ("error", "along", "across", "moved", "cosine")})
+    lines += table(
+        list(scm.values()), {name: FIGURES[name] for name in ("error", "along", "across", "moved", "cosine")}
+    )
     return lines, all(holds for holds, _ in judged)
 
 
@@ -318,7 +367,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ablations", type=int, default=2, help="worlds of the full tables (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="worlds at a time")
     parser.add_argument("--markdown", type=Path, help="also write to this file: between its marks, if it has them")
-    parser.add_argument("--quick", action="store_true", help="3 worlds, 1 of them in the full tables: a look, no result")
+    parser.add_argument(
+        "--quick", action="store_true", help="3 worlds, 1 of them in the full tables: a look, no result"
+    )
     args = parser.parse_args(arguments)
     count, ablations = (3, 1) if args.quick else (args.seeds, args.ablations)
     if not 2 <= count or not 1 <= ablations <= count:

@@ -8,6 +8,7 @@ seeds (rows "features cached"; the first method that tests a dataset encodes the
 Parts are timed in turn and added: image tower, textbook text side, DiCap text side. What is linear in images (tower, CoCoOp)
 is timed on a few of them and multiplied, unless --full (hours on two cores; the default on a GPU).
 """
+
 import sys
 from argparse import Namespace
 
@@ -30,13 +31,23 @@ def check(method: str, plain: nn.Module, ours: nn.Module, images: Tensor) -> Non
             harness.compare(f"{method} evaluation, {what}", {"logits": ours(given)}, expected)
 
 
-def time_parts(method: str, clip: nn.Module, plain: nn.Module, ours: nn.Module, args: Namespace) -> dict[str, harness.Timing]:
+def time_parts(
+    method: str, clip: nn.Module, plain: nn.Module, ours: nn.Module, args: Namespace
+) -> dict[str, harness.Timing]:
     """Seconds of image tower, textbook text side and DiCap's text side for all IMAGES."""
-    parts = {"image tower": (lambda x: textbook.image_features(clip, x), sides.random_images),
-             "textbook": (plain, sides.random_features), "DiCap": (ours, sides.random_features)}
-    counts = {part: few if (part == "image tower" or method == "CoCoOp") and not args.full else IMAGES
-              for part, few in FEW.items()}
-    steps = {part: sides.make_inference(model, draw(clip, counts[part]), args.precision) for part, (model, draw) in parts.items()}
+    parts = {
+        "image tower": (lambda x: textbook.image_features(clip, x), sides.random_images),
+        "textbook": (plain, sides.random_features),
+        "DiCap": (ours, sides.random_features),
+    }
+    counts = {
+        part: few if (part == "image tower" or method == "CoCoOp") and not args.full else IMAGES
+        for part, few in FEW.items()
+    }
+    steps = {
+        part: sides.make_inference(model, draw(clip, counts[part]), args.precision)
+        for part, (model, draw) in parts.items()
+    }
     times = harness.interleaved(steps, args.rounds, device=args.device)
     return {part: times[part].times(IMAGES / counts[part]) for part in parts}
 
@@ -49,11 +60,17 @@ def measure(method: str, clip: nn.Module, names: list[str], args: Namespace) -> 
     before, left = sides.text_counts(clip, method, names, IMAGES, backward=False)
     tower, images = times["image tower"], harness.image_counts(clip, IMAGES)
     return [
-        harness.timed_row(f"{method} evaluation, {what}, {IMAGES} images, {len(names)} classes",
-                          {"textbook": times["textbook"].plus(tower), "DiCap": own}, goal=GOALS.get((method, what)),
-                          limit=(before + images) / (left + more))
-        for what, own, more in (("images encoded", times["DiCap"].plus(tower), images), ("features cached", times["DiCap"], 0))
-    ]  # fmt: skip
+        harness.timed_row(
+            f"{method} evaluation, {what}, {IMAGES} images, {len(names)} classes",
+            {"textbook": times["textbook"].plus(tower), "DiCap": own},
+            goal=GOALS.get((method, what)),
+            limit=(before + images) / (left + more),
+        )
+        for what, own, more in (
+            ("images encoded", times["DiCap"].plus(tower), images),
+            ("features cached", times["DiCap"], 0),
+        )
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,8 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
     clip, classes = sides.start(args)
     rows = [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
     few = ", ".join(f"{part} {count}" for part, count in FEW.items())
-    told = f"All {IMAGES} images in every round." if args.full else (
-        f"Times for {IMAGES} images, from rounds of fewer where time is linear in images (image tower, all of CoCoOp): {few}.")  # fmt: skip
+    told = (
+        f"All {IMAGES} images in every round."
+        if args.full
+        else (
+            f"Times for {IMAGES} images, from rounds of fewer where time is linear in images (image tower, all of CoCoOp): {few}."
+        )
+    )
     harness.finish("Evaluation", rows, args, [told])
     return 0
 

@@ -7,6 +7,7 @@ classes grow, names are as long as ImageNet's; elsewhere they are Caltech101's 5
 measured where it is affordable. A line is fitted over the number of classes: R^2 says whether growth is linear, and the
 slopes' ratio stands beside the tokens': 77 a class over what a class adds (its name, a full stop, end-of-text).
 """
+
 import dataclasses
 import statistics
 import sys
@@ -62,11 +63,19 @@ class Growth:
 
     def lines(self) -> list[str]:
         """Markdown."""
-        made = ["", f"{self.title}:", "", "| size | tokens | textbook | DiCap | DiCap a token |", "|---|---|---|---|---|"]
+        made = [
+            "",
+            f"{self.title}:",
+            "",
+            "| size | tokens | textbook | DiCap | DiCap a token |",
+            "|---|---|---|---|---|",
+        ]
         for size, value in self.ours.items():
             textbook = harness.amount(self.textbook[size], self.unit) if size in self.textbook else ""
-            made.append(f"| {size:,} | {self.tokens[size]:,} | {textbook} | {harness.amount(value, self.unit)} |"
-                        f" {harness.amount(value / self.tokens[size], self.unit)} |")  # fmt: skip
+            made.append(
+                f"| {size:,} | {self.tokens[size]:,} | {textbook} | {harness.amount(value, self.unit)} |"
+                f" {harness.amount(value / self.tokens[size], self.unit)} |"
+            )
         return made
 
     def slopes(self, limit: float) -> tuple[harness.Row, str]:
@@ -74,9 +83,11 @@ class Growth:
         textbook, ours = Line.fit(self.textbook), Line.fit(self.ours)
         by_token = Line.fit({self.tokens[size]: value for size, value in self.ours.items()})
         row = harness.Row(f"{self.title}, what one more costs", textbook.slope, ours.slope, limit=limit, unit=self.unit)
-        return row, (f"- {self.title}: a line over the sizes explains R^2 {ours.r2:.4f} (textbook, {len(self.textbook)} sizes:"
-                     f" {textbook.r2:.4f}), over the tokens"
-                     f" {by_token.r2:.4f}; slopes' ratio {row.ratio:.1f}, tokens' ratio {limit:.1f}.")  # fmt: skip
+        return row, (
+            f"- {self.title}: a line over the sizes explains R^2 {ours.r2:.4f} (textbook, {len(self.textbook)} sizes:"
+            f" {textbook.r2:.4f}), over the tokens"
+            f" {by_token.r2:.4f}; slopes' ratio {row.ratio:.1f}, tokens' ratio {limit:.1f}."
+        )
 
 
 # ---- the tables
@@ -104,7 +115,11 @@ def of_classes(clip: nn.Module, args: Namespace) -> tuple[Growth, Growth]:
 
 def of_context(clip: nn.Module, names: list[str], args: Namespace) -> Growth:
     """Time by context length; the textbook formula always has 77 tokens, and is timed at 4."""
-    growth, f, label = Growth("CoCoOp step by context tokens"), random_features(clip, 1), random_labels(clip, 1, len(names))
+    growth, f, label = (
+        Growth("CoCoOp step by context tokens"),
+        random_features(clip, 1),
+        random_labels(clip, 1, len(names)),
+    )
     for n in CONTEXT:
         sides: Sides = {"DiCap": make_step(PromptedCLIP(clip, ConditionalContext(clip, names, n_ctx=n)), f, label)}
         if n == CONTEXT[0]:

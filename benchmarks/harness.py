@@ -4,6 +4,7 @@ A benchmark compares two callables that compute the same thing: the textbook for
 It checks that they agree, times them in turn, and prints a row a figure: both times, their ratio, the goal, the limit (the
 ratio of what each has to compute) and how much of the limit is reached. Random weights serve: time does not depend on them.
 """
+
 import argparse
 import concurrent.futures
 import dataclasses
@@ -95,11 +96,17 @@ def compare(title: str, got: dict[str, Tensor], expected: dict[str, Tensor], lim
         SystemExit: one is above the limit, or not a number: what differs is not timed.
     """
     errors = {name: relative(got[name].float(), value.float()) for name, value in expected.items()}
-    print(f"same numbers, {title}: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-          + f" (relative error; at most {limit:g})", flush=True)  # fmt: skip
+    print(
+        f"same numbers, {title}: "
+        + ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        + f" (relative error; at most {limit:g})",
+        flush=True,
+    )
     wrong = [name for name, error in errors.items() if not error <= limit]
     if wrong:
-        raise SystemExit(f"{title}: {', '.join(wrong)} differ from the textbook formula by more than {limit:g}; nothing is timed")
+        raise SystemExit(
+            f"{title}: {', '.join(wrong)} differ from the textbook formula by more than {limit:g}; nothing is timed"
+        )
 
 
 def outcome(loss: Tensor, named: Iterable[tuple[str, Tensor]], /, **values: Tensor) -> dict[str, Tensor]:
@@ -129,8 +136,12 @@ class Timing:
         return Timing(self.median + other.median, self.low + other.low, self.high + other.high)
 
 
-def interleaved(sides: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter,
-                device: torch.device | str = "cpu") -> dict[str, Timing]:
+def interleaved(
+    sides: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    device: torch.device | str = "cpu",
+) -> dict[str, Timing]:
     """Times callables in turn: one warm-up each, then rounds in which each runs once, every other round in reverse order."""
     for side in sides.values():
         side()
@@ -214,8 +225,10 @@ def shortest_counts(clip: nn.Module, prefixes: int, prefix: int, suffixes: list[
     tokens = prefix + sum(suffixes)
     pairs = prefix * (prefix + 1) / 2 + sum(n * prefix + n * (n + 1) / 2 for n in suffixes)
     last = sum(prefix + n for n in suffixes)
-    return prefixes * ((layers - 1) * block_counts(tokens, pairs, d, backward=backward)
-                       + block_counts(tokens, last, d, classes, backward))  # fmt: skip
+    return prefixes * (
+        (layers - 1) * block_counts(tokens, pairs, d, backward=backward)
+        + block_counts(tokens, last, d, classes, backward)
+    )
 
 
 def image_counts(clip: nn.Module, images: int) -> float:
@@ -263,8 +276,16 @@ class Row:
         reached = "" if self.reached is None else f"{self.reached:.0%}"
         goal = "" if self.goal is None else f"{self.goal:g}"
         limit = "" if self.limit is None else f"{self.limit:.1f}"
-        return [self.figure, amount(self.textbook, self.unit), amount(self.dicap, self.unit), f"{self.ratio:.1f}", goal, limit,
-                reached, self.spread]  # fmt: skip
+        return [
+            self.figure,
+            amount(self.textbook, self.unit),
+            amount(self.dicap, self.unit),
+            f"{self.ratio:.1f}",
+            goal,
+            limit,
+            reached,
+            self.spread,
+        ]
 
     def as_dict(self) -> dict:
         return {**dataclasses.asdict(self), "ratio": self.ratio, "reached": self.reached}
@@ -300,8 +321,10 @@ def machine(device: torch.device | str = "cpu") -> str:
     where = f"{platform.machine()} with {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     if torch.device(device).type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
-    return (f"{datetime.date.today()}, {where}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__},"
-            f" dicap {dicap.__version__}")  # fmt: skip
+    return (
+        f"{datetime.date.today()}, {where}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__},"
+        f" dicap {dicap.__version__}"
+    )
 
 
 # ---- the command line
@@ -311,10 +334,18 @@ def parser(doc: str | None, gpu: bool = True, autocast: bool = True) -> argparse
     """The flags that all benchmarks have; gpu, autocast: whether this one can be measured there, and so."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default %(default)s)")
-    made.add_argument("--device", default="cuda" if gpu and torch.cuda.is_available() else "cpu", choices=None if gpu else ("cpu",),
-                      help="default %(default)s")
-    made.add_argument("--precision", choices=("fp32", "amp", "bf16") if autocast else ("fp32",), default="fp32",
-                      help="amp and bf16: autocast of both sides, amp on a GPU alone (default %(default)s)")
+    made.add_argument(
+        "--device",
+        default="cuda" if gpu and torch.cuda.is_available() else "cpu",
+        choices=None if gpu else ("cpu",),
+        help="default %(default)s",
+    )
+    made.add_argument(
+        "--precision",
+        choices=("fp32", "amp", "bf16") if autocast else ("fp32",),
+        default="fp32",
+        help="amp and bf16: autocast of both sides, amp on a GPU alone (default %(default)s)",
+    )
     made.add_argument("--rounds", type=int, default=7, help="rounds of each timing (default %(default)s)")
     made.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run, no result")
     made.add_argument("--json", type=Path, help="write the rows to this file too")
@@ -342,9 +373,22 @@ def autocast(device: torch.device | str, precision: str = "fp32") -> torch.autoc
 def finish(title: str, rows: list[Row], args: argparse.Namespace, notes: Iterable[str] = ()) -> None:
     """Prints the table; writes the JSON that was asked for."""
     notes = [*notes, *(f"{row.figure}: {row.note}" for row in rows if row.note)]
-    lines = [f"## {title}", "", f"Measured {machine(args.device)}, {args.precision}, median of {args.rounds}.", "", *table(rows)]
+    lines = [
+        f"## {title}",
+        "",
+        f"Measured {machine(args.device)}, {args.precision}, median of {args.rounds}.",
+        "",
+        *table(rows),
+    ]
     print("\n".join([*lines, *(["", *notes] if notes else [])]), flush=True)
     if args.json:
-        report = {"title": title, "machine": machine(args.device), "precision": args.precision, "rounds": args.rounds,
-                  "quick": args.quick, "rows": [row.as_dict() for row in rows], "notes": list(notes)}  # fmt: skip
+        report = {
+            "title": title,
+            "machine": machine(args.device),
+            "precision": args.precision,
+            "rounds": args.rounds,
+            "quick": args.quick,
+            "rows": [row.as_dict() for row in rows],
+            "notes": list(notes),
+        }
         write_text(args.json, json.dumps(report, indent=1) + "\n")

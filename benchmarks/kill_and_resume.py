@@ -6,6 +6,7 @@ A run that was never killed gives the reference. Then one run is killed with SIG
 between the writing of a file and its renaming), continued each time, and finished. Prints both SHA-256 of the learned
 prompt; exit code 1 where they differ. Needs no network; about 6 seconds a kill.
 """
+
 import argparse
 import json
 import os
@@ -35,12 +36,33 @@ sys.exit(main(sys.argv[1:]))
 
 def start(trainer: str, out: Path, epochs: int, **environment: str) -> subprocess.Popen:
     """One training process that writes into out."""
-    arguments = ["train", "--seed", "1", "--trainer", trainer, "--output-dir", str(out),
-                 "--dataset-config-file", "configs/datasets/digits.yaml",
-                 "--config-file", f"configs/trainers/{trainer}/tiny.yaml", "DATASET.NUM_SHOTS", "16",
-                 "DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", str(epochs), "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment})
+    arguments = [
+        "train",
+        "--seed",
+        "1",
+        "--trainer",
+        trainer,
+        "--output-dir",
+        str(out),
+        "--dataset-config-file",
+        "configs/datasets/digits.yaml",
+        "--config-file",
+        f"configs/trainers/{trainer}/tiny.yaml",
+        "DATASET.NUM_SHOTS",
+        "16",
+        "DATASET.SUBSAMPLE_CLASSES",
+        "base",
+        "OPTIM.MAX_EPOCH",
+        str(epochs),
+        "DATALOADER.TRAIN_X.BATCH_SIZE",
+        "8",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+    )
 
 
 def finish(process: subprocess.Popen, out: Path) -> str:
@@ -87,7 +109,9 @@ def main() -> int:
                 sys.exit("the run ended before its kill; give it more --epochs")
         killed = finish(start(args.trainer, cut, args.epochs), cut)
         resumed = json.loads((cut / "result.json").read_text())["resumed_from_epoch"]
-    print(f"never killed {reference}\nkilled {args.kills} times {killed} (the last start resumed after epoch {resumed})")
+    print(
+        f"never killed {reference}\nkilled {args.kills} times {killed} (the last start resumed after epoch {resumed})"
+    )
     return int(reference != killed)
 
 

@@ -6,6 +6,7 @@ ViT-B/16 sizes, Caltech101's 50 base class names, 4 context tokens; names as lon
 is the peak minus what was there before, of one step in a fresh process. Limit: 77 tokens a class over those that carry
 something. The textbook's 1,000 classes are not run: they need twenty times what 50 need, which is printed.
 """
+
 import sys
 from collections.abc import Callable
 
@@ -29,7 +30,9 @@ BUDGETS = (1.0, MEMORY, 1024.0)  # GiB of MODEL.TEXT_MEMORY: small, the default,
 GIB = 2**30
 
 
-def step_of(side: str, method: str, classes: int, batch: int, images: bool, budget: float, quick: bool) -> Callable[[], None]:
+def step_of(
+    side: str, method: str, classes: int, batch: int, images: bool, budget: float, quick: bool
+) -> Callable[[], None]:
     """One training step of "textbook" or "DiCap" with cached features or with images; runs in a fresh process."""
     clip = harness.make_clip(quick)
     textbook, ours = make_sides(method, clip, names_of(classes))
@@ -44,7 +47,9 @@ def names_of(classes: int) -> list[str]:
     return list(known) if classes == len(known) else harness.synthetic_names(classes)
 
 
-def peak(side: str, method: str, classes: int, batch: int, quick: bool, images: bool = False, budget: float = BUDGETS[-1]) -> int:
+def peak(
+    side: str, method: str, classes: int, batch: int, quick: bool, images: bool = False, budget: float = BUDGETS[-1]
+) -> int:
     """Bytes."""
     return harness.peak_memory(step_of, side, method, classes, batch, images, budget, quick)
 
@@ -60,19 +65,30 @@ def token_ratio(method: str, classes: int, batch: int) -> float:
     return PADDED * classes * images / tokens_of(names_of(classes), images)
 
 
-def compared(method: str, classes: int, batch: int, quick: bool, images: bool = False, goal: float | None = None) -> harness.Row:
+def compared(
+    method: str, classes: int, batch: int, quick: bool, images: bool = False, goal: float | None = None
+) -> harness.Row:
     """Both sides measured."""
     both = [peak(side, method, classes, batch, quick, images) for side in ("textbook", "DiCap")]
     what = "with the image tower" if images else "text side"
-    return harness.Row(f"{method} step, {classes} classes, batch {batch}, {what}", both[0], max(both[1], 1), goal=goal, unit="B",
-                       limit=token_ratio(method, classes, batch))  # fmt: skip
+    return harness.Row(
+        f"{method} step, {classes} classes, batch {batch}, {what}",
+        both[0],
+        max(both[1], 1),
+        goal=goal,
+        unit="B",
+        limit=token_ratio(method, classes, batch),
+    )
 
 
 def of_batches(batches: tuple[int, ...], classes: int, quick: bool) -> list[str]:
     """CoCoOp's peak by batch, DiCap alone."""
     peaks = [harness.amount(peak("DiCap", "CoCoOp", classes, batch, quick), "B") for batch in batches]
-    return [f"- CoCoOp by DiCap, {classes} classes, no budget: "
-            + ", ".join(f"batch {batch} {amount}" for batch, amount in zip(batches, peaks)) + "."]
+    return [
+        f"- CoCoOp by DiCap, {classes} classes, no budget: "
+        + ", ".join(f"batch {batch} {amount}" for batch, amount in zip(batches, peaks))
+        + "."
+    ]
 
 
 def of_budgets(method: str, classes: int, args) -> tuple[int, list[str]]:
@@ -97,15 +113,30 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(compared(method, classes, BATCH[method], args.quick, images, GOAL))
         needed, lines = of_budgets(method, many, args)
         allowed = ALLOWED[method] * GIB
-        rows.append(harness.Row(f"{method} step, {many:,} classes, batch {BATCH[method]}: the {ALLOWED[method]} GiB allowed, against"
-                                " the peak", allowed, max(needed, 1), goal=1, unit="B"))  # fmt: skip
+        rows.append(
+            harness.Row(
+                f"{method} step, {many:,} classes, batch {BATCH[method]}: the {ALLOWED[method]} GiB allowed, against"
+                " the peak",
+                allowed,
+                max(needed, 1),
+                goal=1,
+                unit="B",
+            )
+        )
         scaled = rows[-3].textbook * many / classes
         notes.append(f"- By the textbook {method}'s step of {many:,} classes would need {harness.amount(scaled, 'B')}.")
         budgets += lines
-    notes += [f"- The weights, {harness.amount(weights, 'B')}, were there before and are in no figure.",
-              *of_batches((1, 2, 4, 8), classes, args.quick), "",
-              f"One step by DiCap, {many:,} classes, with cached features, under a budget of the text tower's activations"
-              " (MODEL.TEXT_MEMORY, default 4 GiB):", "", "| step | budget | peak | time |", "|---|---|---|---|", *budgets]  # fmt: skip
+    notes += [
+        f"- The weights, {harness.amount(weights, 'B')}, were there before and are in no figure.",
+        *of_batches((1, 2, 4, 8), classes, args.quick),
+        "",
+        f"One step by DiCap, {many:,} classes, with cached features, under a budget of the text tower's activations"
+        " (MODEL.TEXT_MEMORY, default 4 GiB):",
+        "",
+        "| step | budget | peak | time |",
+        "|---|---|---|---|",
+        *budgets,
+    ]
     harness.finish("Memory of a training step", rows, args, notes)
     return 0
 

@@ -7,6 +7,7 @@
 
 Where a GPU is, the three benchmarks of speed run on it too, with autocast.
 """
+
 import argparse
 import dataclasses
 import json
@@ -47,23 +48,47 @@ class Benchmark:
 
 
 SPEED = (
-    Benchmark("text_tower", (), "Prompts to class features and logits, forward and with the gradient, from cached image features."
-              " Where --coop names a clone of github.com/KaiyangZhou/CoOp, its own module is timed beside."),
-    Benchmark("training_step", (), "A whole training step: image tower or cached view, prompt, text tower, loss, gradient, optimiser."),
-    Benchmark("evaluation", (), "Logits of test images: CoOp's classes are encoded once, CoCoOp's once an image. The image tower is timed"
-              " once and added to both sides."),
+    Benchmark(
+        "text_tower",
+        (),
+        "Prompts to class features and logits, forward and with the gradient, from cached image features."
+        " Where --coop names a clone of github.com/KaiyangZhou/CoOp, its own module is timed beside.",
+    ),
+    Benchmark(
+        "training_step",
+        (),
+        "A whole training step: image tower or cached view, prompt, text tower, loss, gradient, optimiser.",
+    ),
+    Benchmark(
+        "evaluation",
+        (),
+        "Logits of test images: CoOp's classes are encoded once, CoCoOp's once an image. The image tower is timed"
+        " once and added to both sides.",
+    ),
 )
 REST = (
-    Benchmark("memory", (), "Peak minus before of one training step, each in a fresh process. Twelve layers keep what the gradient"
-              " needs of every token, so that memory falls with the tokens as time does. Under a budget (MODEL.TEXT_MEMORY) the"
-              " tower goes through the classes in parts and computes each part again in the backward pass."),
-    Benchmark("growth", (), "Time and memory against the size of the problem. Linear in classes means: no term that grows with their"
-              " square, and no class that pays for another's length."),
+    Benchmark(
+        "memory",
+        (),
+        "Peak minus before of one training step, each in a fresh process. Twelve layers keep what the gradient"
+        " needs of every token, so that memory falls with the tokens as time does. Under a budget (MODEL.TEXT_MEMORY) the"
+        " tower goes through the classes in parts and computes each part again in the backward pass.",
+    ),
+    Benchmark(
+        "growth",
+        (),
+        "Time and memory against the size of the problem. Linear in classes means: no term that grows with their"
+        " square, and no class that pays for another's length.",
+    ),
     Benchmark("counterfactual_cost", (), "Stage 1 of DiCap: what its training costs beyond CoOp's."),
-    Benchmark("base_to_new", ("--shorten", "4"), "Whole runs through the driver: reading, encoding, training, tests, result files."
-              " Steps are equal to rounding, as the tables above begin with; whole runs magnify rounding, so what they are compared"
-              " with is how far DiCap gets from itself when it begins two roundings off."),
-)  # fmt: skip
+    Benchmark(
+        "base_to_new",
+        ("--shorten", "4"),
+        "Whole runs through the driver: reading, encoding, training, tests, result files."
+        " Steps are equal to rounding, as the tables above begin with; whole runs magnify rounding, so what they are compared"
+        " with is how far DiCap gets from itself when it begins two roundings off.",
+    ),
+)
 
 HEAD = """# Performance
 
@@ -97,9 +122,13 @@ DiCap keeps less than counts of tokens tell (the last block).
 - Other processors and libraries. Small matrices are slow in other ways elsewhere; ratios move with them.
 - Data on slow disks: images are noise in memory, or the embedded datasets.
 """
-SEEN, NO_GPU = "A GPU was there; its tables say which.", (
-    "A GPU: none was there. The CUDA code (autocast, transfers that do not wait) ran in no table of this page,"
-    " and the goal for GPUs, a CoCoOp step with 50 and 500 classes at least 10 times faster, is not shown.")  # fmt: skip
+SEEN, NO_GPU = (
+    "A GPU was there; its tables say which.",
+    (
+        "A GPU: none was there. The CUDA code (autocast, transfers that do not wait) ran in no table of this page,"
+        " and the goal for GPUs, a CoCoOp step with 50 and 500 classes at least 10 times faster, is not shown."
+    ),
+)
 
 
 # ---- running
@@ -111,8 +140,15 @@ def measure(benchmark: Benchmark, folder: Path, more: Iterable[str]) -> None:
     Raises:
         SystemExit: it failed, or its sides differ.
     """
-    command = [sys.executable, "-m", f"benchmarks.{benchmark.module}", *benchmark.arguments, *more,
-               "--json", str(folder / f"{benchmark.name}.json")]
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.{benchmark.module}",
+        *benchmark.arguments,
+        *more,
+        "--json",
+        str(folder / f"{benchmark.name}.json"),
+    ]
     printed = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
@@ -121,13 +157,17 @@ def measure(benchmark: Benchmark, folder: Path, more: Iterable[str]) -> None:
             printed.append(line)
     write_text(folder / f"{benchmark.name}.txt", "".join(printed))
     if process.returncode:
-        raise SystemExit(f"benchmarks.{benchmark.module} failed with {process.returncode}; the page is as it was, what was measured"
-                         f" is in {folder}")
+        raise SystemExit(
+            f"benchmarks.{benchmark.module} failed with {process.returncode}; the page is as it was, what was measured"
+            f" is in {folder}"
+        )
 
 
 def benchmarks(gpu: bool, whole: bool = False) -> list[Benchmark]:
     """All, in the page's order; whole: nothing is shortened."""
-    on_cpu = [dataclasses.replace(b, arguments=(*(() if whole else b.arguments), "--device", "cpu")) for b in (*SPEED, *REST)]
+    on_cpu = [
+        dataclasses.replace(b, arguments=(*(() if whole else b.arguments), "--device", "cpu")) for b in (*SPEED, *REST)
+    ]
     return on_cpu + [dataclasses.replace(b, arguments=GPU, gpu=True) for b in SPEED if gpu]
 
 
@@ -145,7 +185,9 @@ def read_figures(benchmark: Benchmark, folder: Path) -> dict | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["rows"] = [harness.Row(**{f.name: row[f.name] for f in dataclasses.fields(harness.Row)}) for row in found["rows"]]
+        found["rows"] = [
+            harness.Row(**{f.name: row[f.name] for f in dataclasses.fields(harness.Row)}) for row in found["rows"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise SystemExit(f"{path} is no benchmark's JSON ({error}); remove it, or measure again") from None
     text = printed.read_text(encoding="utf-8") if printed.is_file() else ""
@@ -175,9 +217,21 @@ def section(benchmark: Benchmark, found: dict) -> list[str]:
     quick = ["", "Tiny sizes: this says that it runs, and nothing else."] if found["quick"] else []
     same = ["", *(f"- {line}" for line in found["same"])] if found["same"] else []
     notes = ["", *found["notes"]] if found["notes"] else []
-    return [f"## {found['title']}", "", f"    {benchmark.command}", "", benchmark.about, *quick, "",
-            f"Measured {found['machine']}, {found['precision']}; median of {found['rounds']} where it is repeated.", *same, "",
-            *harness.table(found["rows"]), *notes, ""]  # fmt: skip
+    return [
+        f"## {found['title']}",
+        "",
+        f"    {benchmark.command}",
+        "",
+        benchmark.about,
+        *quick,
+        "",
+        f"Measured {found['machine']}, {found['precision']}; median of {found['rounds']} where it is repeated.",
+        *same,
+        "",
+        *harness.table(found["rows"]),
+        *notes,
+        "",
+    ]
 
 
 def page(measured: dict[Benchmark, dict], seconds: float | None) -> str:
@@ -185,8 +239,15 @@ def page(measured: dict[Benchmark, dict], seconds: float | None) -> str:
     gpu = any(benchmark.gpu for benchmark in measured)
     head = HEAD.format(command="python -m benchmarks.performance", same=harness.SAME, gpu=SEEN if gpu else NO_GPU)
     took = [f"The command took {seconds / 60:.0f} minutes.", ""] if seconds else []
-    lines = [head, *took, "## The goals", "", "Ratios, textbook over DiCap; where something is allowed, allowed over spent. Two goals are"
-             " no ratio and stand below: growth in a line, and no test image that a second method encodes.", ""]  # fmt: skip
+    lines = [
+        head,
+        *took,
+        "## The goals",
+        "",
+        "Ratios, textbook over DiCap; where something is allowed, allowed over spent. Two goals are"
+        " no ratio and stand below: growth in a line, and no test image that a second method encodes.",
+        "",
+    ]
     lines += goals(_named(row, benchmark) for benchmark, found in measured.items() for row in found["rows"])
     for benchmark, found in measured.items():
         lines += ["", *section(benchmark, found)]
@@ -195,10 +256,14 @@ def page(measured: dict[Benchmark, dict], seconds: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", type=Path, help="make the page from this folder's files, measure nothing")
+    parser.add_argument(
+        "--from", dest="source", type=Path, help="make the page from this folder's files, measure nothing"
+    )
     parser.add_argument("--into", type=Path, help="folder to keep the figures in")
     parser.add_argument("--page", type=Path, default=PAGE, help="default %(default)s")
-    parser.add_argument("--coop", type=Path, help="a clone of github.com/KaiyangZhou/CoOp, whose module is timed beside ours")
+    parser.add_argument(
+        "--coop", type=Path, help="a clone of github.com/KaiyangZhou/CoOp, whose module is timed beside ours"
+    )
     parser.add_argument("--whole", action="store_true", help="the whole tiny main job, one seed: some 20 minutes more")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run, no result")
     args = parser.parse_args(arguments)

@@ -5,6 +5,7 @@
 
 Trials first, in a process of their own; then the runs, in another one, with a cache of features that is empty at first.
 """
+
 import argparse
 import concurrent.futures
 import dataclasses
@@ -22,13 +23,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks import harness
-from dicap.cells import start_worker
-from dicap.driver import finish, planned_digests
-from dicap.estimate import Trial, work_of
+from dicap.experiments.cells import start_worker
+from dicap.experiments.driver import finish, planned_digests
+from dicap.experiments.estimate import Trial, work_of
+from dicap.experiments.preflight import Preflight
+from dicap.experiments.protocols import BASE2NEW, FEW_SHOT, Job, Protocol, Request, plan
+from dicap.experiments.run import engine_line
 from dicap.files import write_text
-from dicap.preflight import Preflight
-from dicap.protocols import BASE2NEW, FEW_SHOT, Job, Protocol, Request, plan
-from dicap.run import engine_line
 
 GOAL = 0.30  # a relative error that is near enough
 SHORT = 1.0  # seconds; a shorter time is shown, not judged
@@ -53,8 +54,12 @@ class Row:
         return self.unit != "s" or self.seen >= SHORT
 
     def cells(self) -> list[str]:
-        return [self.run, self.figure, *(f"{value:,.2f} {self.unit}" for value in (self.estimate, self.seen)),
-                f"{self.error:+.0%}" + ("" if self.judged else " (short)")]  # fmt: skip
+        return [
+            self.run,
+            self.figure,
+            *(f"{value:,.2f} {self.unit}" for value in (self.estimate, self.seen)),
+            f"{self.error:+.0%}" + ("" if self.judged else " (short)"),
+        ]
 
     def as_dict(self) -> dict:
         return {**dataclasses.asdict(self), "error": self.error, "judged": self.judged}
@@ -66,16 +71,21 @@ def compare(jobs: Sequence[Job], trials: Sequence[Trial], made: Sequence[tuple[d
     for job, trial, (result, seconds) in zip(jobs, trials, made):
         work, once = work_of(job), [0.0, 0.0]
         for training in (False, True):
-            key = tuple(sorted(found.key for found in trial.encodings if found.training is training)), job.seed * training
+            key = (
+                tuple(sorted(found.key for found in trial.encodings if found.training is training)),
+                job.seed * training,
+            )
             if key not in encoded:
                 once[training] = trial.encoding_seconds(work, training)
             encoded.add(key)
         name = f"{job.method}, {job.dataset}, {job.stage.split}"
         train, whole = trial.train_seconds(work) + once[True], trial.seconds(work) + sum(once)
         rows += [Row(name, "training", train, result["seconds"]["train"], "s")] if work.steps else []
-        rows += [Row(name, "test", trial.test_seconds(work), result["seconds"]["test"], "s"),
-                 Row(name, "whole run", whole, seconds, "s"),
-                 Row(name, "peak memory", trial.memory, result["peak_memory_mib"], "MiB")]
+        rows += [
+            Row(name, "test", trial.test_seconds(work), result["seconds"]["test"], "s"),
+            Row(name, "whole run", whole, seconds, "s"),
+            Row(name, "peak memory", trial.memory, result["peak_memory_mib"], "MiB"),
+        ]
         total, wall = total + whole, wall + seconds
     return [*rows, Row("all", "whole runs", total, wall, "s")]
 
@@ -121,10 +131,25 @@ def vit_job(folder: Path, args: argparse.Namespace) -> tuple[Protocol, Request]:
     save_file({name: value.contiguous() for name, value in state.items()}, weights)
     make_pictures(folder / "pictures", classes=8, each=15)
     size = 32 if args.quick else 224
-    settings = ("OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "DATALOADER.NUM_WORKERS", "2",
-                "INPUT.SIZE", f"({size}, {size})")  # fmt: skip
-    return FEW_SHOT, Request(tuple(args.methods or ("CoOp", "CoCoOp")), (str(folder / "pictures"),), seeds=(1,), shots=4,
-                             backbone=str(weights), out=str(folder / "out"), settings=settings)  # fmt: skip
+    settings = (
+        "OPTIM.MAX_EPOCH",
+        "3",
+        "DATALOADER.TRAIN_X.BATCH_SIZE",
+        "4",
+        "DATALOADER.NUM_WORKERS",
+        "2",
+        "INPUT.SIZE",
+        f"({size}, {size})",
+    )
+    return FEW_SHOT, Request(
+        tuple(args.methods or ("CoOp", "CoCoOp")),
+        (str(folder / "pictures"),),
+        seeds=(1,),
+        shots=4,
+        backbone=str(weights),
+        out=str(folder / "out"),
+        settings=settings,
+    )
 
 
 def make_pictures(folder: Path, classes: int, each: int) -> None:
@@ -144,8 +169,17 @@ def report(title: str, rows: Sequence[Row], path: Path | None) -> None:
     """Print the table and what is off; write the JSON that was asked for."""
     machine = harness.machine("cuda" if torch.cuda.is_available() else "cpu")
     head = [["run", "figure", "foretold", "seen", "error"], ["---"] * 5]
-    print("\n".join([f"## {title}", "", f"Measured {machine}.", "",
-                     *(f"| {' | '.join(line)} |" for line in [*head, *(row.cells() for row in rows)])]))  # fmt: skip
+    print(
+        "\n".join(
+            [
+                f"## {title}",
+                "",
+                f"Measured {machine}.",
+                "",
+                *(f"| {' | '.join(line)} |" for line in [*head, *(row.cells() for row in rows)]),
+            ]
+        )
+    )
     judged = [row for row in rows if row.judged]
     off = [f"{row.figure} of {row.run} ({row.error:+.0%})" for row in judged if abs(row.error) > GOAL]
     verdict = f"{len(judged) - len(off)} of {len(judged)} figures of {SHORT:g} s or more, and of memory, are within {GOAL:.0%}"

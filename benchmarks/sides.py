@@ -1,4 +1,5 @@
 """The two sides of a comparison: the same method by the textbook and by DiCap, from the same start, on the same random CLIP."""
+
 import argparse
 import contextlib
 import copy
@@ -133,15 +134,19 @@ def text_counts(clip: nn.Module, method: str, names: list[str], batch: int, back
     """Multiply-adds of the text side: by the textbook, and those that are left."""
     prefixes = batch if method == "CoCoOp" else 1
     suffixes = harness.suffix_lens(harness.prompt_tokens(names)[1])
-    return (harness.textbook_counts(clip, prefixes * len(names), backward),
-            harness.shortest_counts(clip, prefixes, PREFIX, suffixes, backward))  # fmt: skip
+    return (
+        harness.textbook_counts(clip, prefixes * len(names), backward),
+        harness.shortest_counts(clip, prefixes, PREFIX, suffixes, backward),
+    )
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
     """The flags of all benchmarks, which methods, and how many classes."""
     parser = harness.parser(doc)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: both")
-    parser.add_argument("--classes", nargs="+", type=int, help="default: 50, on a GPU 50 and 500; made-up names beyond 50")
+    parser.add_argument(
+        "--classes", nargs="+", type=int, help="default: 50, on a GPU 50 and 500; made-up names beyond 50"
+    )
     return parser
 
 
@@ -170,7 +175,9 @@ def coop_repository(path: Path, method: str, clip: nn.Module, names: list[str]) 
     """
     file = path / "trainers" / f"{method.lower()}.py"
     if not file.is_file():
-        raise SystemExit(f"--coop {path}: no {file.relative_to(path)} there; give a clone of github.com/KaiyangZhou/CoOp")
+        raise SystemExit(
+            f"--coop {path}: no {file.relative_to(path)} there; give a clone of github.com/KaiyangZhou/CoOp"
+        )
     choose_engine("builtin")
     spec = importlib.util.spec_from_file_location(f"coop_repository_{method}", file)
     assert spec and spec.loader
@@ -178,6 +185,8 @@ def coop_repository(path: Path, method: str, clip: nn.Module, names: list[str]) 
     spec.loader.exec_module(module)
     section = SimpleNamespace(N_CTX=4, CTX_INIT=harness.WORDS, CSC=False, CLASS_TOKEN_POSITION="end", PREC="fp32")
     size = clip.visual.input_resolution
-    cfg = SimpleNamespace(TRAINER=SimpleNamespace(COOP=section, COCOOP=section), INPUT=SimpleNamespace(SIZE=(size, size)))
+    cfg = SimpleNamespace(
+        TRAINER=SimpleNamespace(COOP=section, COCOOP=section), INPUT=SimpleNamespace(SIZE=(size, size))
+    )
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         return module.CustomCLIP(cfg, names, clip)

@@ -6,6 +6,7 @@ ViT-B/16 sizes, random weights, Caltech101's 50 base classes, "a photo of a NAME
 image features. A step: class features, logits, cross-entropy, gradient in what is learned, SGD. Forward: logits, no gradient.
 Limit: multiply-adds of both sides, attention included. --coop: a clone of github.com/KaiyangZhou/CoOp, timed beside them.
 """
+
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -45,8 +46,15 @@ def measure(method: str, clip: nn.Module, names: list[str], args: Namespace) -> 
     for what, callables, goal in (("step", steps, GOALS[method]), ("forward", forwards, None)):
         times = harness.interleaved(callables, args.rounds, device=args.device)
         textbook, left = sides.text_counts(clip, method, names, batch, backward=what == "step")
-        rows.append(harness.timed_row(f"{method} {what}, text side, batch {batch}, {len(names)} classes", times, goal=goal,
-                                      limit=textbook / left, note=beside(times)))  # fmt: skip
+        rows.append(
+            harness.timed_row(
+                f"{method} {what}, text side, batch {batch}, {len(names)} classes",
+                times,
+                goal=goal,
+                limit=textbook / left,
+                note=beside(times),
+            )
+        )
     return rows
 
 

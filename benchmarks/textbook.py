@@ -3,6 +3,7 @@
 The baseline of the benchmarks, and what tests compare with. It follows Radford et al. 2021 (arXiv 2103.00020), CoOp
 (2109.01134, eq. 1-3) and CoCoOp (2203.05557, eq. 2-3). Imports nothing of dicap: it is given a `clip.model.CLIP`.
 """
+
 import torch
 from torch import Tensor, nn
 
@@ -47,14 +48,16 @@ def class_features(clip: nn.Module, ctx: Tensor, tokens: Tensor, name_lens: list
     return unit(encode_prompts(clip, prompts, tokens.argmax(dim=-1)))
 
 
-def coop_logits(clip: nn.Module, ctx: Tensor, tokens: Tensor, name_lens: list[int], f: Tensor,
-                position: str = "end") -> Tensor:
+def coop_logits(
+    clip: nn.Module, ctx: Tensor, tokens: Tensor, name_lens: list[int], f: Tensor, position: str = "end"
+) -> Tensor:
     """(B, C) logits of L2-normalised image features f (B, e)."""
     return clip.logit_scale.exp() * f @ class_features(clip, ctx, tokens, name_lens, position).t()
 
 
-def cocoop_logits(clip: nn.Module, ctx: Tensor, meta_net: nn.Module, tokens: Tensor, name_lens: list[int],
-                  f: Tensor) -> Tensor:
+def cocoop_logits(
+    clip: nn.Module, ctx: Tensor, meta_net: nn.Module, tokens: Tensor, name_lens: list[int], f: Tensor
+) -> Tensor:
     """(B, C) logits of L2-normalised image features f (B, e); meta_net maps (..., e) to (..., d)."""
     rows = []
     for one in f:

@@ -6,6 +6,7 @@ ViT-B/16 sizes, random weights, Caltech101's 50 base classes, "a photo of a NAME
 textbook formula encodes the images in every step. DiCap does so where INPUT.VIEWS is 0 (fresh augmentation, the published
 recipe); with cached views it is given their features. Data loading is on neither side. Limit: multiply-adds of both.
 """
+
 import sys
 from argparse import Namespace
 
@@ -30,18 +31,23 @@ def measure(method: str, clip: nn.Module, names: list[str], args: Namespace) -> 
     before, left = sides.text_counts(clip, method, names, batch, backward=True)
     tower = harness.image_counts(clip, batch)
     return [
-        harness.timed_row(f"{method} step, {what}, batch {batch}, {len(names)} classes",
-                          {"textbook": times["textbook"], "DiCap": times[what]}, goal=GOALS.get((method, what)),
-                          limit=(before + tower) / (left + (tower if own is images else 0)))
+        harness.timed_row(
+            f"{method} step, {what}, batch {batch}, {len(names)} classes",
+            {"textbook": times["textbook"], "DiCap": times[what]},
+            goal=GOALS.get((method, what)),
+            limit=(before + tower) / (left + (tower if own is images else 0)),
+        )
         for what, own in given.items()
-    ]  # fmt: skip
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = harness.parse(sides.arguments(__doc__), arguments)
     clip, classes = sides.start(args)
     rows = [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
-    harness.finish("Training step", rows, args, ["The textbook's side encodes the images in every step, in both rows of a method."])
+    harness.finish(
+        "Training step", rows, args, ["The textbook's side encodes the images in every step, in both rows of a method."]
+    )
     return 0
 
 

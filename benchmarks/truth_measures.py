@@ -44,9 +44,11 @@ def errors(case: Case, found: Tensor) -> dict[str, float]:
     across = gap - along[..., None] * direction
     cosine = (normalize(moved, dim=-1) * direction).sum(-1).mean() if bool(moved.any()) else torch.tensor(torch.nan)
     relative = {
-        "error": gap.norm(dim=-1).mean(), "along": along.abs().mean(), "across": across.norm(dim=-1).mean(),
+        "error": gap.norm(dim=-1).mean(),
+        "along": along.abs().mean(),
+        "across": across.norm(dim=-1).mean(),
         "moved": (moved * direction).sum(-1).mean(),
-    }  # fmt: skip
+    }
     return {name: float(value) / case.distance for name, value in relative.items()} | {"cosine": float(cosine)}
 
 
@@ -84,8 +86,9 @@ class Probe:
         return torch.from_numpy(self.model.predict(rows)).reshape(features.shape[:-1])
 
 
-def readings(case: Case, found: Tensor, probes: dict[str, Probe], head: Tensor, generator: CounterfactualGenerator
-             ) -> dict[str, float]:  # fmt: skip
+def readings(
+    case: Case, found: Tensor, probes: dict[str, Probe], head: Tensor, generator: CounterfactualGenerator
+) -> dict[str, float]:
     """Shares of counterfactuals (B, M, e): scene and colour read as on the factual; class read as the target; the
     target the first choice of the generator's judge, and of the frozen text head (C, e) of another template."""
     figures = {}
@@ -103,8 +106,9 @@ def share(said: Tensor) -> float:
     return float(said.float().mean())
 
 
-def minimality(case: Case, generator: CounterfactualGenerator, probes: dict[str, Probe], head: Tensor
-               ) -> dict[str, float]:  # fmt: skip
+def minimality(
+    case: Case, generator: CounterfactualGenerator, probes: dict[str, Probe], head: Tensor
+) -> dict[str, float]:
     """Of the minimal sufficient counterfactuals: share that exists, 1 - cos to the factual beside the full one's, mean
     kappa, and what the two heads that the search has not seen say; means over valid ones."""
     least = generator.counterfactual(case.features, case.labels, case.targets, train_on="minimal")
@@ -115,12 +119,14 @@ def minimality(case: Case, generator: CounterfactualGenerator, probes: dict[str,
         return float((1 - (found * case.features[:, None]).sum(-1))[valid].mean())
 
     return {
-        "valid": share(valid), "proximity": apart(least.features), "full proximity": apart(full.features),
+        "valid": share(valid),
+        "proximity": apart(least.features),
+        "full proximity": apart(full.features),
         "kappa": float(least.kappa[valid].mean()),
         "class": share((probes["class"].reads(least.features) == case.targets)[valid]),
         "text head": share(((least.features @ head.T).argmax(-1) == case.targets)[valid]),
         "scene": share((probes["scene"].reads(least.features) == probes["scene"].reads(case.features)[:, None])[valid]),
-    }  # fmt: skip
+    }
 
 
 def bound_terms(case: Case, generator: CounterfactualGenerator) -> dict[str, float]:
@@ -147,8 +153,12 @@ def bound_terms(case: Case, generator: CounterfactualGenerator) -> dict[str, flo
     relative = {name: figures[name] / distance for name in ("outside", "decoder")}
     first = steepest * figures["latent"] / distance
     return {
-        "latent": figures["latent"], "of": float(own.z.norm(dim=-1).mean()), "lipschitz": steepest, "first": first,
-        **relative, "bound": first + relative["outside"] + relative["decoder"],
+        "latent": figures["latent"],
+        "of": float(own.z.norm(dim=-1).mean()),
+        "lipschitz": steepest,
+        "first": first,
+        **relative,
+        "bound": first + relative["outside"] + relative["decoder"],
         "error": float((found - truth).norm(dim=-1).mean()) / distance,
         "hsic": hsic_p(own.z[::2], case.labels[::2]),
-    }  # fmt: skip
+    }

@@ -2,6 +2,7 @@
 
 A dataset file states facts (see caltech101.py); dicap/data reads, checks and draws.
 """
+
 import logging
 import os
 from pathlib import Path
@@ -83,8 +84,10 @@ class FewShotDataset(DatasetBase):
         if self.test_only:
             if classes != "all" or folds:
                 wrong = f"DATASET.HOLDOUT_FOLDS is {folds}" if folds else f"DATASET.SUBSAMPLE_CLASSES is {classes!r}"
-                raise DatasetError(f"{wrong}, but {type(self).__name__} is a test set of all classes; use `all`"
-                                   " (the protocol domain_generalization)")  # fmt: skip
+                raise DatasetError(
+                    f"{wrong}, but {type(self).__name__} is a test set of all classes; use `all`"
+                    " (the protocol domain_generalization)"
+                )
             return split
         if cfg.DATASET.NUM_SHOTS >= 1:
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, self.draw_folder())
@@ -100,7 +103,9 @@ class FewShotDataset(DatasetBase):
             )
         folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.folder
         if not folder.is_dir():
-            raise DatasetError(f"{type(self).__name__}: folder not found: {folder}; is the data folder (--data, --root) right?")
+            raise DatasetError(
+                f"{type(self).__name__}: folder not found: {folder}; is the data folder (--data, --root) right?"
+            )
         return folder
 
     def read(self, cfg: Any) -> dict[str, Items]:
@@ -141,5 +146,7 @@ class FewShotDataset(DatasetBase):
         """Compare with `counts`. Raises DatasetError."""
         found = counts_of(split)
         if self.counts is not None and found != tuple(self.counts):
-            raise DatasetError(f"{type(self).__name__} in {self.dataset_dir}: classes/train/val/test are {found},"
-                               f" expected {tuple(self.counts)}; this is not the benchmark's split")  # fmt: skip
+            raise DatasetError(
+                f"{type(self).__name__} in {self.dataset_dir}: classes/train/val/test are {found},"
+                f" expected {tuple(self.counts)}; this is not the benchmark's split"
+            )

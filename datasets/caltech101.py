@@ -16,12 +16,18 @@ class Caltech101(FewShotDataset):
     counts = 100, 4128, 1649, 2465
     template = "a photo of a {}."
     sources = (
-        Source("caltech-101.zip", url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-               md5="3138e1922a9193bfa496528edbbc45d0", size=137_414_764, origin="torchvision",
-               sha256="331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
-               inner="101_ObjectCategories.tar.gz", unpack=("101_ObjectCategories",)),
+        Source(
+            "caltech-101.zip",
+            url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
+            md5="3138e1922a9193bfa496528edbbc45d0",
+            size=137_414_764,
+            origin="torchvision",
+            sha256="331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
+            inner="101_ObjectCategories.tar.gz",
+            unpack=("101_ObjectCategories",),
+        ),
         Source(split_file, drive="1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
-    )  # fmt: skip
+    )
     licence = "CC BY 4.0 (CaltechDATA's record); the pictures were found on the web"
     homepage = "https://data.caltech.edu/records/mzrjq-6wc02"
     rename = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}

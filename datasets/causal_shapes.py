@@ -39,7 +39,9 @@ class CausalShapes(FewShotDataset):
         section = getattr(cfg.DATASET, name, None) or default_section(self.OPTIONS)
         settings = vars(read_options(section, self.OPTIONS, f"DATASET.{name}"))
         knobs = Knobs(seed=settings.pop("world_seed"), **settings, **self.fixed)
-        train, val, test = (len(CLASSES) * n for n in (knobs.per_class_train, knobs.per_class_val, knobs.per_class_test))
+        train, val, test = (
+            len(CLASSES) * n for n in (knobs.per_class_train, knobs.per_class_val, knobs.per_class_test)
+        )
         self.counts = len(CLASSES), train, val, test
         return write_causal_shapes(Path(cfg.DATASET.ROOT or data_root()).expanduser().absolute(), knobs)
 
@@ -59,7 +61,9 @@ class ShiftedCausalShapes(CausalShapes):
     fixed = {"per_class_train": 0, "per_class_val": 0}
     OPTIONS = {
         **{key: CausalShapes.OPTIONS[key] for key in ("CONTRAST", "NOISE", "WORLD_SEED")},
-        "PER_CLASS_TEST": Option(40, "test pictures a class, CausalShapes' first ones: 40 leave at most 1.1 points of error", least=1),
+        "PER_CLASS_TEST": Option(
+            40, "test pictures a class, CausalShapes' first ones: 40 leave at most 1.1 points of error", least=1
+        ),
     }
 
     def read(self, cfg: Any) -> dict[str, Items]:

@@ -16,11 +16,18 @@ class DescribableTextures(FewShotDataset):
     counts = 47, 2820, 1128, 1692
     template = "{} texture."
     sources = (
-        Source("dtd-r1.0.1.tar.gz", url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-               md5="fff73e5086ae6bdbea199a49dfb8a4c1", size=625_239_812, origin="torchvision", unpack=("images",),
-               sha256="e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205", also=("imdb", "labels")),
+        Source(
+            "dtd-r1.0.1.tar.gz",
+            url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
+            size=625_239_812,
+            origin="torchvision",
+            unpack=("images",),
+            sha256="e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
+            also=("imdb", "labels"),
+        ),
         Source(split_file, drive="1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
-    )  # fmt: skip
+    )
     licence = "research purposes; the pictures were found on the web"
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/dtd"
 

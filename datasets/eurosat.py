@@ -16,12 +16,18 @@ class EuroSAT(FewShotDataset):
     counts = 10, 13500, 5400, 8100
     template = "a centered satellite photo of {}."
     sources = (
-        Source("EuroSAT.zip", url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
-               "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip", md5="c8fa014336c82ac7804f0398fcb19387",
-               sha256="8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd", size=94_280_567,
-               origin="torchvision", unpack=("2750",)),
+        Source(
+            "EuroSAT.zip",
+            url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+            "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+            md5="c8fa014336c82ac7804f0398fcb19387",
+            sha256="8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd",
+            size=94_280_567,
+            origin="torchvision",
+            unpack=("2750",),
+        ),
         Source(split_file, drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
-    )  # fmt: skip
+    )
     licence = "MIT"
     homepage = "https://github.com/phelber/EuroSAT"
     rename = {

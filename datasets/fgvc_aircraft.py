@@ -17,12 +17,21 @@ class FGVCAircraft(FewShotDataset):
     counts = 100, 3334, 3333, 3333
     template = "a photo of a {}, a type of aircraft."
     sources = (
-        Source("fgvc-aircraft-2013b.tar.gz", size=2_770_575_360, origin="torchvision",
-               url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-               sha256="d5f68b1b81d6d7831eb9d5c5517074176b5dfbce6bcb43dc14ed1c66a87b8d75",
-               unpack=("images", "variants.txt", "images_variant_train.txt", "images_variant_val.txt",
-                       "images_variant_test.txt")),
-    )  # fmt: skip
+        Source(
+            "fgvc-aircraft-2013b.tar.gz",
+            size=2_770_575_360,
+            origin="torchvision",
+            url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            sha256="d5f68b1b81d6d7831eb9d5c5517074176b5dfbce6bcb43dc14ed1c66a87b8d75",
+            unpack=(
+                "images",
+                "variants.txt",
+                "images_variant_train.txt",
+                "images_variant_val.txt",
+                "images_variant_test.txt",
+            ),
+        ),
+    )
     licence = "non-commercial research only"
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
 
@@ -32,4 +41,6 @@ class FGVCAircraft(FewShotDataset):
         def items(file: str) -> Items:
             return [(f"{image}.jpg", look_up(label, name, file), name) for image, name in read_rows(file, 2)]
 
-        return check_split(self.dataset_dir, {part: items(f"{self.dataset_dir}/images_variant_{part}.txt") for part in PARTS})
+        return check_split(
+            self.dataset_dir, {part: items(f"{self.dataset_dir}/images_variant_{part}.txt") for part in PARTS}
+        )

@@ -2,6 +2,7 @@
 
 images/{train,val}/<WordNet id>/; classnames.txt has CLIP's class names, two of which stand twice.
 """
+
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY

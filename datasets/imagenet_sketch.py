@@ -1,4 +1,5 @@
 """ImageNet-Sketch: black and white sketches of ImageNet's classes (Wang et al. 2019, arXiv 1905.13549)."""
+
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -16,10 +17,16 @@ class ImageNetSketch(FewShotDataset):
     duplicates, test_only = DUPLICATES, True
     template = "a photo of a {}."
     sources = (
-        Source("ImageNet-Sketch.zip", drive="1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA", unpack=("images",), rename={"sketch": "images"},
-               origin="authors", note="7.8 GB, the authors say"),
+        Source(
+            "ImageNet-Sketch.zip",
+            drive="1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA",
+            unpack=("images",),
+            rename={"sketch": "images"},
+            origin="authors",
+            note="7.8 GB, the authors say",
+        ),
         CLASSNAMES,
-    )  # fmt: skip
+    )
     licence = "MIT (the repository's); the pictures were found on the web"
     homepage = "https://github.com/HaohanWang/ImageNet-Sketch"
 

@@ -1,4 +1,5 @@
 """ImageNetV2: new test images of ImageNet, the matched-frequency set (Recht et al. 2019, arXiv 1902.10811)."""
+
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -16,12 +17,16 @@ class ImageNetV2(FewShotDataset):
     duplicates, test_only = DUPLICATES, True
     template = "a photo of a {}."
     sources = (
-        Source("imagenetv2-matched-frequency.tar.gz", size=1_264_079_360, origin="tfds",
-               url="https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
-               sha256="f0c37fdf925916b19ea1323cd9a2208cdb6959ba2c32eef2a7fc393835c9ca7c",
-               unpack=("imagenetv2-matched-frequency-format-val",)),
+        Source(
+            "imagenetv2-matched-frequency.tar.gz",
+            size=1_264_079_360,
+            origin="tfds",
+            url="https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
+            sha256="f0c37fdf925916b19ea1323cd9a2208cdb6959ba2c32eef2a7fc393835c9ca7c",
+            unpack=("imagenetv2-matched-frequency-format-val",),
+        ),
         CLASSNAMES,
-    )  # fmt: skip
+    )
     licence = "MIT (the repository's); the pictures are Flickr's"
     homepage = "https://github.com/modestyachts/ImageNetV2"
 

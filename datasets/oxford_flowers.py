@@ -16,15 +16,27 @@ class OxfordFlowers(FewShotDataset):
     counts = 102, 4093, 1633, 2463
     template = "a photo of a {}, a type of flower."
     sources = (
-        Source("102flowers.tgz", url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz", origin="torchvision",
-               md5="52808999861908f626f3c1f4e79d11fa", size=344_862_509, unpack=("jpg",),
-               sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246"),
+        Source(
+            "102flowers.tgz",
+            url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz",
+            origin="torchvision",
+            md5="52808999861908f626f3c1f4e79d11fa",
+            size=344_862_509,
+            unpack=("jpg",),
+            sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+        ),
         Source(split_file, drive="1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
-        Source("imagelabels.mat", url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat", size=502,
-               md5="e0620be6f572b9609742df49c70aed4d", origin="torchvision", optional=LISTS,
-               sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d"),
+        Source(
+            "imagelabels.mat",
+            url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",
+            size=502,
+            md5="e0620be6f572b9609742df49c70aed4d",
+            origin="torchvision",
+            optional=LISTS,
+            sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+        ),
         Source("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0", optional=LISTS),
-    )  # fmt: skip
+    )
     licence = "not stated; the pictures were found on the web or taken by the authors"
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 
@@ -34,5 +46,7 @@ class OxfordFlowers(FewShotDataset):
         names = read_json(file)
         groups: dict[int, Items] = {}
         for number, label in enumerate(map(int, read_mat(f"{self.dataset_dir}/imagelabels.mat", "labels")), 1):
-            groups.setdefault(label, []).append((f"image_{number:05d}.jpg", label - 1, look_up(names, str(label), file)))
+            groups.setdefault(label, []).append(
+                (f"image_{number:05d}.jpg", label - 1, look_up(names, str(label), file))
+            )
         return by_groups(self.dataset_dir, groups.values())

@@ -16,14 +16,27 @@ class OxfordPets(FewShotDataset):
     counts = 37, 2944, 736, 3669
     template = "a photo of a {}, a type of pet."
     sources = (
-        Source("images.tar.gz", url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz", origin="torchvision",
-               md5="5c4f3ee8e5d25df40f4fd59a7f44e54c", size=791_918_971, unpack=("images",),
-               sha256="67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d"),
+        Source(
+            "images.tar.gz",
+            url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
+            origin="torchvision",
+            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            size=791_918_971,
+            unpack=("images",),
+            sha256="67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
+        ),
         Source(split_file, drive="1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
-        Source("annotations.tar.gz", url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
-               md5="95a8c909bbe2e81eed6a22bccdf3f68f", size=19_173_078, unpack=("annotations",), origin="torchvision",
-               sha256="52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91", optional=LISTS),
-    )  # fmt: skip
+        Source(
+            "annotations.tar.gz",
+            url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
+            md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+            size=19_173_078,
+            unpack=("annotations",),
+            origin="torchvision",
+            sha256="52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
+            optional=LISTS,
+        ),
+    )
     licence = "CC BY-SA 4.0; the pictures belong to their owners"
     homepage = "https://www.robots.ox.ac.uk/~vgg/data/pets"
 
@@ -33,6 +46,8 @@ class OxfordPets(FewShotDataset):
         def items(part: str) -> Items:
             file = f"{self.dataset_dir}/annotations/{part}.txt"
             rows = read_rows(file, 4)
-            return [(f"{image}.jpg", from_one(label, file), image.rpartition("_")[0].lower()) for image, label, _, _ in rows]
+            return [
+                (f"{image}.jpg", from_one(label, file), image.rpartition("_")[0].lower()) for image, label, _, _ in rows
+            ]
 
         return by_lists(f"{self.dataset_dir}/annotations", items("trainval"), items("test"))

@@ -16,24 +16,58 @@ class StanfordCars(FewShotDataset):
     counts = 196, 6509, 1635, 8041
     template = "a photo of a {}."
     sources = (
-        Source("stanford_cars.zip", url="https://huggingface.co/zhengli97/prompt_learning_dataset/resolve/"
-               "ceb3112337fb6e1bf71534e355ca5569b63f19a6/stanford_cars.zip", size=1_959_002_685, origin="mirror",
-               sha256="50812812f33534ef2906b992762f96e8a5bb57b0eedc53800e91b7ed599abf8e", unpack=("cars_train", "cars_test"),
-               also=("devkit", "cars_test_annos_withlabels.mat"), note="the authors' site is gone"),
+        Source(
+            "stanford_cars.zip",
+            url="https://huggingface.co/zhengli97/prompt_learning_dataset/resolve/"
+            "ceb3112337fb6e1bf71534e355ca5569b63f19a6/stanford_cars.zip",
+            size=1_959_002_685,
+            origin="mirror",
+            sha256="50812812f33534ef2906b992762f96e8a5bb57b0eedc53800e91b7ed599abf8e",
+            unpack=("cars_train", "cars_test"),
+            also=("devkit", "cars_test_annos_withlabels.mat"),
+            note="the authors' site is gone",
+        ),
         Source(split_file, drive="1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
-        Source("cars_train.tgz", md5="065e5b463ae28d29e77c1b4b166cfe61", size=979_269_282, origin="torchvision",
-               sha256="512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288", unpack=("cars_train",),
-               optional="the authors' archive, instead of stanford_cars.zip", note="from someone who has it"),
-        Source("cars_test.tgz", md5="4ce7ebf6a94d07f1952d94dd34c4d501", size=977_350_468, origin="torchvision",
-               sha256="bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243", unpack=("cars_test",),
-               optional="the authors' archive, instead of stanford_cars.zip", note="from someone who has it"),
-        Source("car_devkit.tgz", url="https://github.com/pytorch/vision/files/11644847/car_devkit.tgz", size=330_960,
-               md5="c3b158d763b6e2245038c8ad08e45376", origin="mirror", unpack=("devkit",), optional=LISTS,
-               sha256="b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd"),
-        Source("cars_test_annos_withlabels.mat", md5="b0a2b23655a3edd16d84508592a98d10", size=185_758, origin="torchvision",
-               sha256="790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05", optional=LISTS,
-               note="from someone who has it"),
-    )  # fmt: skip
+        Source(
+            "cars_train.tgz",
+            md5="065e5b463ae28d29e77c1b4b166cfe61",
+            size=979_269_282,
+            origin="torchvision",
+            sha256="512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
+            unpack=("cars_train",),
+            optional="the authors' archive, instead of stanford_cars.zip",
+            note="from someone who has it",
+        ),
+        Source(
+            "cars_test.tgz",
+            md5="4ce7ebf6a94d07f1952d94dd34c4d501",
+            size=977_350_468,
+            origin="torchvision",
+            sha256="bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
+            unpack=("cars_test",),
+            optional="the authors' archive, instead of stanford_cars.zip",
+            note="from someone who has it",
+        ),
+        Source(
+            "car_devkit.tgz",
+            url="https://github.com/pytorch/vision/files/11644847/car_devkit.tgz",
+            size=330_960,
+            md5="c3b158d763b6e2245038c8ad08e45376",
+            origin="mirror",
+            unpack=("devkit",),
+            optional=LISTS,
+            sha256="b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
+        ),
+        Source(
+            "cars_test_annos_withlabels.mat",
+            md5="b0a2b23655a3edd16d84508592a98d10",
+            size=185_758,
+            origin="torchvision",
+            sha256="790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
+            optional=LISTS,
+            note="from someone who has it",
+        ),
+    )
     licence = "not stated by the copies that are left; the pictures were found on the web"
     homepage = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
 

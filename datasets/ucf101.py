@@ -20,21 +20,28 @@ class UCF101(FewShotDataset):
     sources = (
         Source("UCF-101-midframes.zip", drive="10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", unpack=("UCF-101-midframes",)),
         Source(split_file, drive="1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
-        Source("UCF101TrainTestSplits-RecognitionTask.zip", origin="torchvision", unpack=("ucfTrainTestlist",), optional=LISTS,
-               url="https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip"),
-    )  # fmt: skip
+        Source(
+            "UCF101TrainTestSplits-RecognitionTask.zip",
+            origin="torchvision",
+            unpack=("ucfTrainTestlist",),
+            optional=LISTS,
+            url="https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",
+        ),
+    )
     licence = "not stated; the videos are YouTube's"
     homepage = "https://www.crcv.ucf.edu/data/UCF101.php"
 
     def official(self) -> dict[str, Items]:
-        """"HandstandPushups/v_x.avi" of the lists is the picture "Handstand_Pushups/v_x.jpg"."""
+        """ "HandstandPushups/v_x.avi" of the lists is the picture "Handstand_Pushups/v_x.jpg"."""
         lists = f"{self.dataset_dir}/ucfTrainTestlist"
         label = {name: from_one(number, lists) for number, name in read_rows(f"{lists}/classInd.txt", 2)}
 
         def items(part: str) -> Items:
             videos = [row[0].split(" ")[0].partition("/")[::2] for row in read_rows(f"{lists}/{part}list01.txt", 1)]
             words = {action: "_".join(re.findall("[A-Z][^A-Z]*", action)) for action, _ in videos}
-            return [(f"{words[action]}/{video.replace('.avi', '.jpg')}", look_up(label, action, lists), words[action])
-                    for action, video in videos]  # fmt: skip
+            return [
+                (f"{words[action]}/{video.replace('.avi', '.jpg')}", look_up(label, action, lists), words[action])
+                for action, video in videos
+            ]
 
         return by_lists(lists, items("train"), items("test"))

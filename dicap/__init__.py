@@ -3,6 +3,7 @@
 Trainers and datasets speak to `dassl.*` only. Where a Dassl is installed they run inside it; where none is, importing
 dicap puts the built-in engine under the same names, so that `import dicap.trainers.dicap` just works.
 """
+
 import importlib.util
 import os
 import sys

@@ -1,4 +1,5 @@
 """The cache on disk: things that can be made again. DICAP_CACHE names its folder (default: the user's), "off" keeps none."""
+
 import contextlib
 import logging
 import os
@@ -27,7 +28,7 @@ def keep(path: Path | None, write: Callable[[Path], None], what: str) -> None:
         if path is not None:
             write(path)
     except (SafetensorError, OSError) as error:
-        log.warning("%s are not cached (%s); DICAP_CACHE names another folder, or \"off\"", what, error)
+        log.warning('%s are not cached (%s); DICAP_CACHE names another folder, or "off"', what, error)
 
 
 @contextlib.contextmanager

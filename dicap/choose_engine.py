@@ -5,6 +5,7 @@ torch (its warm-up passes an argument that torch dropped, its checkpoints hold o
 half-imported package could not be taken back. The choice is noted in the environment variable DICAP_ENGINE, which child
 processes inherit.
 """
+
 import functools
 import importlib.util
 import json
@@ -77,8 +78,10 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
     running = _running()
     if running is not None:
         if choice not in ("auto", running.name):
-            raise EngineError(f"the engine {choice} was asked for, but {running.name} is in use ({running.reason}): "
-                              f"choose before anything imports dassl, or start with DICAP_ENGINE={choice}")
+            raise EngineError(
+                f"the engine {choice} was asked for, but {running.name} is in use ({running.reason}): "
+                f"choose before anything imports dassl, or start with DICAP_ENGINE={choice}"
+            )
         return running
     if choice == "builtin":
         return _use_builtin(reason)
@@ -131,8 +134,14 @@ def _why_not(place: str, path: str) -> str:
     """Why the Dassl at that place cannot run on the installed torch; empty if it can. Tried in another process."""
     environment = {key: value for key, value in os.environ.items() if key != "DICAP_ENGINE"}
     try:
-        done = subprocess.run([sys.executable, "-c", _PROBE, path], env=environment, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE, path],
+            env=environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=300,
+        )
     except subprocess.TimeoutExpired:
         return f"the installed Dassl ({place}) did not answer for 300 seconds"
     answers = [line for line in done.stdout.splitlines() if line.startswith("DICAP ")]

@@ -1,7 +1,8 @@
 """Builds a run's configuration: Dassl's defaults, our keys, dataset file, method file, flags, KEY VALUE pairs, frozen.
 
-    cfg = build_cfg("configs/datasets/digits.yaml", "configs/trainers/DiCap/tiny.yaml", trainer="DiCap", seed=1)
+cfg = build_cfg("configs/datasets/digits.yaml", "configs/trainers/DiCap/tiny.yaml", trainer="DiCap", seed=1)
 """
+
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,28 @@ CONFIGS = Path(__file__).parent / "configs"
 
 # keys of every run that Dassl does not have
 GENERAL = {
-    "DATASET.SUBSAMPLE_CLASSES": Option("all", "which half of the classes, by label: base-to-new", ("all", "base", "new")),
-    "DATASET.HOLDOUT_FOLDS": Option(0, "2 and more: choose settings by class hold-out; base and new are then parts of the"
-                                       " base classes' training shots (`dicap select`)", least=0),
+    "DATASET.SUBSAMPLE_CLASSES": Option(
+        "all", "which half of the classes, by label: base-to-new", ("all", "base", "new")
+    ),
+    "DATASET.HOLDOUT_FOLDS": Option(
+        0,
+        "2 and more: choose settings by class hold-out; base and new are then parts of the"
+        " base classes' training shots (`dicap select`)",
+        least=0,
+    ),
     "DATASET.HOLDOUT_FOLD": Option(1, "the fold whose classes play the new ones, from 1", least=1),
-    "INPUT.VIEWS": Option(0, "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"
-                             " training image are encoded once and reused", least=0),
-    "MODEL.TEXT_MEMORY": Option(4.0, "GiB that activations of the text tower may take; what needs more in training is computed"
-                                " in parts, each a second time in the backward pass: slower by half, equal to rounding", least=0),
+    "INPUT.VIEWS": Option(
+        0,
+        "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"
+        " training image are encoded once and reused",
+        least=0,
+    ),
+    "MODEL.TEXT_MEMORY": Option(
+        4.0,
+        "GiB that activations of the text tower may take; what needs more in training is computed"
+        " in parts, each a second time in the backward pass: slower by half, equal to rounding",
+        least=0,
+    ),
 }
 FLAGS = {
     "root": "DATASET.ROOT",
@@ -63,8 +78,9 @@ def config_path(kind: str, name: str) -> str:
     return str(path)
 
 
-def build_cfg(dataset_file: str = "", trainer_file: str = "", trainer: str = "", opts: list[str] | tuple = (),
-              **flags: Any) -> CfgNode:
+def build_cfg(
+    dataset_file: str = "", trainer_file: str = "", trainer: str = "", opts: list[str] | tuple = (), **flags: Any
+) -> CfgNode:
     """A run's configuration, frozen.
 
     Merge order: Dassl's defaults, our keys (and those of plugins), dataset file, method file, flags, KEY VALUE pairs.

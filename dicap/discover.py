@@ -3,6 +3,7 @@
 Only our command line (through dicap.config.build_cfg) and the tests call it: in a fork with a CoOp of its own, importing
 one file of ours must not register the others.
 """
+
 import importlib
 import importlib.util
 import pkgutil
@@ -45,8 +46,10 @@ def load_plugin(path: str) -> ModuleType:
         del sys.modules[name]
         if "already" not in str(error):
             raise
-        raise ConfigError(f"--plugin {path}: {error}. Rename the class, or run the other repository's own train.py with"
-                          " `python -m dicap.engine train.py ...`") from error
+        raise ConfigError(
+            f"--plugin {path}: {error}. Rename the class, or run the other repository's own train.py with"
+            " `python -m dicap.engine train.py ...`"
+        ) from error
     except BaseException:
         del sys.modules[name]
         raise

@@ -5,6 +5,7 @@ them. So all methods, seeds and protocols share them, and several processes at o
 last bits depend on the batch that it was encoded in, so each list of files (base, new, all) has features of its own.
 DICAP_CACHE names the folder (default: the user's cache), "off" keeps none.
 """
+
 import contextlib
 import hashlib
 import json
@@ -55,7 +56,9 @@ class Views(Dataset):
         image, state = self._image(index // self.views), random.getstate()
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed((self.seed + 1) * 1_000_003 + index)  # the CPU's: a GPU's stays as it is
+                torch.default_generator.manual_seed(
+                    (self.seed + 1) * 1_000_003 + index
+                )  # the CPU's: a GPU's stays as it is
                 random.seed((self.seed + 1) * 1_000_003 + index)
                 return {"img": self.transform(image)}
         finally:
@@ -63,7 +66,9 @@ class Views(Dataset):
 
     def _image(self, number: int) -> Any:
         if self._last[0] != number:
-            image = read_image(self.items[number].impath) if self.images is None else Image.fromarray(self.images[number])
+            image = (
+                read_image(self.items[number].impath) if self.images is None else Image.fromarray(self.images[number])
+            )
             self._last = number, image
         return self._last[1]
 
@@ -94,8 +99,14 @@ class Features(Dataset):
         """The batch of these items: tensors of B rows, and impath as a list."""
         index, views = torch.tensor(indices), self.features.shape[1]  # (B,)
         view = torch.randint(views, index.shape) if views > 1 else torch.zeros_like(index)
-        return {"img": self.features.flatten(0, 1).index_select(0, index * views + view), "label": self.label[index],
-                "domain": self.domain[index], "impath": [self.items[i].impath for i in indices], "index": index, "view": view}
+        return {
+            "img": self.features.flatten(0, 1).index_select(0, index * views + view),
+            "label": self.label[index],
+            "domain": self.domain[index],
+            "impath": [self.items[i].impath for i in indices],
+            "index": index,
+            "view": view,
+        }
 
 
 def as_batch(batch: dict) -> dict:
@@ -151,7 +162,9 @@ def _encode(model: torch.nn.Module, loader: DataLoader, device: torch.device) ->
     terminal = getattr(sys.stdout, "console", sys.stdout)  # past a run's log
     batches = tqdm(loader, "encoding images", file=terminal, disable=not terminal.isatty(), leave=False, delay=1)
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
-        return torch.cat([model.encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches])
+        return torch.cat(
+            [model.encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches]
+        )
 
 
 def key_of(facts: dict, views: int) -> str:

@@ -1,4 +1,5 @@
 """Files that are whole or not there at all: written under a temporary name beside the real one, then renamed; and locks."""
+
 import contextlib
 import os
 import tempfile

@@ -4,6 +4,7 @@ Starting workers costs about a second, an epoch of few shots on a GPU not more. 
 that no resumed run can restore. So each item is augmented from a seed of its own, drawn where the order of items is drawn: in the
 main process, from torch's generator, which a resumed run restores.
 """
+
 import random
 from collections.abc import Iterator
 
@@ -57,6 +58,13 @@ def keep_workers(loader: DataLoader) -> DataLoader:
     if not loader.num_workers:
         return loader
     return DataLoader(
-        SeededItems(loader.dataset), loader.batch_size, sampler=SeededSampler(loader.sampler), drop_last=loader.drop_last,
-        num_workers=loader.num_workers, pin_memory=loader.pin_memory, collate_fn=loader.collate_fn, persistent_workers=True,
-        generator=torch.Generator())  # its own, for a seed that is drawn when workers start, which is no longer in each epoch
+        SeededItems(loader.dataset),
+        loader.batch_size,
+        sampler=SeededSampler(loader.sampler),
+        drop_last=loader.drop_last,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        collate_fn=loader.collate_fn,
+        persistent_workers=True,
+        generator=torch.Generator(),
+    )  # its own, for a seed that is drawn when workers start, which is no longer in each epoch

@@ -3,6 +3,7 @@
 B images, M counterfactuals an image, C classes, e embedding. A masked mean divides by B M, so that each counterfactual
 weighs the same whatever else is in its batch.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

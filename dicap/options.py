@@ -3,6 +3,7 @@
 A trainer or dataset class carries `OPTIONS = {KEY: Option(default, why, choices)}`. The section is named after the class:
 TRAINER.COOP for the trainer CoOp, DATASET.CAUSALSHAPES for the dataset CausalShapes.
 """
+
 import ast
 import difflib
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ def coerce(value: Any, default: Any, key: str) -> Any:
         return float(value)
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
-    raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); expected {type(default).__name__}, such as {default!r}")
+    raise ConfigError(
+        f"{key} is {value!r} ({type(value).__name__}); expected {type(default).__name__}, such as {default!r}"
+    )
 
 
 def _parse(text: str) -> Any:

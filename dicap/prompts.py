@@ -7,6 +7,7 @@
 Saved names are the family's: ctx, meta_net.linear{1,2}.{weight,bias}. Nothing else is saved, so that a prompt trained on
 n classes loads into m others. The learned parameters are always fp32.
 """
+
 import logging
 
 import torch
@@ -21,7 +22,9 @@ from dicap.wording import check_template, readable
 log = logging.getLogger(__name__)
 
 POSITIONS = ("end", "middle", "front")
-CACHED_PIXELS = 8 * 224 * 224  # of images that go through the tower together on a CPU; more takes more memory and is slower
+CACHED_PIXELS = (
+    8 * 224 * 224
+)  # of images that go through the tower together on a CPU; more takes more memory and is slower
 
 
 class FixedPrompt(nn.Module):
@@ -54,8 +57,15 @@ class StaticContext(nn.Module):
         position: where the class name stands: "end", "middle" or "front".
     """
 
-    def __init__(self, clip: nn.Module, names: list[str], n_ctx: int = 16, ctx_init: str = "", csc: bool = False,
-                 position: str = "end"):
+    def __init__(
+        self,
+        clip: nn.Module,
+        names: list[str],
+        n_ctx: int = 16,
+        ctx_init: str = "",
+        csc: bool = False,
+        position: str = "end",
+    ):
         super().__init__()
         if position not in POSITIONS:
             raise ConfigError(f"CLASS_TOKEN_POSITION is {position!r}; allowed: {', '.join(POSITIONS)}")
@@ -146,7 +156,9 @@ class PromptedCLIP(nn.Module):
     def logits(self, f: Tensor, text: Tensor) -> Tensor:
         """logit_scale.exp() <f, text>: (..., C) for f (..., e) and text (C, e), or f (B, ..., e) and text (B, C, e)."""
         scale = self.clip.logit_scale.exp().float()
-        with torch.autocast(text.device.type, enabled=False):  # rounded again, and times 100, they would err most of all here
+        with torch.autocast(
+            text.device.type, enabled=False
+        ):  # rounded again, and times 100, they would err most of all here
             if text.dim() == 2:
                 return scale * f @ text.t()
             return scale * torch.einsum("b...e,bce->b...c", f, text)
@@ -173,9 +185,13 @@ def load_prompt(prompt: nn.Module, state: dict[str, Tensor], source: str) -> Non
     given = {key: tuple(value.shape) for key, value in state.items()}
     if wanted != given:
         wrong = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
-        told = "; ".join(f"{key}: this prompt has {wanted.get(key, 'none')}, the file {given.get(key, 'none')}" for key in wrong)
-        raise ConfigError(f"{source} does not fit ({told}). Method, N_CTX, CTX_INIT and backbone must be those of the training"
-                          " (and with CSC the classes too)")
+        told = "; ".join(
+            f"{key}: this prompt has {wanted.get(key, 'none')}, the file {given.get(key, 'none')}" for key in wrong
+        )
+        raise ConfigError(
+            f"{source} does not fit ({told}). Method, N_CTX, CTX_INIT and backbone must be those of the training"
+            " (and with CSC the classes too)"
+        )
     prompt.load_state_dict({key: value.float() for key, value in state.items()})
 
 

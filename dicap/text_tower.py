@@ -11,6 +11,7 @@ Equal to the textbook formula (77 padded tokens, one prompt at a time; Radford e
 forward and gradient. Of CLIP it touches transformer.resblocks (ln_1, attn, ln_2, mlp), positional_embedding, ln_final and
 text_projection. Time and memory against the textbook formula: docs/performance.md.
 """
+
 import functools
 import math
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ class TextTower(nn.Module):
         """
         (count, n_prefix, d), positions = prompts.prefix.shape, self.clip.positional_embedding
         if n_prefix + max(prompts.lens) > positions.shape[0]:
-            raise ValueError(f"prompts of {n_prefix + max(prompts.lens)} tokens; CLIP's context has {positions.shape[0]}")
+            raise ValueError(
+                f"prompts of {n_prefix + max(prompts.lens)} tokens; CLIP's context has {positions.shape[0]}"
+            )
         pack, dtype = pack_classes(prompts.lens, n_prefix, d, prompts.suffix.device), self.clip.text_projection.dtype
         prefix = prompts.prefix.to(dtype) + positions[:n_prefix].to(dtype)  # (P, Lp, d)
         suffix = prompts.suffix.index_select(0, pack.rows.flatten()).unflatten(0, pack.rows.shape)  # (n, S, d)
@@ -75,8 +78,11 @@ class TextTower(nn.Module):
         wanted = torch.is_grad_enabled() and (prefix.requires_grad or suffix.requires_grad)
         at_once = max(1, self.tokens_at_once(wanted, prefix.device) // pack.mask.shape[-1])  # sequences
         parts = [(p, s) for p in _spans(count, max(1, at_once // len(suffix))) for s in _spans(len(suffix), at_once)]
-        encode = functools.partial(checkpoint, self._encode, use_reentrant=False, preserve_rng_state=False) \
-            if wanted and len(parts) > 1 else self._encode
+        encode = (
+            functools.partial(checkpoint, self._encode, use_reentrant=False, preserve_rng_state=False)
+            if wanted and len(parts) > 1
+            else self._encode
+        )
         encoded = [encode(prefix[p], suffix[s], pack.mask[s], pack.ends[s]) for p, s in parts]
         across = len(parts) // len({p.start for p, _ in parts})  # parts of one span of prefixes
         rows = [torch.cat(encoded[i : i + across], dim=1) for i in range(0, len(encoded), across)]

@@ -9,6 +9,7 @@ It runs on Dassl's TrainerX and speaks to `dassl.*` alone. The towers are frozen
 PREC: fp32; bf16 = autocast; amp = autocast to fp16 on a GPU (fp32 on a CPU), which waits for the GPU once a step, to see
 whether a gradient overflowed; fp16 = frozen towers in fp16 on a GPU. Evaluation is never under autocast.
 """
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,12 @@ from dicap.prompts import PromptedCLIP, load_prompt
 
 log = logging.getLogger(__name__)
 
-PREC = Option("fp32", "fp32, bf16 (autocast, no loss scaling, CPU too), amp (autocast to fp16 on a GPU) or fp16 (frozen towers in"
-              " fp16); the prompt is fp32 always: pure fp16 collapses some seeds", PRECISIONS)
+PREC = Option(
+    "fp32",
+    "fp32, bf16 (autocast, no loss scaling, CPU too), amp (autocast to fp16 on a GPU) or fp16 (frozen towers in"
+    " fp16); the prompt is fp32 always: pure fp16 collapses some seeds",
+    PRECISIONS,
+)
 CONTEXT = {
     "N_CTX": Option(16, "context tokens without CTX_INIT; 16 in the few-shot setting of the papers", least=1),
     "CTX_INIT": Option("", 'words to start the context from, "a photo of a" for base-to-new; they decide its length'),
@@ -75,7 +80,9 @@ class PromptTrainer(TrainerX):
         clip = load_clip(cfg.MODEL.BACKBONE.NAME, self.device, self.options.prec)
         size = clip.visual.input_resolution
         if tuple(cfg.INPUT.SIZE) != (size, size):
-            raise ConfigError(f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}; {cfg.MODEL.BACKBONE.NAME} takes ({size}, {size})")
+            raise ConfigError(
+                f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}; {cfg.MODEL.BACKBONE.NAME} takes ({size}, {size})"
+            )
         self.weights_digest = weights_digest(clip)
         prompt = self.build_prompt(clip, self.dm.dataset.classnames).to(self.device)
         self.model = PromptedCLIP(clip, prompt, cfg.MODEL.TEXT_MEMORY)
@@ -123,23 +130,43 @@ class PromptTrainer(TrainerX):
         cfg, items = self.cfg, self.dm.dataset.train_x
         transform = self._transform
         views = features.Views(items, transform, cfg.INPUT.VIEWS, max(cfg.SEED, 0), images)
-        loader = DataLoader(views, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS,
-                            pin_memory=self.device.type == "cuda")
+        loader = DataLoader(
+            views,
+            cfg.DATALOADER.TEST.BATCH_SIZE,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        )
         facts = {**self._facts(items, transform), "seed": views.seed, **(facts or {})}
         return features.encode(self.model, loader, self.device, cfg.INPUT.VIEWS, facts)
 
     def _facts(self, items: list, transform) -> dict:
-        return {"weights": self.weights_digest, "batch": self.cfg.DATALOADER.TEST.BATCH_SIZE,
-                **features.machine(self.device), **features.describe(items, transform)}
+        return {
+            "weights": self.weights_digest,
+            "batch": self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            **features.machine(self.device),
+            **features.describe(items, transform),
+        }
 
     def _loader(self, dataset: features.Features, train: bool) -> DataLoader:
         """A loader of cached features with the sampler and the batch size of the config."""
         part = self.cfg.DATALOADER.TRAIN_X if train else self.cfg.DATALOADER.TEST
         size = part.BATCH_SIZE
-        sampler = build_sampler(part.SAMPLER, cfg=self.cfg, data_source=dataset.items, batch_size=size,
-                                n_domain=getattr(part, "N_DOMAIN", 0), n_ins=getattr(part, "N_INS", 0))
-        return DataLoader(dataset, size, sampler=sampler, drop_last=train and len(dataset) >= size,
-                          collate_fn=features.as_batch, pin_memory=self.device.type == "cuda")
+        sampler = build_sampler(
+            part.SAMPLER,
+            cfg=self.cfg,
+            data_source=dataset.items,
+            batch_size=size,
+            n_domain=getattr(part, "N_DOMAIN", 0),
+            n_ins=getattr(part, "N_INS", 0),
+        )
+        return DataLoader(
+            dataset,
+            size,
+            sampler=sampler,
+            drop_last=train and len(dataset) >= size,
+            collate_fn=features.as_batch,
+            pin_memory=self.device.type == "cuda",
+        )
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -175,7 +202,11 @@ class PromptTrainer(TrainerX):
         self._step(loss)
         if (self.batch_idx + 1) == self.num_batches:
             self.update_lr()
-        summary = {"loss": loss, **(losses if len(losses) > 1 else {}), "acc": compute_accuracy(logits, batch["label"])[0]}
+        summary = {
+            "loss": loss,
+            **(losses if len(losses) > 1 else {}),
+            "acc": compute_accuracy(logits, batch["label"])[0],
+        }
         return {name: value.detach().reshape(()) for name, value in summary.items()}
 
     def _step(self, loss: Tensor) -> None:
@@ -190,8 +221,10 @@ class PromptTrainer(TrainerX):
 
     def parse_batch_train(self, batch: dict) -> dict:
         """The batch with its tensors on the device."""
-        return {key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-                for key, value in batch.items()}
+        return {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
 """Class names in words: what stands in a prompt, and in which template."""
+
 from dicap.options import ConfigError
 
 

@@ -1,4 +1,5 @@
 """Shared fixtures. Environment that must be set before torch is imported stands at the top."""
+
 import functools
 import os
 

@@ -1,9 +1,10 @@
 """A local HTTP server with the faults of real ones: `files` maps names to File; what was asked for is in `asked`.
 
-    with FileServer() as server:
-        server.files["a.zip"] = File(data, cut=1000)         # breaks off after 1000 bytes, once
-        server.url("a.zip")
+with FileServer() as server:
+    server.files["a.zip"] = File(data, cut=1000)         # breaks off after 1000 bytes, once
+    server.url("a.zip")
 """
+
 import hashlib
 import threading
 from dataclasses import dataclass, field

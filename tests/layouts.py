@@ -6,6 +6,7 @@
 The official lists (.txt, .mat), the split file and the pictures agree with each other; the split made of the lists has
 the counts of the split file. Names and forms are those of the real archives. Imports nothing of dicap.
 """
+
 import hashlib
 import io
 import itertools
@@ -21,8 +22,14 @@ from scipy.io import savemat
 Counts = tuple[int, int, int, int]  # classes, train, val, test
 Rows = list[tuple[str, int, str]]
 
-IMAGENET = {"n01440764": "tench", "n01443537": "goldfish", "n03773504": "missile", "n04008634": "missile",
-            "n04355933": "sunglasses", "n04356056": "sunglasses"}  # fmt: skip
+IMAGENET = {
+    "n01440764": "tench",
+    "n01443537": "goldfish",
+    "n03773504": "missile",
+    "n04008634": "missile",
+    "n04355933": "sunglasses",
+    "n04356056": "sunglasses",
+}
 
 
 def write_layout(stem: str, root: Path, shots: int = 6) -> Counts:
@@ -36,7 +43,9 @@ def write_layout(stem: str, root: Path, shots: int = 6) -> Counts:
     return _WRITERS[stem](Path(root), shots)
 
 
-def _class_folders(root: Path, names: dict[str, str], image: Callable[[str, int], str], split: Path, shots: int) -> Counts:
+def _class_folders(
+    root: Path, names: dict[str, str], image: Callable[[str, int], str], split: Path, shots: int
+) -> Counts:
     """root/<folder>/<image> and a split of 50/20/30 %; names: class name by folder, in label order."""
     tree: dict[str, Rows] = {"train": [], "val": [], "test": []}
     total, n_val = 2 * shots, round(2 * shots * 0.2)
@@ -55,36 +64,63 @@ def _class_folders(root: Path, names: dict[str, str], image: Callable[[str, int]
 
 def _caltech101(root: Path, shots: int) -> Counts:
     folder = root / "caltech-101"
-    names = {"Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike", "accordion": "accordion", "airplanes": "airplane"}
+    names = {
+        "Faces": "face",
+        "Leopards": "leopard",
+        "Motorbikes": "motorbike",
+        "accordion": "accordion",
+        "airplanes": "airplane",
+    }
     for ignored in ("BACKGROUND_Google", "Faces_easy"):
         for number in range(1, 4):
             _picture(folder / "101_ObjectCategories" / ignored / f"image_{number:04d}.jpg", ignored)
-    return _class_folders(folder / "101_ObjectCategories", names, lambda _, number: f"image_{number:04d}.jpg",
-                         folder / "split_zhou_Caltech101.json", shots)  # fmt: skip
+    return _class_folders(
+        folder / "101_ObjectCategories",
+        names,
+        lambda _, number: f"image_{number:04d}.jpg",
+        folder / "split_zhou_Caltech101.json",
+        shots,
+    )
 
 
 def _food101(root: Path, shots: int) -> Counts:
     folder = root / "food-101"
     names = {name: name for name in ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare")}
     _text(folder / "meta/classes.txt", names)
-    return _class_folders(folder / "images", names, lambda _, number: f"{1005649 + 7 * number}.jpg",
-                         folder / "split_zhou_Food101.json", shots)  # fmt: skip
+    return _class_folders(
+        folder / "images",
+        names,
+        lambda _, number: f"{1005649 + 7 * number}.jpg",
+        folder / "split_zhou_Food101.json",
+        shots,
+    )
 
 
 def _dtd(root: Path, shots: int) -> Counts:
     folder = root / "dtd"
     names = {name: name for name in ("banded", "blotchy", "braided", "bubbly", "polka-dotted")}
     _text(folder / "labels/labels_joint_anno.txt", ["banded/banded_0002.jpg banded"])
-    return _class_folders(folder / "images", names, lambda name, number: f"{name}_{number:04d}.jpg",
-                         folder / "split_zhou_DescribableTextures.json", shots)  # fmt: skip
+    return _class_folders(
+        folder / "images",
+        names,
+        lambda name, number: f"{name}_{number:04d}.jpg",
+        folder / "split_zhou_DescribableTextures.json",
+        shots,
+    )
 
 
 def _eurosat(root: Path, shots: int) -> Counts:
     folder = root / "eurosat"
-    names = {"AnnualCrop": "Annual Crop Land", "Forest": "Forest", "Highway": "Highway or Road", "River": "River",
-             "SeaLake": "Sea or Lake"}  # fmt: skip
-    return _class_folders(folder / "2750", names, lambda name, number: f"{name}_{number}.jpg",
-                         folder / "split_zhou_EuroSAT.json", shots)  # fmt: skip
+    names = {
+        "AnnualCrop": "Annual Crop Land",
+        "Forest": "Forest",
+        "Highway": "Highway or Road",
+        "River": "River",
+        "SeaLake": "Sea or Lake",
+    }
+    return _class_folders(
+        folder / "2750", names, lambda name, number: f"{name}_{number}.jpg", folder / "split_zhou_EuroSAT.json", shots
+    )
 
 
 def _oxford_flowers(root: Path, shots: int) -> Counts:
@@ -126,13 +162,21 @@ def _oxford_pets(root: Path, shots: int) -> Counts:
 def _stanford_cars(root: Path, shots: int) -> Counts:
     """Annotations are MATLAB structures; the pictures' order has nothing to do with their classes."""
     folder = root / "stanford_cars"
-    names = ["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Acura TL Sedan 2012", "Audi TTS Coupe 2012",
-             "smart fortwo Convertible 2012"]  # fmt: skip
+    names = [
+        "AM General Hummer SUV 2000",
+        "Acura RL Sedan 2012",
+        "Acura TL Sedan 2012",
+        "Audi TTS Coupe 2012",
+        "smart fortwo Convertible 2012",
+    ]
     cells = np.empty((1, len(names)), dtype=object)
     cells[0, :] = names
     savemat(_parent(folder / "devkit/cars_meta.mat"), {"class_names": cells})
     rows: dict[str, Rows] = {}
-    files = {"trainval": ("cars_train", "devkit/cars_train_annos.mat"), "test": ("cars_test", "cars_test_annos_withlabels.mat")}
+    files = {
+        "trainval": ("cars_train", "devkit/cars_train_annos.mat"),
+        "test": ("cars_test", "cars_test_annos_withlabels.mat"),
+    }
     for part, (images, annotations) in files.items():
         labels = [label for label in range(len(names)) for some, _ in _numbered(shots) if some == part]
         random.Random(5).shuffle(labels)
@@ -149,8 +193,13 @@ def _stanford_cars(root: Path, shots: int) -> Counts:
 
 def _sun397(root: Path, shots: int) -> Counts:
     folder = root / "sun397"
-    names = {"a/abbey": "abbey", "a/airplane_cabin": "airplane_cabin", "a/apartment_building/outdoor": "outdoor apartment_building",
-             "i/ice_skating_rink/indoor": "indoor ice_skating_rink", "z/zoo": "zoo"}  # fmt: skip
+    names = {
+        "a/abbey": "abbey",
+        "a/airplane_cabin": "airplane_cabin",
+        "a/apartment_building/outdoor": "outdoor apartment_building",
+        "i/ice_skating_rink/indoor": "indoor ice_skating_rink",
+        "z/zoo": "zoo",
+    }
     _text(folder / "ClassName.txt", [f"/{name}" for name in names])
     rows: dict[str, Rows] = {"trainval": [], "test": []}
     for label, (place, name) in enumerate(names.items()):
@@ -164,8 +213,13 @@ def _sun397(root: Path, shots: int) -> Counts:
 def _ucf101(root: Path, shots: int) -> Counts:
     """The lists name videos by CamelCase classes; the pictures are middle frames in folders of separated words."""
     folder = root / "ucf101"
-    names = {"ApplyEyeMakeup": "Apply_Eye_Makeup", "Archery": "Archery", "HandstandPushups": "Handstand_Pushups",
-             "TaiChi": "Tai_Chi", "YoYo": "Yo_Yo"}  # fmt: skip
+    names = {
+        "ApplyEyeMakeup": "Apply_Eye_Makeup",
+        "Archery": "Archery",
+        "HandstandPushups": "Handstand_Pushups",
+        "TaiChi": "Tai_Chi",
+        "YoYo": "Yo_Yo",
+    }
     _text(folder / "ucfTrainTestlist/classInd.txt", [f"{i} {name}" for i, name in enumerate(names, 1)])
     rows: dict[str, Rows] = {"trainval": [], "test": []}
     lists: dict[str, list[str]] = {"trainval": [], "test": []}
@@ -221,7 +275,9 @@ def _imagenet_sketch(root: Path, shots: int) -> Counts:
 
 
 def _imagenet_a(root: Path, shots: int) -> Counts:
-    return _shift(root / "imagenet-adversarial", "imagenet-a", list(IMAGENET)[1::2], "0.00{}_lens cap _ lens cap_0.9.jpg")
+    return _shift(
+        root / "imagenet-adversarial", "imagenet-a", list(IMAGENET)[1::2], "0.00{}_lens cap _ lens cap_0.9.jpg"
+    )
 
 
 def _imagenet_r(root: Path, shots: int) -> Counts:
@@ -229,11 +285,22 @@ def _imagenet_r(root: Path, shots: int) -> Counts:
 
 
 _WRITERS: dict[str, Callable[[Path, int], Counts]] = {
-    "imagenet": _imagenet, "caltech101": _caltech101, "oxford_pets": _oxford_pets, "stanford_cars": _stanford_cars,
-    "oxford_flowers": _oxford_flowers, "food101": _food101, "fgvc_aircraft": _fgvc_aircraft, "sun397": _sun397,
-    "dtd": _dtd, "eurosat": _eurosat, "ucf101": _ucf101, "imagenetv2": _imagenetv2,
-    "imagenet_sketch": _imagenet_sketch, "imagenet_a": _imagenet_a, "imagenet_r": _imagenet_r,
-}  # fmt: skip
+    "imagenet": _imagenet,
+    "caltech101": _caltech101,
+    "oxford_pets": _oxford_pets,
+    "stanford_cars": _stanford_cars,
+    "oxford_flowers": _oxford_flowers,
+    "food101": _food101,
+    "fgvc_aircraft": _fgvc_aircraft,
+    "sun397": _sun397,
+    "dtd": _dtd,
+    "eurosat": _eurosat,
+    "ucf101": _ucf101,
+    "imagenetv2": _imagenetv2,
+    "imagenet_sketch": _imagenet_sketch,
+    "imagenet_a": _imagenet_a,
+    "imagenet_r": _imagenet_r,
+}
 STEMS = tuple(_WRITERS)
 
 

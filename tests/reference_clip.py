@@ -1,4 +1,5 @@
 """The textbook formulas of CLIP's prompts, for tests: those that the benchmarks time (benchmarks is no part of the package)."""
+
 import sys
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """CLIPs by name: what loads, what is refused, and that nothing read runs code."""
+
 import json
 import os
 import pickle
@@ -43,11 +44,17 @@ def test_digest_sees_every_bit(random_clip):
     assert changed != before and weights_digest(clip) == before
 
 
-@pytest.mark.parametrize("content, told", [
-    (lambda clip: {k: v for k, v in clip.state_dict().items() if k != "text_projection"}, "not a CLIP of OpenAI's architecture"),
-    (lambda clip: {"a": 1}, "holds no state dict of tensors"),
-    (lambda clip: torch.zeros(3), "holds no state dict of tensors"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (
+            lambda clip: {k: v for k, v in clip.state_dict().items() if k != "text_projection"},
+            "not a CLIP of OpenAI's architecture",
+        ),
+        (lambda clip: {"a": 1}, "holds no state dict of tensors"),
+        (lambda clip: torch.zeros(3), "holds no state dict of tensors"),
+    ],
+)
 def test_other_tensors_are_refused(random_clip, tmp_path, content, told):
     path = tmp_path / "weights.pt"
     torch.save(content(random_clip("vit")), path)
@@ -64,7 +71,9 @@ class Evil:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.parametrize("write", [lambda x, p: torch.save({"state_dict": x}, p), lambda x, p: p.write_bytes(pickle.dumps(x))])
+@pytest.mark.parametrize(
+    "write", [lambda x, p: torch.save({"state_dict": x}, p), lambda x, p: p.write_bytes(pickle.dumps(x))]
+)
 def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, write):
     path, mark = tmp_path / "evil.pt", tmp_path / "ran"
     write(Evil(mark), path)
@@ -102,16 +111,23 @@ def test_openais_names_go_through_the_clip_package(monkeypatch, tmp_path):
 def test_open_clip_models_give_open_clips_features(tmp_path, quick_gelu):
     open_clip = pytest.importorskip("open_clip")
     name = f"small-{quick_gelu}"
-    config = {"embed_dim": 32, "quick_gelu": quick_gelu,
-              "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
-              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2}}
+    config = {
+        "embed_dim": 32,
+        "quick_gelu": quick_gelu,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2},
+    }
     (tmp_path / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path)
     torch.manual_seed(0)
     clip = load_clip(f"open_clip:{name}/")  # loading compares the features and raises
     assert clip.visual.input_resolution == 32
     torch.manual_seed(0)
-    theirs = open_clip.create_model(name).eval().encode_text(open_clip.tokenize(["a photo of a cat.", "a photo of a sea lion."]))
+    theirs = (
+        open_clip.create_model(name)
+        .eval()
+        .encode_text(open_clip.tokenize(["a photo of a cat.", "a photo of a sea lion."]))
+    )
     ours = PromptedCLIP(clip, FixedPrompt(clip, ["cat", "sea lion"], "a photo of a {}.")).encode_text()
     assert torch.allclose(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
     config["text_cfg"]["heads"] = 4  # not OpenAI's: a head is 64 wide

@@ -1,4 +1,5 @@
 """Benchmarks of whole jobs, memory and growth run at their smallest, and the page is made of what they write. No timing is judged."""
+
 import json
 import math
 import os
@@ -78,7 +79,9 @@ def test_counterfactual_cost(tmp_path):
 
 def test_memory(tmp_path):
     found = figures(memory, tmp_path)
-    assert [row["goal"] for row in found["rows"]] == [5, 5, 1, 5, 5, 1] and all(row["unit"] == "B" for row in found["rows"])
+    assert [row["goal"] for row in found["rows"]] == [5, 5, 1, 5, 5, 1] and all(
+        row["unit"] == "B" for row in found["rows"]
+    )
     assert found["rows"][2]["textbook"] == 8 * 2**30 and found["rows"][5]["textbook"] == 16 * 2**30
     assert sum(line.startswith(("| CoOp |", "| CoCoOp |")) for line in found["notes"]) == 6
 
@@ -88,8 +91,14 @@ def test_peaks_are_of_the_side_and_the_budget_that_are_asked_for(monkeypatch):
     monkeypatch.setattr(harness, "peak_memory", lambda prepare, *args: asked.append(prepare(*args).__closure__) or 1)
     memory.peak("textbook", "CoOp", 3, 2, True)
     memory.peak("DiCap", "CoOp", 3, 2, True, budget=0.25)
-    models = [next(cell.cell_contents for cell in cells if isinstance(cell.cell_contents, torch.nn.Module)) for cells in asked]
-    assert not isinstance(models[0], PromptedCLIP) and isinstance(models[1], PromptedCLIP) and models[1].text_tower.memory == 0.25
+    models = [
+        next(cell.cell_contents for cell in cells if isinstance(cell.cell_contents, torch.nn.Module)) for cells in asked
+    ]
+    assert (
+        not isinstance(models[0], PromptedCLIP)
+        and isinstance(models[1], PromptedCLIP)
+        and models[1].text_tower.memory == 0.25
+    )
 
 
 def test_token_ratios():
@@ -112,7 +121,9 @@ def test_a_line_is_fitted():
 
 def written(folder, benchmark, rows, same=""):
     """A benchmark's files as it leaves them."""
-    args = SimpleNamespace(device="cpu", precision="fp32", rounds=7, quick=False, json=folder / f"{benchmark.name}.json")
+    args = SimpleNamespace(
+        device="cpu", precision="fp32", rounds=7, quick=False, json=folder / f"{benchmark.name}.json"
+    )
     harness.finish(f"Title of {benchmark.module}", rows, args, ["A note."])
     (folder / f"{benchmark.name}.txt").write_text(f"something\n{same}\n")
 
@@ -120,15 +131,26 @@ def written(folder, benchmark, rows, same=""):
 def test_the_page_is_made_of_former_figures(tmp_path):
     first, second = performance.benchmarks(gpu=False)[:2]
     written(tmp_path, first, [harness.Row("a step", 12.0, 1.0, goal=8, limit=16)], "same numbers, a step: 1e-7")
-    written(tmp_path, second, [harness.Row("another", 3.0, 1.0, goal=8, limit=16), harness.Row("no goal", 2.0, 1.0),
-                              harness.Row("peak", 9.0, 1.0, goal=8, unit="B")])
+    written(
+        tmp_path,
+        second,
+        [
+            harness.Row("another", 3.0, 1.0, goal=8, limit=16),
+            harness.Row("no goal", 2.0, 1.0),
+            harness.Row("peak", 9.0, 1.0, goal=8, unit="B"),
+        ],
+    )
     page = tmp_path / "docs" / "page.md"
     assert performance.main(["--from", str(tmp_path), "--page", str(page)]) == 0
     text = page.read_text()
-    assert "| a step | 8 | 12.0 | 16.0 | 75% | met |" in text and "| another | 8 | 3.0 | 16.0 | 19% | **missed** |" in text
+    assert (
+        "| a step | 8 | 12.0 | 16.0 | 75% | met |" in text and "| another | 8 | 3.0 | 16.0 | 19% | **missed** |" in text
+    )
     assert "| peak, memory | 8 | 9.0 |" in text  # not to be taken for a time
     assert "## Title of text_tower" in text and "- same numbers, a step: 1e-7" in text and "A note." in text
-    assert "| no goal | 2.00 s | 1.00 s | 2.0 |" in text and harness.machine() in text and "A GPU: none was there." in text
+    assert (
+        "| no goal | 2.00 s | 1.00 s | 2.0 |" in text and harness.machine() in text and "A GPU: none was there." in text
+    )
     (tmp_path / f"{second.name}.json").write_text('{"rows": [{"figure": 1}]}')
     with pytest.raises(SystemExit, match="training_step.json is no benchmark's JSON"):
         performance.main(["--from", str(tmp_path), "--page", str(page)])
@@ -149,6 +171,10 @@ def test_a_gpu_is_measured_where_there_is_one():
     with_gpu = performance.benchmarks(gpu=True)
     assert [b.name for b in with_gpu if b.gpu] == ["text_tower-cuda", "training_step-cuda", "evaluation-cuda"]
     assert all(("--device", "cpu") == b.arguments[-2:] for b in with_gpu if not b.gpu)
-    assert [b.command for b in with_gpu if b.module == "base_to_new"] == ["python -m benchmarks.base_to_new --shorten 4 --device cpu"]
+    assert [b.command for b in with_gpu if b.module == "base_to_new"] == [
+        "python -m benchmarks.base_to_new --shorten 4 --device cpu"
+    ]
     assert not any("--shorten" in b.command for b in performance.benchmarks(gpu=True, whole=True))
-    assert len({b.name for b in with_gpu}) == len(with_gpu) and not any(b.gpu for b in performance.benchmarks(gpu=False))
+    assert len({b.name for b in with_gpu}) == len(with_gpu) and not any(
+        b.gpu for b in performance.benchmarks(gpu=False)
+    )

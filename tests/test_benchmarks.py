@@ -1,4 +1,5 @@
 """The benchmarks' commands at their smallest, and the harness against numbers made by hand. No time is asserted."""
+
 import argparse
 import functools
 import importlib
@@ -41,7 +42,11 @@ def test_a_quick_run_checks_first_then_prints_finite_ratios(name, tmp_path, caps
     assert len(report["rows"]) == 4 and {row["figure"].split()[0] for row in report["rows"]} == {"CoOp", "CoCoOp"}
     for row in report["rows"]:
         assert row["textbook"] > 0 and row["dicap"] > 0
-        assert math.isfinite(row["ratio"]) and row["limit"] > 1 and row["reached"] == pytest.approx(row["ratio"] / row["limit"])
+        assert (
+            math.isfinite(row["ratio"])
+            and row["limit"] > 1
+            and row["reached"] == pytest.approx(row["ratio"] / row["limit"])
+        )
         assert sum(row["figure"] in line for line in lines) >= 1
 
 
@@ -62,12 +67,17 @@ def test_both_rows_of_a_method_have_the_same_textbook_side_which_encodes_images(
 @pytest.mark.parametrize("method, textbook_side, ours", [("CoCoOp", 50 * 2, 5 * 3), ("CoOp", 2, 3)])
 def test_an_evaluation_is_the_sum_of_its_parts(clip, monkeypatch, method, textbook_side, ours):
     seconds = {"image tower": 1, "textbook": 2, "DiCap": 3}  # of 2, 2 and 20 images; CoOp's text side is of a batch
-    monkeypatch.setattr(harness, "interleaved", lambda sides, *_, **__: {name: harness.Timing(*3 * [seconds[name]]) for name in sides})
+    monkeypatch.setattr(
+        harness, "interleaved", lambda sides, *_, **__: {name: harness.Timing(*3 * [seconds[name]]) for name in sides}
+    )
     names, args = harness.CALTECH101_BASE[:3], argparse.Namespace(full=False, rounds=1, device="cpu", precision="fp32")
     fresh, cached = evaluation.measure(method, clip, names, args)
     assert (fresh.textbook, fresh.dicap) == (textbook_side + 50, ours + 50)
     assert (cached.textbook, cached.dicap) == (textbook_side + 50, ours)
-    (before, left), images = sides.text_counts(clip, method, names, 100, backward=False), harness.image_counts(clip, 100)
+    (before, left), images = (
+        sides.text_counts(clip, method, names, 100, backward=False),
+        harness.image_counts(clip, 100),
+    )
     assert (fresh.limit, cached.limit) == ((before + images) / (left + images), (before + images) / left)
     args.full = True
     assert evaluation.measure(method, clip, names, args)[0].textbook == 2 + 1
@@ -77,7 +87,9 @@ def test_an_evaluation_is_the_sum_of_its_parts(clip, monkeypatch, method, textbo
 def test_a_formula_that_is_a_little_wrong_is_not_timed(name, monkeypatch, capsys):
     right = textbook.encode_prompts
     monkeypatch.setattr(textbook, "encode_prompts", lambda clip, x, eot: right(clip, x, eot - 1))  # reads the full stop
-    with pytest.raises(SystemExit, match="logits.* differ from the textbook formula by more than 1e-05; nothing is timed"):
+    with pytest.raises(
+        SystemExit, match="logits.* differ from the textbook formula by more than 1e-05; nothing is timed"
+    ):
         COMMANDS[name].main(["--quick", "--device", "cpu"])
     assert "| figure" not in capsys.readouterr().out
 
@@ -88,12 +100,14 @@ def test_a_wrong_gradient_is_seen_where_the_logits_agree(clip, monkeypatch):
     f, label = sides.random_features(clip, 2), sides.random_labels(clip, 2, 3)
     sides.check_step("right", (plain, ours), (f, f), label)
     encode = ours.encode_text
-    monkeypatch.setattr(ours, "encode_text", lambda f: 2 * encode(f) - encode(f).detach())  # same value, twice the gradient
+    monkeypatch.setattr(
+        ours, "encode_text", lambda f: 2 * encode(f) - encode(f).detach()
+    )  # same value, twice the gradient
     with pytest.raises(SystemExit, match="wrong: gradient of ctx differ"):
         sides.check_step("wrong", (plain, ours), (f, f), label)
 
 
-COOP_FILE = '''
+COOP_FILE = """
 from benchmarks import textbook
 from dicap.backbones import tokenize
 from dassl.engine import TRAINER_REGISTRY
@@ -110,7 +124,7 @@ class CustomCLIP(nn.Module):
         self.tokens = tokenize([f"a photo of a {name}." for name in names])
     def forward(self, f):
         return textbook.coop_logits(self.clip, self.prompt_learner.ctx, self.tokens, [], self.image_encoder(f))
-'''
+"""
 
 
 def test_coops_own_module_is_checked_and_timed_beside(tmp_path, monkeypatch, capsys):
@@ -125,7 +139,9 @@ def test_coops_own_module_is_checked_and_timed_beside(tmp_path, monkeypatch, cap
     assert out.count("the textbook formula") == 2  # one line a figure
 
 
-@pytest.mark.parametrize("flags, message", [(["--precision", "amp", "--device", "cpu"], "needs a GPU"), (["--rounds", "0"], "at least 1")])
+@pytest.mark.parametrize(
+    "flags, message", [(["--precision", "amp", "--device", "cpu"], "needs a GPU"), (["--rounds", "0"], "at least 1")]
+)
 def test_flags_that_mean_nothing_are_refused(flags, message, capsys):
     with pytest.raises(SystemExit):
         text_tower.main(["--quick", *flags])
@@ -147,7 +163,11 @@ def test_bf16_runs_and_moves_what_is_learned(clip, method):
 
 def test_so_many_classes_as_asked(capsys):
     training_step.main(["--quick", "--device", "cpu", "--methods", "CoCoOp", "--classes", "4", "60"])
-    rows = [line.split("|")[1].split(",")[-1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| CoCoOp")]
+    rows = [
+        line.split("|")[1].split(",")[-1].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| CoCoOp")
+    ]
     assert rows == ["4 classes"] * 2 + ["60 classes"] * 2
 
 
@@ -155,7 +175,9 @@ def test_names_have_the_lengths_that_are_told():
     names = harness.CALTECH101_BASE
     tokens, lens = harness.prompt_tokens(names)
     assert len(set(names)) == 50 and tokens.shape == (50, 77)
-    assert 77 * 50 / (sides.PREFIX + sum(harness.suffix_lens(lens))) == pytest.approx(21.9, abs=0.05)  # the issue's token ratio
+    assert 77 * 50 / (sides.PREFIX + sum(harness.suffix_lens(lens))) == pytest.approx(
+        21.9, abs=0.05
+    )  # the issue's token ratio
     assert tokens.argmax(-1).tolist() == [sides.PREFIX + n - 1 for n in harness.suffix_lens(lens)]
     many = harness.synthetic_names(1000)
     assert len(set(many)) == 1000 and many[:10] == harness.synthetic_names(10)
@@ -193,7 +215,7 @@ def test_timings_take_turns_and_are_medians():
         now[0] += next(durations[name])
 
     times = harness.interleaved({name: functools.partial(side, name) for name in "ab"}, 3, clock=lambda: now[0])
-    assert "".join(order) == "ab" "ab" "ba" "ab"  # the first pair warms up
+    assert "".join(order) == "ababbaab"  # the first pair warms up
     assert times == {"a": harness.Timing(3, 1, 5), "b": harness.Timing(20, 10, 60)}
     assert times["a"].times(2).plus(times["b"]) == harness.Timing(26, 12, 70)
 
@@ -228,7 +250,9 @@ def test_the_shortest_count_pair_by_pair(clip):
     pairs = len([(i, j) for i in range(prefix) for j in range(i + 1)])
     pairs += sum(prefix + j + 1 for n in suffixes for j in range(n))
     tokens, ends = prefix + sum(suffixes), sum(prefix + n for n in suffixes)
-    expected = 2 * (12 * tokens * d * d + 2 * pairs * d) + 2 * tokens * d * d + 3 * 10 * d * d + 2 * ends * d  # 3 blocks
+    expected = (
+        2 * (12 * tokens * d * d + 2 * pairs * d) + 2 * tokens * d * d + 3 * 10 * d * d + 2 * ends * d
+    )  # 3 blocks
     assert harness.shortest_counts(clip, 1, prefix, suffixes, backward=False) == expected
     assert harness.shortest_counts(clip, 7, prefix, suffixes, backward=False) == 7 * expected
 

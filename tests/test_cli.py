@@ -1,4 +1,5 @@
 """The command line: help without torch, train.py's flags, one clear message and an exit code for what goes wrong."""
+
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicap import cli
-from dicap.report import store
+from dicap import results as store
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS, TINY = str(ROOT / "configs/datasets/digits.yaml"), str(ROOT / "configs/trainers/CoOp/tiny.yaml")
@@ -19,8 +20,10 @@ def train(*args):
     return cli.main(["train", "--dataset-config-file", DIGITS, "--config-file", TINY, *args])
 
 
-@pytest.mark.parametrize("command", [
-    (), ("train",), ("base2new",), ("cross_dataset",), ("ablations",), ("select",), ("report",), ("options",)])
+@pytest.mark.parametrize(
+    "command",
+    [(), ("train",), ("base2new",), ("cross_dataset",), ("ablations",), ("select",), ("report",), ("options",)],
+)
 def test_help_answers_without_torch(command):
     args = [*command, "--help"]
     code = f"import sys\nfrom dicap.cli import main\ntry: main({args})\nfinally: print('torch' in sys.modules)"
@@ -30,9 +33,24 @@ def test_help_answers_without_torch(command):
 
 def test_train_py_takes_the_familys_flags():
     done = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
-    for flag in ("root", "output-dir", "resume", "seed", "source-domains", "target-domains", "transforms",
-                 "config-file", "dataset-config-file", "trainer", "backbone", "head", "eval-only", "model-dir",
-                 "load-epoch", "no-train"):
+    for flag in (
+        "root",
+        "output-dir",
+        "resume",
+        "seed",
+        "source-domains",
+        "target-domains",
+        "transforms",
+        "config-file",
+        "dataset-config-file",
+        "trainer",
+        "backbone",
+        "head",
+        "eval-only",
+        "model-dir",
+        "load-epoch",
+        "no-train",
+    ):
         assert f"--{flag} " in done.stdout or f"--{flag}]" in done.stdout, flag
     assert done.stdout.startswith("usage: train.py")
 
@@ -40,11 +58,32 @@ def test_train_py_takes_the_familys_flags():
 def test_a_run_by_its_flags(tmp_path, embedded_data, capsys):
     """Seed 0 works, names come from the files, and the family's paths put a run by hand into the table."""
     base, new = tmp_path / "base2new/train_base/x/seed0", tmp_path / "base2new/test_new/x/seed0"
-    assert train("--trainer", "CoOp", "--seed", "0", "--output-dir", str(base), *QUICK, "DATASET.SUBSAMPLE_CLASSES",
-                 "base") == 0
+    assert (
+        train(
+            "--trainer", "CoOp", "--seed", "0", "--output-dir", str(base), *QUICK, "DATASET.SUBSAMPLE_CLASSES", "base"
+        )
+        == 0
+    )
     assert capsys.readouterr().out.startswith("Engine: builtin (")
-    assert train("--trainer", "CoOp", "--seed", "0", "--output-dir", str(new), "--model-dir", str(base), "--eval-only",
-                 "--load-epoch", "1", *QUICK, "DATASET.SUBSAMPLE_CLASSES", "new") == 0
+    assert (
+        train(
+            "--trainer",
+            "CoOp",
+            "--seed",
+            "0",
+            "--output-dir",
+            str(new),
+            "--model-dir",
+            str(base),
+            "--eval-only",
+            "--load-epoch",
+            "1",
+            *QUICK,
+            "DATASET.SUBSAMPLE_CLASSES",
+            "new",
+        )
+        == 0
+    )
     result = store.read_result(base)
     assert [result[key] for key in ("protocol", "dataset", "recipe", "seed")] == ["base2new", "digits", "tiny", 0]
     capsys.readouterr()
@@ -58,22 +97,55 @@ def test_a_plugin_trains(tmp_path, embedded_data):
         "from dassl.engine import TRAINER_REGISTRY\nfrom yacs.config import CfgNode\n"
         "from dicap.trainers.coop import CoOp\n"
         "def extend_cfg(cfg):\n    cfg.TRAINER.MINE = CfgNode({**cfg.TRAINER.COOP, 'EXTRA': 1})\n"
-        "@TRAINER_REGISTRY.register()\nclass Mine(CoOp):\n    pass\n")
-    assert train("--trainer", "Mine", "--plugin", str(plugin), "--output-dir", str(tmp_path / "out"), *QUICK,
-                 "TRAINER.MINE.EXTRA", "2") == 0
+        "@TRAINER_REGISTRY.register()\nclass Mine(CoOp):\n    pass\n"
+    )
+    assert (
+        train(
+            "--trainer",
+            "Mine",
+            "--plugin",
+            str(plugin),
+            "--output-dir",
+            str(tmp_path / "out"),
+            *QUICK,
+            "TRAINER.MINE.EXTRA",
+            "2",
+        )
+        == 0
+    )
     assert store.read_result(tmp_path / "out")["config"]["TRAINER"]["MINE"]["EXTRA"] == 2
 
 
-@pytest.mark.parametrize("args, code, message", [
-    (["train", "--trainer", "CoAp", "--dataset-config-file", DIGITS], 2, "TRAINER.NAME is 'CoAp'; registered: "),
-    (["train", "--trainer", "CoOp", "--dataset-config-file", DIGITS, "OPTIM.LRR", "1"], 2, "did you mean OPTIM.LR?"),
-    (["train", "--trainer", "CoOp", "--dataset-config-file", "no.yaml"], 2, "no.yaml"),
-    (["train", "--engine", "dassl", "--trainer", "CoOp"], 2, "EngineError"),
-    (["train", "--plugin", "no.py", "--trainer", "CoOp"], 2, "no.py"),
-    (["base2new", "--datasets", "mnist"], 2, "unknown dataset 'mnist'; allowed: causal_shapes"),
-    (["report", "/no/such/folder"], 1, "/no/such/folder: no such folder"), (["options", "nothing"], 2, "there are: "),
-    (["train", "--trainer", "CoOp", "--dataset-config-file", str(ROOT / "configs/datasets/caltech101.yaml"),
-      "--config-file", TINY], 1, "--root")])
+@pytest.mark.parametrize(
+    "args, code, message",
+    [
+        (["train", "--trainer", "CoAp", "--dataset-config-file", DIGITS], 2, "TRAINER.NAME is 'CoAp'; registered: "),
+        (
+            ["train", "--trainer", "CoOp", "--dataset-config-file", DIGITS, "OPTIM.LRR", "1"],
+            2,
+            "did you mean OPTIM.LR?",
+        ),
+        (["train", "--trainer", "CoOp", "--dataset-config-file", "no.yaml"], 2, "no.yaml"),
+        (["train", "--engine", "dassl", "--trainer", "CoOp"], 2, "EngineError"),
+        (["train", "--plugin", "no.py", "--trainer", "CoOp"], 2, "no.py"),
+        (["base2new", "--datasets", "mnist"], 2, "unknown dataset 'mnist'; allowed: causal_shapes"),
+        (["report", "/no/such/folder"], 1, "/no/such/folder: no such folder"),
+        (["options", "nothing"], 2, "there are: "),
+        (
+            [
+                "train",
+                "--trainer",
+                "CoOp",
+                "--dataset-config-file",
+                str(ROOT / "configs/datasets/caltech101.yaml"),
+                "--config-file",
+                TINY,
+            ],
+            1,
+            "--root",
+        ),
+    ],
+)
 def test_errors_are_one_message(args, code, message, capfd):
     assert cli.main(args) == code
     err = capfd.readouterr().err
@@ -122,20 +194,30 @@ def test_an_interpreter_without_the_requirements_is_told_what_to_do(monkeypatch,
     def needs(name):
         def command(args):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
         return command
 
     monkeypatch.setitem(cli.COMMANDS, "report", needs("yacs.config"))
     assert cli.main(["report", "x"]) == 2
     err = capsys.readouterr().err
-    assert "Traceback" not in err and "No module named 'yacs.config'" in err and "pip install" in err and sys.executable in err
+    assert (
+        "Traceback" not in err
+        and "No module named 'yacs.config'" in err
+        and "pip install" in err
+        and sys.executable in err
+    )
     monkeypatch.setitem(cli.COMMANDS, "report", needs("dicap.nothing"))  # a bug of ours
     assert cli.main(["report", "x"]) == 1 and "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["dicap", "dicap.cli"])
 def test_python_m(module, tmp_path):
-    done = subprocess.run([sys.executable, "-m", module, "report", str(tmp_path)], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-m", module, "report", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 1 and "scripts/dicap/base2new.sh" in done.stderr
 
 
@@ -143,9 +225,33 @@ def test_a_prompt_tested_by_hand_says_what_it_was_trained_on(tmp_path, embedded_
     source, target = tmp_path / "source/train/x/seed0", tmp_path / "cross_dataset/test/x/seed0"
     small = [word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")]
     assert train("--trainer", "CoOp", "--seed", "0", "--output-dir", str(source), *QUICK) == 0
-    assert cli.main(["train", "--dataset-config-file", str(ROOT / "configs/datasets/causal_shapes.yaml"), "--config-file", TINY,
-                     "--trainer", "CoOp", "--seed", "0", "--output-dir", str(target), "--model-dir", str(source), "--eval-only",
-                     *QUICK, *small]) == 0
+    assert (
+        cli.main(
+            [
+                "train",
+                "--dataset-config-file",
+                str(ROOT / "configs/datasets/causal_shapes.yaml"),
+                "--config-file",
+                TINY,
+                "--trainer",
+                "CoOp",
+                "--seed",
+                "0",
+                "--output-dir",
+                str(target),
+                "--model-dir",
+                str(source),
+                "--eval-only",
+                *QUICK,
+                *small,
+            ]
+        )
+        == 0
+    )
     result = store.read_result(target)
-    assert [result[key] for key in ("protocol", "dataset", "trained_on")] == ["cross_dataset", "causal_shapes", "digits"]
+    assert [result[key] for key in ("protocol", "dataset", "trained_on")] == [
+        "cross_dataset",
+        "causal_shapes",
+        "digits",
+    ]
     assert store.read_result(source)["protocol"] == "source" and result["steps"] == 0

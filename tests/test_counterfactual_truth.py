@@ -68,7 +68,12 @@ def test_a_probe_reads_what_it_was_fitted_to():
 
 
 def results(default, text, means):
-    errors = {benchmark.DEFAULT: default, benchmark.TEXT_SHIFT: text, benchmark.CLASS_SHIFT: means, benchmark.UNMOVED: 1.0}
+    errors = {
+        benchmark.DEFAULT: default,
+        benchmark.TEXT_SHIFT: text,
+        benchmark.CLASS_SHIFT: means,
+        benchmark.UNMOVED: 1.0,
+    }
     return {seed: {row: {"error": error + 0.001 * seed} for row, error in errors.items()} for seed in range(3)}
 
 
@@ -145,9 +150,9 @@ def test_the_skewed_model_is_what_it_says():
 
 
 def test_the_example_runs_in_a_fresh_interpreter_without_clip_or_dassl(tmp_path):
-    example = textwrap.dedent("\n".join(
-        line for line in dicap.counterfactual.__doc__.splitlines() if line.startswith("    ") or not line
-    ))  # fmt: skip
+    example = textwrap.dedent(
+        "\n".join(line for line in dicap.counterfactual.__doc__.splitlines() if line.startswith("    ") or not line)
+    )
     checks = """
 import sys
 assert torch.allclose(same, answer.features[:, 0], atol=1e-5) and error < 0.9

@@ -1,4 +1,5 @@
 """The cache of frozen features: encoded once, by one process; nothing on the disk, or missing there, changes a run's numbers."""
+
 import os
 import random
 import shutil
@@ -20,9 +21,11 @@ discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
 from dassl.utils import set_random_seed  # noqa: E402
 
-from dicap.run import model_digest  # noqa: E402
+from dicap.experiments.run import model_digest  # noqa: E402
 
-TRAINERS = sorted(n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap."))
+TRAINERS = sorted(
+    n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap.")
+)
 QUICK = {"DiCap": ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"]}
 FEW = [x for part in ("TRAIN", "VAL", "TEST") for x in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")]
 
@@ -58,7 +61,7 @@ def test_features_are_encoded_once(encoded, tmp_path):
 def test_cached_features_are_the_mapped_file(encoded, tmp_path):
     model, features = encoded
     features()
-    file, = (tmp_path / "cache/features").iterdir()
+    (file,) = (tmp_path / "cache/features").iterdir()
     whole, again = file.read_bytes(), features()
     if Path("/proc/self/maps").is_file():
         assert str(file) in Path("/proc/self/maps").read_text()
@@ -66,20 +69,24 @@ def test_cached_features_are_the_mapped_file(encoded, tmp_path):
     assert file.read_bytes() == whole and features().any() and model.calls == 1
 
 
-@pytest.mark.parametrize("damage", [
-    lambda whole, other: b"",
-    lambda whole, other: b"cut short",
-    lambda whole, other: whole[:-1],
-    lambda whole, other: b"\x02\x00\x00\x00\x00\x00\x00\x00{}",
-    lambda whole, other: whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:],
-    lambda whole, other: whole.replace(b"[3,2,1]", b"[2,3,1]"),
-    lambda whole, other: whole.replace(b"F32", b"I32"),
-    lambda whole, other: other,
-], ids=["empty", "no header", "cut", "no features", "one bit", "shape", "type", "of another key"])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole, other: b"",
+        lambda whole, other: b"cut short",
+        lambda whole, other: whole[:-1],
+        lambda whole, other: b"\x02\x00\x00\x00\x00\x00\x00\x00{}",
+        lambda whole, other: whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:],
+        lambda whole, other: whole.replace(b"[3,2,1]", b"[2,3,1]"),
+        lambda whole, other: whole.replace(b"F32", b"I32"),
+        lambda whole, other: other,
+    ],
+    ids=["empty", "no header", "cut", "no features", "one bit", "shape", "type", "of another key"],
+)
 def test_a_damaged_file_is_named_encoded_and_written_again(encoded, tmp_path, caplog, damage):
     model, features = encoded
     features(2)
-    other, = (tmp_path / "cache/features").iterdir()
+    (other,) = (tmp_path / "cache/features").iterdir()
     first = features()
     file = next(file for file in (tmp_path / "cache/features").iterdir() if file != other)
     whole = file.read_bytes()
@@ -114,11 +121,15 @@ print(encode(Model(), loader, torch.device("cpu"), 1, {}).tolist(), flush=True)
 @pytest.mark.skipif(os.name == "nt", reason="no locks there: each process encodes")
 def test_of_several_processes_one_encodes_and_when_it_dies_the_next(tmp_path):
     environment = {**os.environ, "DICAP_CACHE": str(tmp_path)}
-    started = [subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                env=environment) for _ in range(3)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(3)
+    ]
     try:
         first_lines = [next(line for line in worker.stdout if "features" in line) for worker in started]
-        holder, = (worker for worker, line in zip(started, first_lines) if line.startswith("encoding"))
+        (holder,) = (worker for worker, line in zip(started, first_lines) if line.startswith("encoding"))
         others = [worker for worker in started if worker is not holder]
         assert sum("another process makes the same features" in line for line in first_lines) == 2
         holder.kill()
@@ -205,9 +216,24 @@ def test_files_are_told_apart_by_name_size_time_and_content_not_by_place(tmp_pat
 
 
 def built(name, split="base", opts=()):
-    cfg = build_cfg(config_path("datasets", "causal_shapes"), config_path(f"trainers/{name}", "tiny"), name, output_dir=split, seed=1,
-                    opts=["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "DATASET.SUBSAMPLE_CLASSES", split, *FEW,
-                          *QUICK.get(name, []), *opts])
+    cfg = build_cfg(
+        config_path("datasets", "causal_shapes"),
+        config_path(f"trainers/{name}", "tiny"),
+        name,
+        output_dir=split,
+        seed=1,
+        opts=[
+            "DATASET.NUM_SHOTS",
+            "1",
+            "OPTIM.MAX_EPOCH",
+            "1",
+            "DATASET.SUBSAMPLE_CLASSES",
+            split,
+            *FEW,
+            *QUICK.get(name, []),
+            *opts,
+        ],
+    )
     set_random_seed(1)
     return build_trainer(cfg)
 
@@ -247,8 +273,10 @@ def test_a_run_is_the_same_without_a_cache_with_an_empty_and_with_a_full_one(nam
     assert without[-1] == [None if name == "ZeroshotCLIP" else 4, None]  # views are of a training, not of a test
 
 
-@pytest.mark.parametrize("split, final, of_val, of_test", [
-    ("test", "last_step", False, True), ("test", "best_val", True, True), ("val", "last_step", True, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "split, final, of_val, of_test",
+    [("test", "last_step", False, True), ("test", "best_val", True, True), ("val", "last_step", True, False)],
+)
 def test_what_is_not_tested_is_not_encoded(split, final, of_val, of_test, seen_by_coop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer = built("CoOp", opts=["TEST.SPLIT", split, "TEST.FINAL_MODEL", final, "INPUT.VIEWS", "0"])

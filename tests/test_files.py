@@ -1,4 +1,5 @@
 """Files that are replaced as a whole, and locks."""
+
 import pytest
 
 from dicap.files import locked, replacing

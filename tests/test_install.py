@@ -2,6 +2,7 @@
 
 A small stand-in distribution named `datasets` is enough: what is tested is which one an import finds.
 """
+
 import json
 import os
 import shutil
@@ -87,8 +88,12 @@ def found(python, *args, cwd):
 def test_the_wheel_holds_dicap_alone_with_all_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"dicap"}
-    files = {path.relative_to(ROOT).as_posix() for kind in ("yaml", "py") for top in ("configs", "trainers", "datasets")
-             for path in (ROOT / top).rglob(f"*.{kind}")}
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for kind in ("yaml", "py")
+        for top in ("configs", "trainers", "datasets")
+        for path in (ROOT / top).rglob(f"*.{kind}")
+    }
     assert {f"dicap/{name}" for name in files} <= set(names)
     assert {"dicap/backbones/tiny.safetensors", "dicap/backbones/tiny.md"} <= set(names)
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dicap").rglob("*.py")}

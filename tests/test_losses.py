@@ -1,4 +1,5 @@
 """Losses of DiCap: closed-form gradients, masks."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,8 +49,9 @@ def test_counterfactual_loss_is_cross_entropy_over_valid_ones():
 
 def test_a_batch_without_a_valid_one_gives_zero_and_no_gradient():
     logits = torch.full((2, 1, 3), float("inf")).requires_grad_()  # even where the numbers are useless
-    loss = losses.counterfactual_loss(torch.nan_to_num(logits, posinf=1.0), torch.zeros(2, 1, dtype=torch.long),
-                                      torch.zeros(2, 1, dtype=torch.bool))
+    loss = losses.counterfactual_loss(
+        torch.nan_to_num(logits, posinf=1.0), torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 1, dtype=torch.bool)
+    )
     loss.backward()
     assert loss == 0 and (logits.grad == 0).all()
 

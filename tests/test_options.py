@@ -1,4 +1,5 @@
 """Settings: coercion, refusal with the nearest key, checks."""
+
 import pytest
 from yacs.config import CfgNode
 
@@ -6,15 +7,36 @@ from dicap.options import ConfigError, Option, coerce, default_section, merge_fi
 
 
 def cfg():
-    return CfgNode({"OPTIM": {"LR": 0.1, "MAX_EPOCH": 5}, "INPUT": {"SIZE": (224, 224), "TRANSFORMS": ()}, "USE": True,
-                    "NAME": "", "LIST": [1.0]})
+    return CfgNode(
+        {
+            "OPTIM": {"LR": 0.1, "MAX_EPOCH": 5},
+            "INPUT": {"SIZE": (224, 224), "TRANSFORMS": ()},
+            "USE": True,
+            "NAME": "",
+            "LIST": [1.0],
+        }
+    )
 
 
-@pytest.mark.parametrize("value, default, expected", [
-    (1, 0.5, 1.0), ("1", 0.5, 1.0), ("1e-5", 0.5, 1e-5), ("false", True, False), ("True", False, True), ("(64, 64)", (1, 1), (64, 64)),
-    ([1, 2], (0,), (1, 2)), ((1.0,), [0.0], [1.0]), ("7", 1, 7), ("a photo of a", "", "a photo of a"), ("'a b'", "", "a b"),
-    ("7", "", "7"), ("7", None, "7"), (3, None, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, default, expected",
+    [
+        (1, 0.5, 1.0),
+        ("1", 0.5, 1.0),
+        ("1e-5", 0.5, 1e-5),
+        ("false", True, False),
+        ("True", False, True),
+        ("(64, 64)", (1, 1), (64, 64)),
+        ([1, 2], (0,), (1, 2)),
+        ((1.0,), [0.0], [1.0]),
+        ("7", 1, 7),
+        ("a photo of a", "", "a photo of a"),
+        ("'a b'", "", "a b"),
+        ("7", "", "7"),
+        ("7", None, "7"),
+        (3, None, 3),
+    ],
+)
 def test_coerce(value, default, expected):
     got = coerce(value, default, "KEY")
     assert got == expected and type(got) is type(expected)
@@ -32,16 +54,26 @@ def test_merge_file_then_list(tmp_path):
     c = cfg()
     merge_file(c, str(path))
     merge_list(c, ["OPTIM.LR", "1e-5", "USE", "false", "NAME", "x"])
-    assert (c.OPTIM.LR, c.OPTIM.MAX_EPOCH, c.INPUT.SIZE, c.INPUT.TRANSFORMS, c.USE, c.NAME) == (1e-5, 7, (64, 64), ("a", "b"), False, "x")
+    assert (c.OPTIM.LR, c.OPTIM.MAX_EPOCH, c.INPUT.SIZE, c.INPUT.TRANSFORMS, c.USE, c.NAME) == (
+        1e-5,
+        7,
+        (64, 64),
+        ("a", "b"),
+        False,
+        "x",
+    )
 
 
-@pytest.mark.parametrize("text, told", [
-    ("OPTIM:\n  LRR: 1\n", r"unknown key OPTIM.LRR; did you mean OPTIM.LR\?"),
-    ("OPTIM: 5\n", "OPTIM is a section; give one of its keys: LR, MAX_EPOCH"),
-    ("- 1\n", "holds a list"),
-    ("OPTIM: [\n", "is not YAML"),
-    ("USE: 3\n", "USE is 3 .*expected bool"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("OPTIM:\n  LRR: 1\n", r"unknown key OPTIM.LRR; did you mean OPTIM.LR\?"),
+        ("OPTIM: 5\n", "OPTIM is a section; give one of its keys: LR, MAX_EPOCH"),
+        ("- 1\n", "holds a list"),
+        ("OPTIM: [\n", "is not YAML"),
+        ("USE: 3\n", "USE is 3 .*expected bool"),
+    ],
+)
 def test_a_bad_file_is_named_with_its_fault(tmp_path, text, told):
     path = tmp_path / "bad.yaml"
     path.write_text(text)

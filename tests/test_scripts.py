@@ -1,4 +1,5 @@
 """The wrappers in scripts/: identical, from anywhere, explained, and strict before any work."""
+
 import os
 import subprocess
 import sys
@@ -18,13 +19,29 @@ BASE2NEW = [path for path in WRAPPERS if path.stem == "base2new"]
 
 def bash(script, *args, cwd="/", **knobs):
     env = {key: value for key, value in os.environ.items() if key not in (*KNOBS, "METHODS", "MISSING", "JOBS")}
-    return subprocess.run(["bash", str(script), *args], cwd=cwd, capture_output=True, text=True, timeout=300,
-                          env={**env, "PYTHON": sys.executable, **knobs})
+    return subprocess.run(
+        ["bash", str(script), *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**env, "PYTHON": sys.executable, **knobs},
+    )
 
 
-SMALL = ["--set", "OPTIM.MAX_EPOCH", "1", "TRAINER.DICAP.TRAIN_STEPS", "5", *(
-    word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")), *(
-    word for shift in ("SCENES", "COLOURS", "NOISE") for word in (f"DATASET.CAUSALSHAPES{shift}.PER_CLASS_TEST", "2"))]
+SMALL = [
+    "--set",
+    "OPTIM.MAX_EPOCH",
+    "1",
+    "TRAINER.DICAP.TRAIN_STEPS",
+    "5",
+    *(word for part in ("TRAIN", "VAL", "TEST") for word in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")),
+    *(
+        word
+        for shift in ("SCENES", "COLOURS", "NOISE")
+        for word in (f"DATASET.CAUSALSHAPES{shift}.PER_CLASS_TEST", "2")
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +65,14 @@ def test_every_method_has_its_wrapper():
     from dassl.engine import TRAINER_REGISTRY
 
     from dicap import discover
-    from dicap.protocols import find_method
+    from dicap.experiments.protocols import find_method
 
     discover.load_all()
-    ours = {name for name in TRAINER_REGISTRY.registered_names()
-            if TRAINER_REGISTRY.get(name).__module__.startswith("dicap.trainers.")}
+    ours = {
+        name
+        for name in TRAINER_REGISTRY.registered_names()
+        if TRAINER_REGISTRY.get(name).__module__.startswith("dicap.trainers.")
+    }
     assert {find_method(path.parent.name) for path in BASE2NEW} == ours
     learning = {path.parent.name for path in WRAPPERS if path.stem == "select"}
     assert {"coop", "cocoop", "dicap"} <= learning < {path.parent.name for path in BASE2NEW}  # zeroshot chooses nothing
@@ -73,26 +93,40 @@ def test_help(wrapper):
 @pytest.mark.parametrize("wrapper", OF_PROTOCOL, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_from_anywhere_its_plan_is_its_method(wrapper, tmp_path, embedded_data, echo, monkeypatch, caplog):
     from dicap import cli
-    from dicap.protocols import METHODS, find_method
+    from dicap.experiments.protocols import METHODS, find_method
 
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", "dicap")
-    asked = bash(wrapper, *([] if "domain" in wrapper.stem else ["digits"]), cwd=tmp_path, PYTHON=echo, SEEDS="1 2", SHOTS="3")
+    asked = bash(
+        wrapper, *([] if "domain" in wrapper.stem else ["digits"]), cwd=tmp_path, PYTHON=echo, SEEDS="1 2", SHOTS="3"
+    )
     assert cli.main([*arguments_of(asked), "--dry-run", *SMALL]) == 0
-    methods = METHODS if wrapper.parent.name == "dicap" else [find_method(wrapper.parent.name)]  # DiCap's compares the four
+    methods = (
+        METHODS if wrapper.parent.name == "dicap" else [find_method(wrapper.parent.name)]
+    )  # DiCap's compares the four
     runs = {"base2new": 2 * 2, "few_shot": 2, "cross_dataset": 2 * 2, "domain_generalization": 4 * 2}[wrapper.stem]
     assert f"{runs * len(methods)} to run, 0 finished" in caplog.text
     assert all(f"{method} (tiny), seed 2, " in caplog.text for method in methods)
     assert not list(tmp_path.iterdir())  # a plan writes nothing
 
 
-@pytest.mark.parametrize("args, knobs, message", [
-    (["mnist"], {}, "allowed: causal_shapes"), (["digits", "one"], {}, "seed 'one'"), (["caltech101"], {}, "DATA="),
-    (["--fast"], {}, "unrecognized arguments: --fast"),
-    ([], {"SHOTS": "0"}, "SHOTS='0'"), ([], {"SEEDS": "a"}, "seed 'a'"),
-    ([], {"SHOTS": "1 two"}, "SHOTS='1 two'"), (["digits"], {"MISSING": "no"}, "--missing"),
-    ([], {"PYTHON": "/no/python"}, "/no/python"), ([], {"METHODS": "CoAp"}, "unknown method 'CoAp'"),
-    (["all"], {"DATA": "/no/folder"}, "no folder '/no/folder'"), (["digits"], {"CFG": "vit"}, "no recipe vit")])
+@pytest.mark.parametrize(
+    "args, knobs, message",
+    [
+        (["mnist"], {}, "allowed: causal_shapes"),
+        (["digits", "one"], {}, "seed 'one'"),
+        (["caltech101"], {}, "DATA="),
+        (["--fast"], {}, "unrecognized arguments: --fast"),
+        ([], {"SHOTS": "0"}, "SHOTS='0'"),
+        ([], {"SEEDS": "a"}, "seed 'a'"),
+        ([], {"SHOTS": "1 two"}, "SHOTS='1 two'"),
+        (["digits"], {"MISSING": "no"}, "--missing"),
+        ([], {"PYTHON": "/no/python"}, "/no/python"),
+        ([], {"METHODS": "CoAp"}, "unknown method 'CoAp'"),
+        (["all"], {"DATA": "/no/folder"}, "no folder '/no/folder'"),
+        (["digits"], {"CFG": "vit"}, "no recipe vit"),
+    ],
+)
 def test_a_bad_argument_stops_before_any_work(args, knobs, message, tmp_path, echo, monkeypatch, capfd):
     from dicap import cli
 
@@ -141,16 +175,49 @@ def test_knobs_and_arguments_of_an_ablation(tmp_path):
 
 def test_options_behind_the_arguments_reach_the_command(echo):
     script = ROOT / "scripts/coop/few_shot.sh"
-    done = bash(script, "--dry-run", "digits", "7", "--set", "OPTIM.LR", "1", "--dry-run", PYTHON=echo, SHOTS="1 2", MISSING="skip")
-    assert done.stdout.split()[1:] == ["few_shot", "--dry-run", "--datasets", "digits", "--methods", "coop", "--missing", "skip",
-                                       "--seeds", "7", "--shots", "1", "2", "--set", "OPTIM.LR", "1", "--dry-run"]
+    done = bash(
+        script,
+        "--dry-run",
+        "digits",
+        "7",
+        "--set",
+        "OPTIM.LR",
+        "1",
+        "--dry-run",
+        PYTHON=echo,
+        SHOTS="1 2",
+        MISSING="skip",
+    )
+    assert done.stdout.split()[1:] == [
+        "few_shot",
+        "--dry-run",
+        "--datasets",
+        "digits",
+        "--methods",
+        "coop",
+        "--missing",
+        "skip",
+        "--seeds",
+        "7",
+        "--shots",
+        "1",
+        "2",
+        "--set",
+        "OPTIM.LR",
+        "1",
+        "--dry-run",
+    ]
 
 
 # what keeps a script small: arguments, knobs, the table that it ends in
 SMALLEST = {
     **dict.fromkeys(PROTOCOLS, (["digits", *SMALL], {"SEEDS": "1", "SHOTS": "1"}, "*.md")),
     "domain_generalization": (SMALL, {"SEEDS": "1", "SHOTS": "1"}, "*.md"),
-    "ablations": (["causal_shapes", "--cells", "DiCap", "CoOp", *SMALL], {"SEEDS": "1", "SHOTS": "1"}, "ablations/*.md"),
+    "ablations": (
+        ["causal_shapes", "--cells", "DiCap", "CoOp", *SMALL],
+        {"SEEDS": "1", "SHOTS": "1"},
+        "ablations/*.md",
+    ),
     "select": (["digits", "--folds", "2", "--grid", "OPTIM.MAX_EPOCH=1"], {"SEEDS": "1", "SHOTS": "2"}, "select/*.md"),
 }
 
@@ -169,9 +236,15 @@ def test_every_script_ends_in_its_table(wrapper, tmp_path, embedded_data, echo, 
     assert list((tmp_path / "output").rglob("result.json"))
 
 
-@pytest.mark.parametrize("method, protocol, dataset, results", [
-    ("zeroshot", "base2new", "digits", 2), ("coop", "few_shot", "digits", 2), ("cocoop", "cross_dataset", "digits", 2),
-    ("dicap", "domain_generalization", "all", 4)])
+@pytest.mark.parametrize(
+    "method, protocol, dataset, results",
+    [
+        ("zeroshot", "base2new", "digits", 2),
+        ("coop", "few_shot", "digits", 2),
+        ("cocoop", "cross_dataset", "digits", 2),
+        ("dicap", "domain_generalization", "all", 4),
+    ],
+)
 def test_each_protocol_from_its_script_to_its_table(method, protocol, dataset, results, tmp_path, embedded_data):
     """The embedded default at its smallest: one epoch, one seed, one or two shots."""
     names = [] if dataset == "all" else [dataset]
@@ -186,7 +259,9 @@ def test_each_protocol_from_its_script_to_its_table(method, protocol, dataset, r
 def test_a_script_that_was_killed_goes_on_and_a_failure_is_told(tmp_path, embedded_data):
     script, knobs = ROOT / "scripts/coop/few_shot.sh", {"SHOTS": "1", "SEEDS": "1 2 3"}
     env = {**os.environ, "PYTHON": sys.executable, **knobs}
-    process = subprocess.Popen(["bash", str(script), "digits", *SMALL], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["bash", str(script), "digits", *SMALL], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL
+    )
     while not (done := list(tmp_path.rglob("result.json"))):  # the first of three is there
         assert process.poll() is None
         time.sleep(0.005)

@@ -3,6 +3,7 @@
 Without a GPU no wait is felt, so every way from a tensor to a Python number, and every operation whose shape depends on values,
 is watched for instead.
 """
+
 import multiprocessing
 import random
 
@@ -15,16 +16,19 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 
 from dicap import discover
 from dicap.config import build_cfg, config_path
+from dicap.experiments.run import model_digest
 from dicap.loading import keep_workers
-from dicap.run import model_digest
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
 from dassl.evaluation import Classification  # noqa: E402
 from dassl.utils import AverageMeter, MetricMeter  # noqa: E402
 
-LEARNING = sorted(name for name in TRAINER_REGISTRY.registered_names()
-                  if TRAINER_REGISTRY.get(name).__module__.startswith("dicap.") and name != "ZeroshotCLIP")
+LEARNING = sorted(
+    name
+    for name in TRAINER_REGISTRY.registered_names()
+    if TRAINER_REGISTRY.get(name).__module__.startswith("dicap.") and name != "ZeroshotCLIP"
+)
 QUICK = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "2"]
 VARIANTS = [(name, ()) for name in LEARNING] + [
     ("CoOp", ("TRAINER.COOP.CSC", "True", "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle")),
@@ -35,8 +39,21 @@ VARIANTS = [(name, ()) for name in LEARNING] + [
 
 
 class _Functions(TorchFunctionMode):
-    METHODS = {getattr(torch.Tensor, name) for name in
-               ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__", "__contains__")}
+    METHODS = {
+        getattr(torch.Tensor, name)
+        for name in (
+            "item",
+            "tolist",
+            "cpu",
+            "numpy",
+            "__bool__",
+            "__float__",
+            "__int__",
+            "__index__",
+            "__array__",
+            "__contains__",
+        )
+    }
 
     def __init__(self, seen):
         self.seen = seen
@@ -88,8 +105,16 @@ def folders(embedded_data, monkeypatch, tmp_path):
 def trainer_of(name, *opts):
     quick = ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"] if name == "DiCap" else []
     torch.manual_seed(1)
-    trainer = build_trainer(build_cfg(config_path("datasets", "digits"), config_path(f"trainers/{name}", "tiny"), name,
-                                      output_dir="out", seed=1, opts=[*QUICK, "DATASET.SUBSAMPLE_CLASSES", "base", *quick, *opts]))
+    trainer = build_trainer(
+        build_cfg(
+            config_path("datasets", "digits"),
+            config_path(f"trainers/{name}", "tiny"),
+            name,
+            output_dir="out",
+            seed=1,
+            opts=[*QUICK, "DATASET.SUBSAMPLE_CLASSES", "base", *quick, *opts],
+        )
+    )
     trainer.before_train()
     trainer.close_writer()
     trainer.set_model_mode("train")
@@ -97,19 +122,37 @@ def trainer_of(name, *opts):
     return trainer
 
 
-@pytest.mark.parametrize("wait", [
-    lambda x: x.sum().item(), lambda x: x.tolist(), lambda x: x.cpu(), lambda x: x.numpy(), lambda x: bool(x.any()),
-    lambda x: float(x[0]), lambda x: int(x[0]), lambda x: f"{x[0]:.2f}", lambda x: x[x > 0], lambda x: torch.equal(x, x),
-    lambda x: torch.nonzero(x), lambda x: x.unique(), lambda x: torch.where(x > 0), lambda x: x.masked_select(x > 0),
-    lambda x: x.repeat_interleave(x.long()), lambda x: x.clone().__setitem__(x > 0, x[:1]), lambda x: 1.0 in x,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.numpy(),
+        lambda x: bool(x.any()),
+        lambda x: float(x[0]),
+        lambda x: int(x[0]),
+        lambda x: f"{x[0]:.2f}",
+        lambda x: x[x > 0],
+        lambda x: torch.equal(x, x),
+        lambda x: torch.nonzero(x),
+        lambda x: x.unique(),
+        lambda x: torch.where(x > 0),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.repeat_interleave(x.long()),
+        lambda x: x.clone().__setitem__(x > 0, x[:1]),
+        lambda x: 1.0 in x,
+    ],
+)
 def test_every_way_of_waiting_is_seen(wait):
     with Waits() as waits:
         wait(torch.ones(3))
     assert waits.seen
 
 
-@pytest.mark.parametrize("name, opts", VARIANTS, ids=lambda value: "-".join(value) if isinstance(value, tuple) else value)
+@pytest.mark.parametrize(
+    "name, opts", VARIANTS, ids=lambda value: "-".join(value) if isinstance(value, tuple) else value
+)
 def test_a_step_waits_for_nothing(name, opts):
     trainer = trainer_of(name, *opts)
     batches = list(trainer.train_loader_x)[:3]
@@ -159,7 +202,9 @@ def test_meters_keep_tensors_unread_and_exact():
 
 
 def test_the_evaluator_reads_once_a_batch():
-    evaluator = Classification(build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), "CoOp"))
+    evaluator = Classification(
+        build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), "CoOp")
+    )
     with Waits() as waits:
         evaluator.process(torch.eye(4)[[0, 3, 3]], torch.tensor([0, 3, 2]))
     assert waits.seen == ["tolist"] and (evaluator._y_true, evaluator._y_pred) == ([0, 3, 2], [0, 3, 3])
@@ -171,8 +216,15 @@ def test_bf16_trains_near_fp32(name):
     """bf16 keeps 8 bits, a rounding is up to 2^-8 = 0.4 %: losses within 1 %; gradients, of many roundings, point the same way."""
     losses, grads = [], []
     for precision in ("fp32", "bf16"):
-        trainer = trainer_of(name, f"TRAINER.{name.upper()}.PREC", precision, "DATALOADER.TRAIN_X.BATCH_SIZE", "16",
-                             "DATASET.SUBSAMPLE_CLASSES", "all")
+        trainer = trainer_of(
+            name,
+            f"TRAINER.{name.upper()}.PREC",
+            precision,
+            "DATALOADER.TRAIN_X.BATCH_SIZE",
+            "16",
+            "DATASET.SUBSAMPLE_CLASSES",
+            "all",
+        )
         before = [p.detach().clone() for p in trainer.model.prompt_learner.parameters()]
         torch.manual_seed(0)
         losses.append(trainer.forward_backward(next(iter(trainer.train_loader_x)))["loss"].item())
@@ -228,9 +280,24 @@ def test_without_workers_the_loader_stays_as_it_is():
 
 def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monkeypatch):
     def go(out, workers):
-        cfg = build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), "CoOp", output_dir=out, seed=1,
-                        opts=[*QUICK, "INPUT.VIEWS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATALOADER.NUM_WORKERS", str(workers),
-                              "DATASET.SUBSAMPLE_CLASSES", "base"])
+        cfg = build_cfg(
+            config_path("datasets", "digits"),
+            config_path("trainers/CoOp", "tiny"),
+            "CoOp",
+            output_dir=out,
+            seed=1,
+            opts=[
+                *QUICK,
+                "INPUT.VIEWS",
+                "0",
+                "DATALOADER.TRAIN_X.BATCH_SIZE",
+                "8",
+                "DATALOADER.NUM_WORKERS",
+                str(workers),
+                "DATASET.SUBSAMPLE_CLASSES",
+                "base",
+            ],
+        )
         torch.manual_seed(1)
         trainer = build_trainer(cfg)
         given = trainer.train_loader_x

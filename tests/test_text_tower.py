@@ -1,4 +1,5 @@
 """The prompted text tower and the prompts against the textbook formula (77 padded tokens, one image at a time)."""
+
 import pytest
 import torch
 from reference_clip import cocoop_logits, coop_logits
@@ -108,7 +109,8 @@ def test_the_budget_counts_what_the_gradient_keeps(random_clip):
     model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 8)
     prompts, kept = model.prompt_learner(f), {}
     with torch.autograd.graph.saved_tensors_hooks(
-            lambda x: kept.__setitem__(x.untyped_storage().data_ptr(), x) or x, lambda x: x):  # kept alive: no address twice
+        lambda x: kept.__setitem__(x.untyped_storage().data_ptr(), x) or x, lambda x: x
+    ):  # kept alive: no address twice
         model.text_tower(prompts)
     weights = {p.untyped_storage().data_ptr() for p in clip.parameters()}
     seen = sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in weights)
@@ -146,14 +148,18 @@ def test_a_class_sees_its_prefix_and_itself_and_nothing_else(lens, n_prefix):
         for k in range(length):
             seen = pack.mask[i, 0, end - length + 1 + k].nonzero().flatten().tolist()
             assert seen == [*range(n_prefix), *range(end - length + 1, end - length + 2 + k)]
-    assert all(pack.mask[i, 0, k].nonzero().flatten().tolist() == list(range(k + 1)) for i in range(n) for k in range(n_prefix))
+    assert all(
+        pack.mask[i, 0, k].nonzero().flatten().tolist() == list(range(k + 1)) for i in range(n) for k in range(n_prefix)
+    )
     assert len(set(pack.order.tolist())) == len(lens) == len(first)
     waste = n * size / sum(lens)
     assert waste < 1.15 or n == 1, waste
 
 
 def test_a_packing_first_asked_for_in_inference_mode_serves_training_too(random_clip):
-    model = PromptedCLIP(random_clip("vit"), StaticContext(random_clip("vit"), ["first seen", "so long a name, seen here first"], 9))
+    model = PromptedCLIP(
+        random_clip("vit"), StaticContext(random_clip("vit"), ["first seen", "so long a name, seen here first"], 9)
+    )
     with torch.inference_mode():
         model.encode_text()
     assert gradients(model, features(model.clip, 2))[1]["ctx"].abs().sum() > 0
@@ -168,7 +174,9 @@ def test_one_long_name_costs_its_own_tokens_only():
 def test_a_class_alone_has_the_features_it_has_among_others(random_clip):
     clip = random_clip("vit")
     together = PromptedCLIP(clip, FixedPrompt(clip, MANY, "a photo of a {}.")).encode_text()
-    alone = torch.cat([PromptedCLIP(clip, FixedPrompt(clip, [name], "a photo of a {}.")).encode_text() for name in MANY])
+    alone = torch.cat(
+        [PromptedCLIP(clip, FixedPrompt(clip, [name], "a photo of a {}.")).encode_text() for name in MANY]
+    )
     assert relative(together, alone) < 1e-6
 
 
@@ -193,9 +201,13 @@ def test_autocast_stays_within_its_own_rounding(random_clip, dtype, bound):
         low, got = gradients(model, f)
         text = model.encode_text(f).detach()
         inside = model.logits(f, text)
-    assert inside.dtype == torch.float32 and torch.equal(inside, model.logits(f, text))  # the last product is not rounded
+    assert inside.dtype == torch.float32 and torch.equal(
+        inside, model.logits(f, text)
+    )  # the last product is not rounded
     assert 1e-6 < relative(low, logits) < bound
-    assert all(relative(got[name], expected[name]) < 3 * bound and got[name].dtype == torch.float32 for name in expected)
+    assert all(
+        relative(got[name], expected[name]) < 3 * bound and got[name].dtype == torch.float32 for name in expected
+    )
 
 
 def test_context_starts_from_words(random_clip):
@@ -217,7 +229,11 @@ def test_saved_names_are_the_familys_and_hold_no_class_count(random_clip):
 def test_a_published_state_dict_loads_and_a_wrong_one_names_the_sizes(random_clip):
     clip = random_clip("vit")
     d = clip.positional_embedding.shape[1]
-    published = {"ctx": torch.ones(4, d).half(), "token_prefix": torch.zeros(9, 1, d), "token_suffix": torch.zeros(9, 72, d)}
+    published = {
+        "ctx": torch.ones(4, d).half(),
+        "token_prefix": torch.zeros(9, 1, d),
+        "token_suffix": torch.zeros(9, 72, d),
+    }
     prompt = StaticContext(clip, NAMES, 4)
     load_prompt(prompt, published, "theirs")
     assert torch.equal(prompt.ctx, torch.ones(4, d))
@@ -232,7 +248,8 @@ def test_too_long_prompts_name_the_class(random_clip):
     with pytest.raises(ValueError, match="CLIP's context has 77"):
         prompts = StaticContext(clip, NAMES, 4)()
         PromptedCLIP(clip, StaticContext(clip, NAMES, 4)).text_tower(
-            text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.lens))
+            text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.lens)
+        )
 
 
 def test_images_go_through_the_tower_in_slices_on_a_cpu(random_clip, monkeypatch):

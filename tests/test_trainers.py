@@ -1,4 +1,5 @@
 """Every registered trainer: a table of behaviours, on the embedded tiny CLIP. A new method is tested by being registered."""
+
 import json
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import torch
 from dicap import discover
 from dicap.backbones import weights_digest
 from dicap.config import CONFIGS, build_cfg, config_path
+from dicap.experiments.run import run
 from dicap.options import ConfigError, section_name
-from dicap.run import run
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
 
-TRAINERS = sorted(n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap."))
+TRAINERS = sorted(
+    n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap.")
+)
 LEARNING = [n for n in TRAINERS if n != "ZeroshotCLIP"]
 CONFIG_FILES = sorted(CONFIGS.glob("trainers/*/*.yaml"))
 SHORT = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
@@ -27,8 +30,14 @@ def folders(embedded_data, monkeypatch, tmp_path):
 
 
 def config(name, split="base", out="out", opts=(), seed=1, dataset="digits"):
-    return build_cfg(config_path("datasets", dataset), config_path(f"trainers/{name}", "tiny"), name, output_dir=out, seed=seed,
-                     opts=[*SHORT, "DATASET.SUBSAMPLE_CLASSES", split, *QUICK.get(name, []), *opts])
+    return build_cfg(
+        config_path("datasets", dataset),
+        config_path(f"trainers/{name}", "tiny"),
+        name,
+        output_dir=out,
+        seed=seed,
+        opts=[*SHORT, "DATASET.SUBSAMPLE_CLASSES", split, *QUICK.get(name, []), *opts],
+    )
 
 
 def learned(trainer):
@@ -97,8 +106,14 @@ def test_base_to_new_ends_in_results_and_repeats_bit_for_bit(name):
     results = []
     for out in ("a", "b"):
         train = run(config(name, out=out), protocol="base2new", dataset="digits", recipe="tiny")
-        new = run(config(name, "new", f"{out}_new"), eval_only=True, model_dir=out if name in LEARNING else "",
-                  protocol="base2new", dataset="digits", recipe="tiny")
+        new = run(
+            config(name, "new", f"{out}_new"),
+            eval_only=True,
+            model_dir=out if name in LEARNING else "",
+            protocol="base2new",
+            dataset="digits",
+            recipe="tiny",
+        )
         assert json.loads(Path(out, "result.json").read_text())["accuracy"] == train["accuracy"]
         assert train["digests"]["model"] == new["digests"]["model"]
         results.append([train["accuracy"], new["accuracy"], train["digests"], new["digests"]])
@@ -203,11 +218,20 @@ def test_a_batch_without_valid_counterfactuals_has_the_gradient_of_cross_entropy
     trainer.close_writer()
 
 
-@pytest.mark.parametrize("opts", [
-    ["PROMPT", "cocoop"], ["GENERATOR", "gauss"], ["GENERATOR", "shift", "SEARCH", "none"], ["L_CON", "1", "CON_MODE", "both"],
-    ["TRAIN_ON", "minimal", "L_CF", "0", "L_CON", "1"], ["L_KG", "8"], ["M", "1", "TARGET", "top1"],
-    *(["CONTROL", control] for control in ("random-cf", "real-neighbour-cf", "recombine", "prototype")),
-], ids=lambda opts: "-".join(opts))  # fmt: skip
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["PROMPT", "cocoop"],
+        ["GENERATOR", "gauss"],
+        ["GENERATOR", "shift", "SEARCH", "none"],
+        ["L_CON", "1", "CON_MODE", "both"],
+        ["TRAIN_ON", "minimal", "L_CF", "0", "L_CON", "1"],
+        ["L_KG", "8"],
+        ["M", "1", "TARGET", "top1"],
+        *(["CONTROL", control] for control in ("random-cf", "real-neighbour-cf", "recombine", "prototype")),
+    ],
+    ids=lambda opts: "-".join(opts),
+)
 def test_each_variant_trains_to_a_context_of_its_own(opts):
     keyed = [x for key, value in zip(opts[::2], opts[1::2]) for x in (f"TRAINER.DICAP.{key}", value)]
     run(config("DiCap", out="variant", opts=keyed))
@@ -215,13 +239,16 @@ def test_each_variant_trains_to_a_context_of_its_own(opts):
     assert not torch.equal(context("variant"), context("default"))
 
 
-@pytest.mark.parametrize("opts, told", [
-    (["TRAIN_ON", "minimal"], "TRAIN_ON minimal contradicts L_CF 1.0"),
-    (["GENERATOR", "shift"], "search='t0' contradicts generator='shift'"),
-    (["BANK", "False", "CONTROL", "recombine"], "BANK False contradicts CONTROL recombine"),
-    (["TRAIN_ON", "minimal", "L_CF", "0", "SEARCH", "none"], "TRAIN_ON minimal contradicts SEARCH none"),
-    (["TRAIN_ON", "minimal", "L_CF", "0"], "TRAIN_ON minimal contradicts L_CON 0.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "opts, told",
+    [
+        (["TRAIN_ON", "minimal"], "TRAIN_ON minimal contradicts L_CF 1.0"),
+        (["GENERATOR", "shift"], "search='t0' contradicts generator='shift'"),
+        (["BANK", "False", "CONTROL", "recombine"], "BANK False contradicts CONTROL recombine"),
+        (["TRAIN_ON", "minimal", "L_CF", "0", "SEARCH", "none"], "TRAIN_ON minimal contradicts SEARCH none"),
+        (["TRAIN_ON", "minimal", "L_CF", "0"], "TRAIN_ON minimal contradicts L_CON 0.0"),
+    ],
+)
 def test_contradictions_name_both_settings(opts, told):
     keyed = [x for key, value in zip(opts[::2], opts[1::2]) for x in (f"TRAINER.DICAP.{key}", value)]
     with pytest.raises(ConfigError, match=told):

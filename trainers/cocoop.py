@@ -7,6 +7,7 @@ All images of a batch go through the text tower in one call.
 python train.py --trainer CoCoOp --dataset-config-file configs/datasets/causal_shapes.yaml \\
     --config-file configs/trainers/CoCoOp/tiny.yaml --seed 1 --output-dir output/cocoop DATASET.NUM_SHOTS 16
 """
+
 from dassl.engine import TRAINER_REGISTRY
 from torch.nn.functional import cross_entropy
 

@@ -5,6 +5,7 @@
 python train.py --trainer CoOp --dataset-config-file configs/datasets/causal_shapes.yaml \\
     --config-file configs/trainers/CoOp/tiny.yaml --seed 1 --output-dir output/coop DATASET.NUM_SHOTS 16
 """
+
 from dassl.engine import TRAINER_REGISTRY
 from torch.nn.functional import cross_entropy
 
@@ -20,7 +21,9 @@ class CoOp(PromptTrainer):
     OPTIONS = {
         **CONTEXT,
         "CSC": Option(False, "a context for each class: more to learn, and useless on classes that were not seen"),
-        "CLASS_TOKEN_POSITION": Option("end", "where the class name stands; the end shares one encoded prefix", POSITIONS),
+        "CLASS_TOKEN_POSITION": Option(
+            "end", "where the class name stands; the end shares one encoded prefix", POSITIONS
+        ),
     }
 
     def build_prompt(self, clip, names):

@@ -13,6 +13,7 @@ the paper's and what our reconstruction.
 python train.py --trainer DiCap --dataset-config-file configs/datasets/causal_shapes.yaml \\
     --config-file configs/trainers/DiCap/tiny.yaml --seed 1 --output-dir output/dicap DATASET.NUM_SHOTS 16
 """
+
 import dataclasses
 import hashlib
 import json
@@ -46,43 +47,82 @@ class DiCap(PromptTrainer):
 
     OPTIONS = {
         **CONTEXT,
-        "PROMPT": Option("coop", "coop: one context; cocoop: a context that depends on the factual image", ("coop", "cocoop")),
-        "GENERATOR": Option("gskip", "gskip: Gaussian closed form plus what a network adds; gauss, shift: mandatory baselines;"
-                            " v, eps: the network alone", CHOICES["generator"]),
-        "ABDUCT": Option("cond", "abduct with the factual class's score; marg leaves the class in the noise (ablation)",
-                         CHOICES["abduct"]),
-        "MEANS": Option("text", "class effect as the text explains it; class means carry the scene along (ablations)",
-                        CHOICES["means"]),
-        "TRAIN_DATA": Option("swap", "what the text does not explain of a class mean (its scene) is swapped among classes; do:"
-                             " whole residuals, an additive law; observed pairs teach the network the scene",
-                             CHOICES["train_data"]),
+        "PROMPT": Option(
+            "coop", "coop: one context; cocoop: a context that depends on the factual image", ("coop", "cocoop")
+        ),
+        "GENERATOR": Option(
+            "gskip",
+            "gskip: Gaussian closed form plus what a network adds; gauss, shift: mandatory baselines;"
+            " v, eps: the network alone",
+            CHOICES["generator"],
+        ),
+        "ABDUCT": Option(
+            "cond",
+            "abduct with the factual class's score; marg leaves the class in the noise (ablation)",
+            CHOICES["abduct"],
+        ),
+        "MEANS": Option(
+            "text",
+            "class effect as the text explains it; class means carry the scene along (ablations)",
+            CHOICES["means"],
+        ),
+        "TRAIN_DATA": Option(
+            "swap",
+            "what the text does not explain of a class mean (its scene) is swapped among classes; do:"
+            " whole residuals, an additive law; observed pairs teach the network the scene",
+            CHOICES["train_data"],
+        ),
         "PCA_K": Option(128, "most directions that are diffused; the rest of a feature passes through", least=1),
         "STEPS": Option(25, "DDIM steps", least=2),
         "FIXED_POINT": Option(2, "refinements of each abduction step towards the exact inverse", least=0),
         "TRAIN_STEPS": Option(1500, "optimiser steps of the generator's network", least=0),
         "W": Option(1.0, "classifier-free guidance; 1 is the exact counterfactual, more overshoots", least=0),
         "GAMMA": Option(0.0, "classifier guidance by the judge", least=0),
-        "SEARCH": Option("t0", "how the minimal sufficient counterfactual is sought: start time, along the line, not at all",
-                         CHOICES["search"]),
-        "JUDGE": Option("gauss", "who says that a counterfactual is of its target class: the Gaussian of the few shots, or"
-                        " the frozen text head", CHOICES["judge"]),
+        "SEARCH": Option(
+            "t0",
+            "how the minimal sufficient counterfactual is sought: start time, along the line, not at all",
+            CHOICES["search"],
+        ),
+        "JUDGE": Option(
+            "gauss",
+            "who says that a counterfactual is of its target class: the Gaussian of the few shots, or"
+            " the frozen text head",
+            CHOICES["judge"],
+        ),
         "DELTA": Option(0.0, "margin of the judge that is sufficient, in nats"),
-        "TRAIN_ON": Option("full", "full: the counterfactual of the causal model; minimal: the smallest sufficient"
-                           " intervention, for L_CON alone", ("full", "minimal")),
-        "TARGET": Option("random", "target classes: any other base class, or among the nearest by frozen text (docs/results.md: worse)",
-                         ("top1", "top3", "random")),
+        "TRAIN_ON": Option(
+            "full",
+            "full: the counterfactual of the causal model; minimal: the smallest sufficient"
+            " intervention, for L_CON alone",
+            ("full", "minimal"),
+        ),
+        "TARGET": Option(
+            "random",
+            "target classes: any other base class, or among the nearest by frozen text (docs/results.md: worse)",
+            ("top1", "top3", "random"),
+        ),
         "M": Option(3, "counterfactuals an image", least=1),
-        "L_CF": Option(1.0, "weight of the cross-entropy of counterfactuals to their target class, beside 1 for real images; both"
-                       " are divided by 1 + L_CF, else it would act as a larger learning rate", least=0),
+        "L_CF": Option(
+            1.0,
+            "weight of the cross-entropy of counterfactuals to their target class, beside 1 for real images; both"
+            " are divided by 1 + L_CF, else it would act as a larger learning rate",
+            least=0,
+        ),
         "L_CON": Option(0.0, "weight of the contrast of an image with its counterfactuals", least=0),
         "L_KG": Option(0.0, "weight of the pull towards the frozen text (KgCoOp)", least=0),
         "TAU": Option(0.0, "temperature of L_CON; 0 = the model's own, 1/logit_scale.exp()", least=0),
-        "CON_MODE": Option("text", "anchor of L_CON; image is near-degenerate and kept as an ablation",
-                           ("text", "image", "both")),
-        "BANK": Option(True, "answer from counterfactuals generated once; False generates them in every step: equal, slower"),
-        "CONTROL": Option("none", "what stands in for counterfactuals, to see whether it is them that help; no-cf: nothing (CoOp where"
-                          " L_KG is 0); truth: pictures that the data set's own world renders",
-                          ("none", "no-cf", "truth", *CONTROLS)),
+        "CON_MODE": Option(
+            "text", "anchor of L_CON; image is near-degenerate and kept as an ablation", ("text", "image", "both")
+        ),
+        "BANK": Option(
+            True, "answer from counterfactuals generated once; False generates them in every step: equal, slower"
+        ),
+        "CONTROL": Option(
+            "none",
+            "what stands in for counterfactuals, to see whether it is them that help; no-cf: nothing (CoOp where"
+            " L_KG is 0); truth: pictures that the data set's own world renders",
+            ("none", "no-cf", "truth", *CONTROLS),
+        ),
     }
 
     def check_cfg(self, cfg):
@@ -91,19 +131,27 @@ class DiCap(PromptTrainer):
         if cfg.INPUT.VIEWS < 1:
             raise ConfigError("INPUT.VIEWS is 0; a counterfactual belongs to a cached view: DiCap needs at least 1")
         if o.train_on == "minimal" and o.l_cf > 0:
-            raise ConfigError(f"TRAIN_ON minimal contradicts L_CF {o.l_cf}: a minimal counterfactual is still partly of its old"
-                              " class and must not be labelled with the new one; set L_CF 0 and L_CON above 0")
+            raise ConfigError(
+                f"TRAIN_ON minimal contradicts L_CF {o.l_cf}: a minimal counterfactual is still partly of its old"
+                " class and must not be labelled with the new one; set L_CF 0 and L_CON above 0"
+            )
         if o.train_on == "minimal" and o.search == "none":
             raise ConfigError("TRAIN_ON minimal contradicts SEARCH none: nothing minimal is sought")
         if o.train_on == "minimal" and o.l_con == 0:
-            raise ConfigError("TRAIN_ON minimal contradicts L_CON 0.0: no loss is left that uses counterfactuals; set L_CON above 0")
+            raise ConfigError(
+                "TRAIN_ON minimal contradicts L_CON 0.0: no loss is left that uses counterfactuals; set L_CON above 0"
+            )
         if o.control not in ("none", "no-cf") and not o.bank:
-            raise ConfigError(f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once, for all images")
+            raise ConfigError(
+                f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once, for all images"
+            )
         generator_config(o, cfg.SEED)
 
     def build_model(self):
         if self.read_options(self.cfg).control == "truth" and not hasattr(self.dm.dataset, "counterfactual_images"):
-            raise ConfigError(f"CONTROL truth: {self.cfg.DATASET.NAME} cannot show what its images would have been; CausalShapes can")
+            raise ConfigError(
+                f"CONTROL truth: {self.cfg.DATASET.NAME} cannot show what its images would have been; CausalShapes can"
+            )
         super().build_model()
 
     def build_prompt(self, clip, names):
@@ -124,7 +172,9 @@ class DiCap(PromptTrainer):
         if o.control == "no-cf":
             return
         random = torch.Generator().manual_seed(max(self.cfg.SEED, 0))
-        self.target = choose_targets(self.condition, self.label, min(o.m, len(self.condition) - 1), o.target, random)  # (N, M)
+        self.target = choose_targets(
+            self.condition, self.label, min(o.m, len(self.condition) - 1), o.target, random
+        )  # (N, M)
         own = o.control == "random-cf"  # noise stays in its own class
         self.wanted = (self.label[:, None].expand_as(self.target) if own else self.target).to(self.device)  # (N, M)
         self.generator, self.diagnostics = self.load_or_fit()
@@ -155,7 +205,9 @@ class DiCap(PromptTrainer):
             generator = CounterfactualGenerator(config).fit(self.views, self.label, self.condition, logit_scale=scale)
             keep(cached, generator.save, "generators")
         generator.save(Path(self.output_dir) / "counterfactual" / "generator.safetensors")
-        return generator, self.diagnose(generator, cached and cached.with_name(f"{key}-{digest_of((), self.target)}.json"))
+        return generator, self.diagnose(
+            generator, cached and cached.with_name(f"{key}-{digest_of((), self.target)}.json")
+        )
 
     def diagnose(self, generator: CounterfactualGenerator, cached: Path | None) -> dict[str, float]:
         """Figures of dicap.counterfactual.diagnose; kept beside the cached generator, they cost more than the fit."""
@@ -189,8 +241,10 @@ class DiCap(PromptTrainer):
         dataset = self.dm.dataset
         columns = [[dataset.classnames[label] for label in column] for column in self.target.T.tolist()]
         paths = [item.impath for item in dataset.train_x]
-        return torch.stack([self.train_views(dataset.counterfactual_images(paths, names), {"truth": names})
-                            for names in columns], dim=2)
+        return torch.stack(
+            [self.train_views(dataset.counterfactual_images(paths, names), {"truth": names}) for names in columns],
+            dim=2,
+        )
 
     # -- stage 2: the prompt -------------------------------------------------------------------------------------------
 
@@ -224,7 +278,9 @@ class DiCap(PromptTrainer):
     def contrast(self, f, text, label, cf, valid):
         """L_con with the text, the image or both as the anchor."""
         o = self.options
-        text_y = text[label] if text.dim() == 2 else text[torch.arange(len(label), device=label.device), label]  # (B, e)
+        text_y = (
+            text[label] if text.dim() == 2 else text[torch.arange(len(label), device=label.device), label]
+        )  # (B, e)
         scale = 1 / o.tau if o.tau else self.model.clip.logit_scale.exp().float()
         wanted = {"text": (True, False), "image": (False, True), "both": (True, True)}[o.con_mode]
         of_text = losses.text_contrast(text_y, f, cf, valid, scale) if wanted[0] else 0

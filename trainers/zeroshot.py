@@ -5,6 +5,7 @@
 python train.py --trainer ZeroshotCLIP --dataset-config-file configs/datasets/digits.yaml \\
     --config-file configs/trainers/ZeroshotCLIP/tiny.yaml --eval-only
 """
+
 from dassl.engine import TRAINER_REGISTRY
 
 from dicap.options import Option
@@ -19,7 +20,9 @@ class ZeroshotCLIP(PromptTrainer):
 
     learns = False
     OPTIONS = {
-        "TEMPLATE": Option("", 'text with one {} for the class name; "" = the dataset\'s template, else "a photo of a {}."'),
+        "TEMPLATE": Option(
+            "", 'text with one {} for the class name; "" = the dataset\'s template, else "a photo of a {}."'
+        ),
         "PREC": PREC,
     }
 

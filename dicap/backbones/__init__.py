@@ -8,6 +8,7 @@
 Nothing that is read runs code: state dicts with weights_only=True or as safetensors; TorchScript only where the file's
 SHA-256 is one that OpenAI published.
 """
+
 import hashlib
 import logging
 import zipfile
@@ -52,7 +53,9 @@ def build(state: dict[str, Tensor], name: str = "weights") -> nn.Module:
     Raises:
         ConfigError: keys are missing or shapes do not belong to a CLIP of OpenAI's architecture.
     """
-    state = {key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")}
+    state = {
+        key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")
+    }
     try:
         model = clip_package().model.build_model(dict(state)).float()
         model.load_state_dict(state)  # build_model rounds to fp16
@@ -92,8 +95,10 @@ def _read(name: str) -> dict[str, Tensor]:
         return _read_openai(Path(clip_package().clip._download(urls[name], str(DOWNLOADS))))
     path = Path(name).expanduser()
     if not path.is_file():
-        raise ConfigError(f"MODEL.BACKBONE.NAME is {name!r}: no such file, and no known name; known: tiny, "
-                          f"{', '.join(urls)}, open_clip:<model>/<pretrained>")
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME is {name!r}: no such file, and no known name; known: tiny, "
+            f"{', '.join(urls)}, open_clip:<model>/<pretrained>"
+        )
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -126,8 +131,10 @@ def _read_openai(path: Path) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         digest = _sha256(file)
     if digest not in known:
-        raise ConfigError(f"{path} is a TorchScript archive, which can run code, and its SHA-256 {digest[:12]}... is none that "
-                          "OpenAI published; save its state dict as safetensors instead")
+        raise ConfigError(
+            f"{path} is a TorchScript archive, which can run code, and its SHA-256 {digest[:12]}... is none that "
+            "OpenAI published; save its state dict as safetensors instead"
+        )
     return torch.jit.load(str(path), map_location="cpu").state_dict()
 
 
@@ -167,7 +174,11 @@ def _check_same(model: nn.Module, source: nn.Module, name: str) -> None:
     size = model.visual.input_resolution
     image = torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)
     text = tokenize(["a photo of a cat.", "one"])
-    for ours, theirs in ((model.encode_image(image), source.encode_image(image)),
-                         (model.encode_text(text), source.encode_text(text))):
+    for ours, theirs in (
+        (model.encode_image(image), source.encode_image(image)),
+        (model.encode_text(text), source.encode_text(text)),
+    ):
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4):
-            raise ConfigError(f"{name} is not of OpenAI's architecture: features differ by {(ours - theirs).abs().max():.2g}")
+            raise ConfigError(
+                f"{name} is not of OpenAI's architecture: features differ by {(ours - theirs).abs().max():.2g}"
+            )

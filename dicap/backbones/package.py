@@ -4,6 +4,7 @@ PyPI's distributions of OpenAI's CLIP (clip-anytorch 2.6.0, openai-clip 1.0.1) b
 packaging`; setuptools 82 dropped pkg_resources. An inert stand-in during that one import keeps users' setuptools as it is.
 In a fork of CoOp, `import clip` finds the fork's own edited copy: only the parts named in docs/architecture.md are touched.
 """
+
 import importlib
 import importlib.util
 import sys

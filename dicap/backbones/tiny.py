@@ -58,8 +58,12 @@ def metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def save(weights: Mapping[str, torch.Tensor], path: str | os.PathLike, touched_ids: Sequence[int],
-         metadata: Mapping[str, str]) -> None:  # fmt: skip
+def save(
+    weights: Mapping[str, torch.Tensor],
+    path: str | os.PathLike,
+    touched_ids: Sequence[int],
+    metadata: Mapping[str, str],
+) -> None:
     """Write a CLIP state dict as fp16 safetensors, atomically; of its token embedding only the rows `touched_ids`."""
     from safetensors.torch import save_file
 

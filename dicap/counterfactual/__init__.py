@@ -30,5 +30,11 @@ from .interventions import Counterfactuals
 from .targets import choose_targets
 
 __all__ = [
-    "CounterfactualGenerator", "Counterfactuals", "GeneratorConfig", "Latents", "choose_targets", "diagnose", "scm",
-]  # fmt: skip
+    "CounterfactualGenerator",
+    "Counterfactuals",
+    "GeneratorConfig",
+    "Latents",
+    "choose_targets",
+    "diagnose",
+    "scm",
+]

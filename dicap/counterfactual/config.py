@@ -17,11 +17,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "judge": ("gauss", "text"),
 }
 RANGES: dict[str, tuple[float, float]] = {
-    "pca_k": (1, 4096), "steps": (2, 10_000), "fixed_point": (0, 100), "w": (0.0, 100.0), "gamma": (0.0, 1e4),
-    "delta": (-1e4, 1e4), "train_steps": (0, 10_000_000), "passes": (1, 1_000_000), "batch": (1, 1_000_000), "width": (8, 16_384),
-    "lr": (1e-8, 1.0), "weight_decay": (0.0, 10.0), "warm_up": (0, 1_000_000), "dropout": (0.0, 0.99),
-    "null_dropout": (0.0, 0.99), "ema": (0.0, 0.999999), "seed": (0, 2**63 - 1),
-}  # fmt: skip
+    "pca_k": (1, 4096),
+    "steps": (2, 10_000),
+    "fixed_point": (0, 100),
+    "w": (0.0, 100.0),
+    "gamma": (0.0, 1e4),
+    "delta": (-1e4, 1e4),
+    "train_steps": (0, 10_000_000),
+    "passes": (1, 1_000_000),
+    "batch": (1, 1_000_000),
+    "width": (8, 16_384),
+    "lr": (1e-8, 1.0),
+    "weight_decay": (0.0, 10.0),
+    "warm_up": (0, 1_000_000),
+    "dropout": (0.0, 0.99),
+    "null_dropout": (0.0, 0.99),
+    "ema": (0.0, 0.999999),
+    "seed": (0, 2**63 - 1),
+}
 NETWORK = ("gskip", "v", "eps")  # the generators that train a network
 
 

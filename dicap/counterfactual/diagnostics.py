@@ -70,9 +70,15 @@ def diagnose(
 
 
 def _of_counterfactuals(
-    kind: str, generator: CounterfactualGenerator, found: Counterfactuals, factual: Tensor, own: Tensor, target: Tensor,
-    real: Tensor, labels: Tensor,
-) -> dict[str, float]:  # fmt: skip
+    kind: str,
+    generator: CounterfactualGenerator,
+    found: Counterfactuals,
+    factual: Tensor,
+    own: Tensor,
+    target: Tensor,
+    real: Tensor,
+    labels: Tensor,
+) -> dict[str, float]:
     gap = generator.space.encode(found.features)[0] - generator.space.encode(factual)[0][:, None]
     distance = 1 - (found.features * factual[:, None]).sum(-1)  # (B, M)
     valid = float(found.valid.float().mean())

@@ -133,8 +133,13 @@ class CounterfactualGenerator:
         self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), randomness)
         logger.info(
             "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)",
-            config.generator, count, views, self.space.k, float(self.mechanism.strength.median()), float(self.mechanism.holdout),
-        )  # fmt: skip
+            config.generator,
+            count,
+            views,
+            self.space.k,
+            float(self.mechanism.strength.median()),
+            float(self.mechanism.holdout),
+        )
 
     @_exact
     def abduct(self, features: Tensor, condition: Tensor) -> Latents:
@@ -149,7 +154,9 @@ class CounterfactualGenerator:
         z, residual = self.space.encode(features)
         if self.config.generator == "shift":
             return Latents((z - self.mechanism.mean(condition))[None], residual, condition)
-        path = process.encode(scores.abduction(self, condition), z, self.times, self.config.fixed_point, scores.solver(self))
+        path = process.encode(
+            scores.abduction(self, condition), z, self.times, self.config.fixed_point, scores.solver(self)
+        )
         return Latents(path, residual, condition)
 
     @_exact

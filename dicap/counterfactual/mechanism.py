@@ -70,8 +70,10 @@ class ClassMechanism:
         centre = conditions[seen].mean(0)
         scale = (conditions[seen] - centre).square().mean().sqrt()
         if not scale > SAME * conditions.square().mean().sqrt():
-            raise ValueError("the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none of "
-                             "the names' words gives all the same, as the tiny one does with names outside of its small world)")
+            raise ValueError(
+                "the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none of "
+                "the names' words gives all the same, as the tiny one does with names outside of its small world)"
+            )
         known = (conditions - centre) / scale  # (C, d)
         class_means = torch.zeros(len(conditions), z.shape[1], dtype=z.dtype, device=z.device)
         class_means = class_means.index_add(0, labels, z) / counts.clamp_min(1)[:, None]

@@ -1,7 +1,8 @@
 """Folders of class folders: their files, sorted; a large tree is remembered.
 
-    list_folders("imagenet/images/train")       {"n01440764": ["n01440764_10026.JPEG", ...], ...}
+list_folders("imagenet/images/train")       {"n01440764": ["n01440764_10026.JPEG", ...], ...}
 """
+
 import json
 import logging
 import os
@@ -37,7 +38,9 @@ def list_folders(root: str | os.PathLike) -> dict[str, list[str]]:
             old = [changed if now - changed > UNSURE else 0, sorted(_files(os.path.join(root, name)))]
         fresh[name] = old
     if fresh != known and sum(len(files) for _, files in fresh.values()) >= LARGE:
-        keep(file, lambda path: write_text(path, json.dumps({"root": root, "folders": fresh})), f"the listing of {root}")
+        keep(
+            file, lambda path: write_text(path, json.dumps({"root": root, "folders": fresh})), f"the listing of {root}"
+        )
     return {name: files for name, (_, files) in fresh.items()}
 
 

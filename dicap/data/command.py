@@ -7,6 +7,7 @@
 
 NAME is a file in configs/datasets, or `all` for the eleven datasets of the benchmark.
 """
+
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,34 +24,64 @@ Datasets = dict[str, Any]  # name of the file in configs/datasets -> registered 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands to the parser of `dicap data`."""
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="list|download|prepare|verify")
-    listing = commands.add_parser("list", help="what the datasets need, from where, how large, under which licence",
-                                  description="Works offline. With a name: that dataset in full.")
+    listing = commands.add_parser(
+        "list",
+        help="what the datasets need, from where, how large, under which licence",
+        description="Works offline. With a name: that dataset in full.",
+    )
     listing.add_argument("names", nargs="*", metavar="NAME", help="datasets, or `all`; none: a table of all")
-    listing.add_argument("--markdown", nargs="?", const="-", default="", metavar="FILE",
-                         help="the sections of docs/datasets.md: printed, or renewed in FILE")
-    download = commands.add_parser("download", help="fetch what is missing, check it and unpack it",
-                                   description="A broken download goes on where it was when the command is repeated.")
+    listing.add_argument(
+        "--markdown",
+        nargs="?",
+        const="-",
+        default="",
+        metavar="FILE",
+        help="the sections of docs/datasets.md: printed, or renewed in FILE",
+    )
+    download = commands.add_parser(
+        "download",
+        help="fetch what is missing, check it and unpack it",
+        description="A broken download goes on where it was when the command is repeated.",
+    )
     download.add_argument("--keep", action="store_true", help="keep the archives that were unpacked")
     download.add_argument("--optional", action="store_true", help="the files that runs do not need, too")
-    prepare = commands.add_parser("prepare", help="make usable what lies on disk: unpack, copy class names",
-                                  description="No network. Archives may lie in the dataset's folder or in the data folder.")
-    prepare.add_argument("--regenerate", action="store_true", help="draw a split from the official lists where no split file"
-                                                                   " is to be had: not the published one")
-    verify = commands.add_parser("verify", help="check split, counts, class names and every image",
-                                 description="A path is checked as data of your own (docs/your-data.md).")
-    verify.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE", help="such as DATASET.FOLDER.SPLIT")
+    prepare = commands.add_parser(
+        "prepare",
+        help="make usable what lies on disk: unpack, copy class names",
+        description="No network. Archives may lie in the dataset's folder or in the data folder.",
+    )
+    prepare.add_argument(
+        "--regenerate",
+        action="store_true",
+        help="draw a split from the official lists where no split file is to be had: not the published one",
+    )
+    verify = commands.add_parser(
+        "verify",
+        help="check split, counts, class names and every image",
+        description="A path is checked as data of your own (docs/your-data.md).",
+    )
+    verify.add_argument(
+        "--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE", help="such as DATASET.FOLDER.SPLIT"
+    )
     for command in (download, prepare, verify):
         command.add_argument("names", nargs="+", metavar="NAME", help="files in configs/datasets, or `all`")
     for name, command in commands.choices.items():
-        command.add_argument("--data", default="", required=name in ("download", "prepare"), metavar="DIR",
-                             help="folder that holds the datasets' folders")
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of any error")
+        command.add_argument(
+            "--data",
+            default="",
+            required=name in ("download", "prepare"),
+            metavar="DIR",
+            help="folder that holds the datasets' folders",
+        )
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of any error"
+        )
 
 
 def run_data(args: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     from dicap.choose_engine import choose_engine
-    from dicap.run import show_log
+    from dicap.experiments.run import show_log
 
     choose_engine()
     show_log()
@@ -157,8 +188,10 @@ def _verify(args: argparse.Namespace, data: Path | None) -> int:
     from dicap.options import ConfigError
 
     if "all" in args.names and not (data and data.is_dir()):
-        raise ConfigError(f"`all` needs the folder that holds the datasets' folders: --data {data or 'DIR'}"
-                          f"{' is not there' if data else ''}")
+        raise ConfigError(
+            f"`all` needs the folder that holds the datasets' folders: --data {data or 'DIR'}"
+            f"{' is not there' if data else ''}"
+        )
     root = str(data or "")
     of_all = {name: cls for name, cls in chosen(["all"]).items() if "all" in args.names and name not in args.names}
     absent = [name for name, cls in of_all.items() if not (data and (data / cls.folder).is_dir())]
@@ -183,9 +216,11 @@ def _bars(source: Source) -> Iterator[tuple]:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     style = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "leave": False, "disable": None, "delay": 0.5}
-    with (logging_redirect_tqdm([logging.getLogger()]),
-          tqdm(desc=source.file, total=source.size or None, **style) as fetching,
-          tqdm(desc=f"unpacking {source.file}", **style) as unpacking):  # fmt: skip
+    with (
+        logging_redirect_tqdm([logging.getLogger()]),
+        tqdm(desc=source.file, total=source.size or None, **style) as fetching,
+        tqdm(desc=f"unpacking {source.file}", **style) as unpacking,
+    ):
 
         def fetched(there: int, total: int) -> None:
             fetching.total = total or fetching.total

@@ -11,6 +11,7 @@ Last-Modified). The next attempt asks for the rest with Range and If-Range, so t
 whole; a server without a validator or without Range makes it start again. gdown resumes by length alone, so that only archives
 are resumed with it: their own checksums (CRC-32) are checked as they are unpacked.
 """
+
 import hashlib
 import json
 import os
@@ -84,8 +85,12 @@ def record(source: Source, folder: Path, found: str) -> None:
         notes = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         notes = {}
-    notes[source.file] = {"from": source.place, "digest": found, "checked against": source.digest or "nothing: none is known",
-                          "date": date.today().isoformat()}  # fmt: skip
+    notes[source.file] = {
+        "from": source.place,
+        "digest": found,
+        "checked against": source.digest or "nothing: none is known",
+        "date": date.today().isoformat(),
+    }
     write_text(path, json.dumps(notes, indent=1, sort_keys=True) + "\n")
 
 
@@ -155,8 +160,10 @@ def _start(source: Source, answer: requests.Response, there: int) -> int:
     if answer.status_code == requests.codes.ok:
         return 0
     if not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
-        raise DownloadError(f"{source.file}: {source.url} sends {answer.headers.get('Content-Range')!r} where bytes from"
-                            f" {there} on were asked for")  # fmt: skip
+        raise DownloadError(
+            f"{source.file}: {source.url} sends {answer.headers.get('Content-Range')!r} where bytes from"
+            f" {there} on were asked for"
+        )
     return there
 
 
@@ -180,14 +187,23 @@ def _from_drive(source: Source, part: Path, step: Step) -> None:
     name = part.with_suffix(".drive")  # gdown makes NAME????????.part beside it
     _check_room(source, part, source.size, 0)
     try:
-        gdown.download(id=source.drive, output=str(name), quiet=True, use_cookies=False, resume=bool(source.unpack),
-                       timeout=TIMEOUT, progress=lambda there, total: step(there, total or 0))  # fmt: skip
+        gdown.download(
+            id=source.drive,
+            output=str(name),
+            quiet=True,
+            use_cookies=False,
+            resume=bool(source.unpack),
+            timeout=TIMEOUT,
+            progress=lambda there, total: step(there, total or 0),
+        )
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
     except Exception as error:  # gdown reads Google's pages: it may stumble on anything
         reason = " ".join(str(error).split())
-        raise DownloadError(f"{source.file} cannot be had from {source.place}: {reason}; a browser may still get it: put it"
-                            f" into {part.parent}") from error  # fmt: skip
+        raise DownloadError(
+            f"{source.file} cannot be had from {source.place}: {reason}; a browser may still get it: put it"
+            f" into {part.parent}"
+        ) from error
     finally:
         if not source.unpack:
             for left in part.parent.glob(f"{name.name}????????.part"):
@@ -203,10 +219,14 @@ def _checked(source: Source, part: Path) -> str:
             json.loads(part.read_text(encoding="utf-8"))
     except DownloadError as error:
         _forget(part)
-        raise DownloadError(f"{source.file} from {source.place} is not the expected file ({error}); it was deleted") from None
+        raise DownloadError(
+            f"{source.file} from {source.place} is not the expected file ({error}); it was deleted"
+        ) from None
     except (ValueError, RecursionError):
         _forget(part)
-        raise DownloadError(f"{source.file} from {source.place} is not JSON (a page of the host?); it was deleted") from None
+        raise DownloadError(
+            f"{source.file} from {source.place} is not JSON (a page of the host?); it was deleted"
+        ) from None
     return found
 
 
@@ -222,8 +242,11 @@ def _cause(source: Source, error: Exception, part: Path) -> str:
     host, text = source.place.split("/")[2], str(error)
     early = isinstance(error, requests.exceptions.ChunkedEncodingError)
     reason = "it ended early" if early else " ".join(text.rpartition(": ")[2].strip("')\">").split())[:120]
-    for kind, words in ((requests.Timeout, "does not answer"), (requests.exceptions.ProxyError, "is not let through by the proxy"),
-                        (requests.exceptions.SSLError, "has a certificate that is not accepted")):  # fmt: skip
+    for kind, words in (
+        (requests.Timeout, "does not answer"),
+        (requests.exceptions.ProxyError, "is not let through by the proxy"),
+        (requests.exceptions.SSLError, "has a certificate that is not accepted"),
+    ):
         if isinstance(error, kind):
             return f"{host} {words}"
     if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:

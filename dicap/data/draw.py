@@ -8,6 +8,7 @@
 The draw has its own generator, so a run does not depend on whether a draw was kept beside the data (dicap/data/drawn.py).
 A negative seed draws anew each time and keeps nothing.
 """
+
 import math
 import random
 from pathlib import Path
@@ -83,18 +84,26 @@ def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed:
 def _check_hold_out(shots: dict[int, Items], classes: str, folds: int, fold: int, seed: int) -> None:
     most = len(shots) // 2
     if not 2 <= folds <= most:
-        raise DatasetError(f"DATASET.HOLDOUT_FOLDS is {folds}; with {len(shots)} base classes 2 to {most} are allowed: "
-                           "each fold needs two classes")  # fmt: skip
+        raise DatasetError(
+            f"DATASET.HOLDOUT_FOLDS is {folds}; with {len(shots)} base classes 2 to {most} are allowed: "
+            "each fold needs two classes"
+        )
     if not 1 <= fold <= folds:
         raise DatasetError(f"DATASET.HOLDOUT_FOLD is {fold}; allowed: 1 to {folds} (DATASET.HOLDOUT_FOLDS)")
     if classes not in ("base", "new"):
-        raise DatasetError(f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; with DATASET.HOLDOUT_FOLDS base or new is allowed")
+        raise DatasetError(
+            f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; with DATASET.HOLDOUT_FOLDS base or new is allowed"
+        )
     if seed < 0:
-        raise DatasetError(f"SEED is {seed}; DATASET.HOLDOUT_FOLDS needs one from 0: every run must draw the same folds")
+        raise DatasetError(
+            f"SEED is {seed}; DATASET.HOLDOUT_FOLDS needs one from 0: every run must draw the same folds"
+        )
     single = [items[0][2] for items in shots.values() if len(items) < 2]
     if single:
-        raise DatasetError(f"DATASET.HOLDOUT_FOLDS keeps one shot of each class back, but {single[0]!r} has a single one:"
-                           " DATASET.NUM_SHOTS must be 2 or more")  # fmt: skip
+        raise DatasetError(
+            f"DATASET.HOLDOUT_FOLDS keeps one shot of each class back, but {single[0]!r} has a single one:"
+            " DATASET.NUM_SHOTS must be 2 or more"
+        )
 
 
 def _draw(items: Items, count: int, rng: random.Random) -> Items:

@@ -8,6 +8,7 @@
 A draw counts where its items stand in this split with the same labels and names, in the number that a draw holds. Another
 one is left as it is (a JSON of ours or one that cannot be read is replaced), with the reason in the log, and drawn anew.
 """
+
 import json
 import logging
 import pickle
@@ -139,6 +140,8 @@ def _unpickle(file: Path) -> dict[str, list[tuple[str, int, str]]]:
     try:
         with open(file, "rb") as stream:
             tree = _DrawUnpickler(stream).load()
-        return {part: [(d["_impath"], d["_label"], d["_classname"]) for d in map(vars, data)] for part, data in tree.items()}
+        return {
+            part: [(d["_impath"], d["_label"], d["_classname"]) for d in map(vars, data)] for part, data in tree.items()
+        }
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         raise ValueError(f"no pickled draw of CoOp ({type(error).__name__}: {error})") from error

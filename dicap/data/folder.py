@@ -10,6 +10,7 @@
 
 Hidden files, and files that are no images by their ending, are ignored and counted. docs/your-data.md is the guide.
 """
+
 import functools
 import hashlib
 import logging
@@ -62,20 +63,25 @@ def image_folder(path: Path, images: str = "") -> Path:
     """The folder that the images' paths are relative to. Raises ConfigError where there is nothing, or nothing that fits."""
     if path.is_dir():
         if images:
-            raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}, but {path} is a folder: its paths are relative to itself")
+            raise ConfigError(
+                f"DATASET.FOLDER.IMAGES is {images!r}, but {path} is a folder: its paths are relative to itself"
+            )
         return path
     if not path.is_file() or path.suffix.lower() not in (".json", *TABLES):
         what = "is a file of another kind" if path.exists() else "is not there"
-        raise ConfigError(f"DATASET.FOLDER.PATH: {path} {what}; give a folder of class folders, a .csv with"
-                          " path,label[,split], or a split .json")  # fmt: skip
+        raise ConfigError(
+            f"DATASET.FOLDER.PATH: {path} {what}; give a folder of class folders, a .csv with"
+            " path,label[,split], or a split .json"
+        )
     folder = Path(os.path.abspath(os.path.expanduser(images))) if images else path.parent
     if not folder.is_dir():
         raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}: no such folder")
     return folder
 
 
-def read_own(path: Path, ratio: str, seed: int, names: str = "", images: str = "",
-             elsewhere: Path | None = None) -> dict[str, Items]:
+def read_own(
+    path: Path, ratio: str, seed: int, names: str = "", images: str = "", elsewhere: Path | None = None
+) -> dict[str, Items]:
     """All items by part, with class names as they are prompted.
 
     Args:
@@ -140,20 +146,28 @@ def _read_folder(folder: Path) -> list[Row]:
         for name in _folders(top):
             found = [Row(path, name, part) for path in _images_below(top / name, folder, ignored)]
             if not found and part in ("", "train"):
-                raise DatasetError(f"class {name!r}: no image in {top / name}; images end in {' '.join(ENDINGS)}. Add some,"
-                                   " or remove the folder")  # fmt: skip
+                raise DatasetError(
+                    f"class {name!r}: no image in {top / name}; images end in {' '.join(ENDINGS)}. Add some,"
+                    " or remove the folder"
+                )
             rows += found
     keys = {row.key for row in rows}
     loose = [path.name for _, top in parts for path in sorted(top.iterdir()) if _is_image(path.name) and path.is_file()]
     if not rows:
-        raise DatasetError(f"no images in class folders below {folder}: {len(loose)} images lie in no class folder, ignored:"
-                           f" {_told(ignored)}; expected PATH/CLASS/*.jpg")  # fmt: skip
+        raise DatasetError(
+            f"no images in class folders below {folder}: {len(loose)} images lie in no class folder, ignored:"
+            f" {_told(ignored)}; expected PATH/CLASS/*.jpg"
+        )
     if len(keys) == 1:
         only = next(iter(keys))
-        raise DatasetError(f"{folder} has one class only, {only!r}; a dataset needs two. If the folders in it are the classes,"
-                           f" give {folder / only}")  # fmt: skip
+        raise DatasetError(
+            f"{folder} has one class only, {only!r}; a dataset needs two. If the folders in it are the classes,"
+            f" give {folder / only}"
+        )
     if loose:
-        log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, ", ".join(loose[:5]))
+        log.warning(
+            "%d images lie in no class folder of %s and are not used: %s", len(loose), folder, ", ".join(loose[:5])
+        )
     _tell(f"{folder}: {len(rows)} images of {len(keys)} classes; ignored: {_told(ignored)}")
     return rows
 
@@ -166,8 +180,10 @@ def _part_folders(folder: Path) -> list[tuple[str, Path]]:
     if not {"train", "test"} <= set(parts) and (len(known) < 2 or len(known) < len(names)):
         return [("", folder)]
     if len(known) < len(names) or len(set(parts)) < len(parts) or not {"train", "test"} <= set(parts):
-        raise DatasetError(f"{folder} holds {', '.join(names)}: a split has train/ and test/, val/ if you have it, and no other"
-                           " folder; class folders are not called so")  # fmt: skip
+        raise DatasetError(
+            f"{folder} holds {', '.join(names)}: a split has train/ and test/, val/ if you have it, and no other"
+            " folder; class folders are not called so"
+        )
     return list(zip(parts, (folder / name for name in known)))
 
 
@@ -221,8 +237,10 @@ def _check_parts(split: dict[str, Items], names: list[str], path: Path) -> None:
         missing = sorted({label for label in range(len(names))} - {label for _, label, _ in split[part]})
         told = ", ".join(names[label] for label in missing[:5])
         if missing and (part == "train" or len(missing) == len(names)):
-            raise DatasetError(f"{path}: no {part} image of {len(missing)} classes: {told}; every class is trained, and a test"
-                               " there must be")  # fmt: skip
+            raise DatasetError(
+                f"{path}: no {part} image of {len(missing)} classes: {told}; every class is trained, and a test"
+                " there must be"
+            )
         if missing:
             log.warning("%s: %d classes have no test image: %s", path, len(missing), told)
 

@@ -4,6 +4,7 @@ Files are listed sorted. CoOp takes them in the order of the file system, so its
 machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/drawn.py). CoOp's
 preprocessed.pkl, a listing of the files, is not read.
 """
+
 import os
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def read_classnames(folder: str | os.PathLike) -> dict[str, str]:
     places = Path(folder) / "classnames.txt", Path(folder).parent / "imagenet/classnames.txt"
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise DatasetError(f"class names not found: {' or '.join(map(str, places))}; get them with: dicap data download imagenet")
+        raise DatasetError(
+            f"class names not found: {' or '.join(map(str, places))}; get them with: dicap data download imagenet"
+        )
     rows = read_rows(file, 2)
     names = {wnid: name.strip() for wnid, name in rows}
     if len(names) < len(rows):
@@ -48,11 +51,18 @@ def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", 
         names = {str(label): name for label, name in enumerate(names.values())}
     unknown = [folder for folder in listing if folder not in names]
     if unknown:
-        raise DatasetError(f"{os.path.join(images, below)}: folder {unknown[0]!r} is not in classnames.txt; remove it or add its name")
+        raise DatasetError(
+            f"{os.path.join(images, below)}: folder {unknown[0]!r} is not in classnames.txt; remove it or add its name"
+        )
     empty = [folder for folder, files in listing.items() if not files]
     if empty:
-        raise DatasetError(f"{os.path.join(images, below)}: no image of class {empty[0]!r} ({names[empty[0]]}); restore it")
+        raise DatasetError(
+            f"{os.path.join(images, below)}: no image of class {empty[0]!r} ({names[empty[0]]}); restore it"
+        )
     folders = sorted(listing, key=int if numbered else str)
     prefix = f"{below}/" if below else ""
-    return [(f"{prefix}{folder}/{file}", label, names[folder])
-            for label, folder in enumerate(folders) for file in listing[folder]]  # fmt: skip
+    return [
+        (f"{prefix}{folder}/{file}", label, names[folder])
+        for label, folder in enumerate(folders)
+        for file in listing[folder]
+    ]

@@ -7,6 +7,7 @@ Good images are remembered by path, size and time (DICAP_CACHE/images, one file 
 next run asks the file system only. Processes may share that file: each adds to what it finds there; what two write in
 the same moment may be lost for one, and is then checked once more.
 """
+
 import functools
 import hashlib
 import itertools
@@ -55,8 +56,10 @@ def check_images(split: dict[str, Items], folder: str | os.PathLike) -> None:
         return
     shown = "; ".join(map(str, bad[:SHOWN]))
     everything = f"; all of them: {_list(bad, folder)}" if len(bad) > SHOWN else ""
-    raise DatasetError(f"{len(bad)} images are missing or broken in {folder}: {shown}{everything}. Restore or remove them"
-                       " (embedded datasets are written again when their folder is deleted)")  # fmt: skip
+    raise DatasetError(
+        f"{len(bad)} images are missing or broken in {folder}: {shown}{everything}. Restore or remove them"
+        " (embedded datasets are written again when their folder is deleted)"
+    )
 
 
 def bad_images(split: dict[str, Items], folder: str | os.PathLike) -> list[BadImage]:

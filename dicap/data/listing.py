@@ -1,4 +1,5 @@
 """What `dicap data` prints: the table of datasets, a dataset's section (docs/datasets.md is made of them), what verify found."""
+
 import re
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,12 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         ("renamed classes", ", ".join(f"{old} → {new}" for old, new in cls.rename.items())),
         ("licence and terms", cls.licence),
         ("home page", f"<{cls.homepage}>" if cls.homepage else ""),
-        ("get it", f"`dicap data download {name} --data DATA`" if cls.sources else "nothing to get: it is written when first used"),
+        (
+            "get it",
+            f"`dicap data download {name} --data DATA`"
+            if cls.sources
+            else "nothing to get: it is written when first used",
+        ),
     ]
     lines = [f"## {cls.__name__}", "", _text(what), "", *([_text(more), ""] if more else []), "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts if value]
@@ -69,14 +75,22 @@ def renew(document: Path, sections: str) -> None:
 
 def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
     """What verify found: a table, then the problems."""
+
     def number(value: int) -> str:
         return f"{value:,}"
 
     def result(problems: Sequence[str]) -> str:
         return f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "ok"
 
-    rows = [[finding.name, *(map(number, finding.counts) if finding.counts else ["-"] * 4), number(finding.images),
-             result(finding.problems)] for finding in findings]  # fmt: skip
+    rows = [
+        [
+            finding.name,
+            *(map(number, finding.counts) if finding.counts else ["-"] * 4),
+            number(finding.images),
+            result(finding.problems),
+        ]
+        for finding in findings
+    ]
     if rows:
         _print_table("Verified", ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"], rows)
     for finding in findings:
@@ -104,7 +118,9 @@ def _source_row(source: Source, folder: Path | None) -> list[str]:
 
 def _there(source: Source, folder: Path) -> str:
     missing = source.missing(folder)
-    return "yes" if not missing else "missing" if len(missing) == len(source.wanted) else f"missing {', '.join(missing)}"
+    return (
+        "yes" if not missing else "missing" if len(missing) == len(source.wanted) else f"missing {', '.join(missing)}"
+    )
 
 
 def _note(source: Source) -> str:

@@ -4,8 +4,9 @@
     find_dataset("/my/pictures")     # Data("pictures", "folder", ("DATASET.FOLDER.PATH", "/my/pictures"))
     missing(data, "/datasets")       # "no folder /datasets/eurosat", "" where it is there
 
-Which datasets a comparison has by default is the protocol's to say (dicap/protocols.py), from the lists here.
+Which datasets a comparison has by default is the protocol's to say (dicap/experiments/protocols.py), from the lists here.
 """
+
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,19 @@ from dicap.data.sources import lacking
 from dicap.options import ConfigError
 
 # the eleven of the published comparisons, in the order of their tables (CoOp, CoCoOp), and ImageNet's four shifts
-PUBLISHED = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft",
-             "sun397", "dtd", "eurosat", "ucf101")
+PUBLISHED = (
+    "imagenet",
+    "caltech101",
+    "oxford_pets",
+    "stanford_cars",
+    "oxford_flowers",
+    "food101",
+    "fgvc_aircraft",
+    "sun397",
+    "dtd",
+    "eurosat",
+    "ucf101",
+)
 SHIFTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 # written here when first used; they need no data folder
 EMBEDDED = ("causal_shapes", "digits")
@@ -61,8 +73,10 @@ def _configured() -> dict[str, str]:
     """Registry name by file in configs/datasets."""
     import yaml
 
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
-            for path in sorted((CONFIGS / "datasets").glob("*.yaml"))}
+    return {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
+        for path in sorted((CONFIGS / "datasets").glob("*.yaml"))
+    }
 
 
 def registered() -> dict[str, Any]:
@@ -92,12 +106,16 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
         return Data(own[0], OWN, tuple(own[1]))
     there = sorted((name for name in registered() if name != OWN), key=lambda name: (name not in EMBEDDED, name))
     if text not in there:
-        raise ConfigError(f"unknown dataset {text!r}; allowed: {', '.join(there)}, all, or the path of a folder,"
-                          f" CSV or split JSON of your own{path_hint(text)}")  # fmt: skip
+        raise ConfigError(
+            f"unknown dataset {text!r}; allowed: {', '.join(there)}, all, or the path of a folder,"
+            f" CSV or split JSON of your own{path_hint(text)}"
+        )
     data = Data(text, text)
     if data.needs_root and not root:
-        raise ConfigError(f"the dataset {text!r} needs a data folder: DATA=/path/to/datasets, or --data; without one: "
-                          f"{', '.join(elsewhere)}")  # fmt: skip
+        raise ConfigError(
+            f"the dataset {text!r} needs a data folder: DATA=/path/to/datasets, or --data; without one: "
+            f"{', '.join(elsewhere)}"
+        )
     return data
 
 

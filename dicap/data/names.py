@@ -1,8 +1,9 @@
 """Class names as they are prompted: the folders' or labels' own, or those of a file.
 
-    accordion,squeeze box       folder,name (or number,name) on every line, or
-    squeeze box                 a name on every line, for the classes in order
+accordion,squeeze box       folder,name (or number,name) on every line, or
+squeeze box                 a name on every line, for the classes in order
 """
+
 import difflib
 import logging
 import os
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 def class_names(keys: list[str], file: str, path: Path, numbered: bool = False) -> list[str]:
     """Class names as they are prompted, in the order of the keys; no two alike to CLIP, which reads lower case."""
     if numbered and not file:
-        raise DatasetError(f"{path}: labels are numbers; name the classes with DATASET.FOLDER.NAMES, a file with a name a line"
-                           " for 0, 1, 2 ... or number,name lines")  # fmt: skip
+        raise DatasetError(
+            f"{path}: labels are numbers; name the classes with DATASET.FOLDER.NAMES, a file with a name a line"
+            " for 0, 1, 2 ... or number,name lines"
+        )
     names = _read_names(keys, Path(os.path.expanduser(file)), numbered) if file else keys
     seen: dict[str, str] = {}
     for key, name in zip(keys, names):
@@ -29,8 +32,10 @@ def class_names(keys: list[str], file: str, path: Path, numbered: bool = False) 
             what = f"the name {name!r}, which cannot be printed" if plain else "no name to prompt with"
             raise DatasetError(f"{path}: class {key!r} has {what}; give one in DATASET.FOLDER.NAMES")
         if plain in seen:
-            raise DatasetError(f"{path}: the classes {seen[plain]!r} and {key!r} have one name in prompts, {plain!r}; tell them"
-                               " apart in DATASET.FOLDER.NAMES, or merge them")  # fmt: skip
+            raise DatasetError(
+                f"{path}: the classes {seen[plain]!r} and {key!r} have one name in prompts, {plain!r}; tell them"
+                " apart in DATASET.FOLDER.NAMES, or merge them"
+            )
         seen[plain] = key
     if not file and all(map(is_number, keys)):
         log.warning("%s: the class names are numbers; DATASET.FOLDER.NAMES gives names that CLIP knows", path)
@@ -44,8 +49,10 @@ def _read_names(keys: list[str], file: Path, numbered: bool) -> list[str]:
     width = len(lines[0][1])
     for number, values in lines:
         if len(values) != width or width > 2 or not all(values):
-            raise DatasetError(f"{file}, line {number}: {values}; expected a name on every line, or folder,name on every line;"
-                               ' a name with a comma stands in "quotes"')  # fmt: skip
+            raise DatasetError(
+                f"{file}, line {number}: {values}; expected a name on every line, or folder,name on every line;"
+                ' a name with a comma stands in "quotes"'
+            )
     if width == 1:
         return _listed_names(keys, [values[0] for _, values in lines], file, numbered)
     pairs: dict[str, str] = {}
@@ -57,8 +64,10 @@ def _read_names(keys: list[str], file: Path, numbered: bool) -> list[str]:
     for key in keys:
         if key not in pairs:
             near = difflib.get_close_matches(key, pairs, n=1)
-            raise DatasetError(f"{file}: no line for {'label' if numbered else 'class'} {key!r}"
-                               f"{f'; {near[0]!r} is near' if near else ''}. It must name every class")  # fmt: skip
+            raise DatasetError(
+                f"{file}: no line for {'label' if numbered else 'class'} {key!r}"
+                f"{f'; {near[0]!r} is near' if near else ''}. It must name every class"
+            )
     if set(pairs) - set(keys):
         log.warning("%s names classes without images: %s", file, ", ".join(sorted(set(pairs) - set(keys))[:5]))
     return [pairs[key] for key in keys]
@@ -69,12 +78,18 @@ def _listed_names(keys: list[str], names: list[str], file: Path, numbered: bool)
     if numbered:
         outside = [key for key in keys if not 0 <= int(key) < len(names)]
         if outside:
-            raise DatasetError(f"label {outside[0]} is out of range: {file} has {len(names)} names, for 0..{len(names) - 1};"
-                               " number,name lines name any numbers")  # fmt: skip
+            raise DatasetError(
+                f"label {outside[0]} is out of range: {file} has {len(names)} names, for 0..{len(names) - 1};"
+                " number,name lines name any numbers"
+            )
         unused = sorted(set(range(len(names))) - set(map(int, keys)))
         if unused:
-            raise DatasetError(f"{file}: class {unused[0]} ({names[unused[0]]}) has no image; leave it out with number,name lines")
+            raise DatasetError(
+                f"{file}: class {unused[0]} ({names[unused[0]]}) has no image; leave it out with number,name lines"
+            )
     elif len(names) != len(keys):
-        raise DatasetError(f"{file} has {len(names)} names for {len(keys)} classes, which are, in order: {', '.join(keys[:5])}"
-                           f"{' ...' if len(keys) > 5 else ''}; folder,name lines are safer than a list")  # fmt: skip
+        raise DatasetError(
+            f"{file} has {len(names)} names for {len(keys)} classes, which are, in order: {', '.join(keys[:5])}"
+            f"{' ...' if len(keys) > 5 else ''}; folder,name lines are safer than a list"
+        )
     return names

@@ -7,6 +7,7 @@ Class names, label order, the number of images of each class in each part, and t
 published split. CoOp shuffled with an unknown state of its generator and files in the order of its file system, so which
 images train and which validate is NOT as published: results on such a split do not compare with published ones.
 """
+
 import json
 import os
 import random
@@ -24,14 +25,20 @@ SEED = 1  # of the shuffles
 MAT_BYTES, MAT_UNPACKED = 8 * 2**20, 64 * 2**20  # the largest official .mat has 0.3 MB
 
 
-def by_class_folders(images: str, rename: dict[str, str] | None = None, ignored: tuple[str, ...] = ()) -> dict[str, Items]:
+def by_class_folders(
+    images: str, rename: dict[str, str] | None = None, ignored: tuple[str, ...] = ()
+) -> dict[str, Items]:
     """Labels by the order of the folders' names ("Faces" before "accordion"). Raises DatasetError."""
     folders = {name: files for name, files in list_folders(images).items() if name not in ignored}
-    groups = [[(f"{name}/{file}", label, name) for file in files] for label, (name, files) in enumerate(folders.items())]
+    groups = [
+        [(f"{name}/{file}", label, name) for file in files] for label, (name, files) in enumerate(folders.items())
+    ]
     return by_groups(images, groups, rename)
 
 
-def by_groups(where: str | os.PathLike, groups: Iterable[Items], rename: dict[str, str] | None = None) -> dict[str, Items]:
+def by_groups(
+    where: str | os.PathLike, groups: Iterable[Items], rename: dict[str, str] | None = None
+) -> dict[str, Items]:
     """50 % train, 20 % val and the rest test of each group, which is a class, shuffled. Raises DatasetError."""
     rng = random.Random(SEED)
     split: dict[str, Items] = {"train": [], "val": [], "test": []}
@@ -39,8 +46,10 @@ def by_groups(where: str | os.PathLike, groups: Iterable[Items], rename: dict[st
         items = rng.sample(group, len(group))
         train, val = round(len(items) * 0.5), round(len(items) * 0.2)
         if not (train and val and train + val < len(items)):
-            raise DatasetError(f"{where}: a class has {len(items)} images ({', '.join(item[2] for item in items[:1])}), too few"
-                               " for train, val and test; restore the archive")  # fmt: skip
+            raise DatasetError(
+                f"{where}: a class has {len(items)} images ({', '.join(item[2] for item in items[:1])}), too few"
+                " for train, val and test; restore the archive"
+            )
         split["train"] += items[:train]
         split["val"] += items[train : train + val]
         split["test"] += items[train + val :]
@@ -54,7 +63,9 @@ def by_lists(where: str | os.PathLike, trainval: Items, test: Items) -> dict[str
     for label, group in by_label(trainval).items():
         items, val = rng.sample(group, len(group)), round(len(group) * 0.2)
         if not val:
-            raise DatasetError(f"{where}: class {label} ({group[0][2]}) has {len(group)} images, too few for train and val")
+            raise DatasetError(
+                f"{where}: class {label} ({group[0][2]}) has {len(group)} images, too few for train and val"
+            )
         split["val"] += items[:val]
         split["train"] += items[val:]
     return check_split(where, split)
@@ -65,12 +76,16 @@ def read_rows(file: str | os.PathLike, columns: int) -> list[list[str]]:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"official list {file} cannot be read ({type(error).__name__}); restore it from the archive,"
-                           " or: dicap data download") from error  # fmt: skip
+        raise DatasetError(
+            f"official list {file} cannot be read ({type(error).__name__}); restore it from the archive,"
+            " or: dicap data download"
+        ) from error
     rows = [line.strip().split(" ", columns - 1) for line in lines if line.strip()]
     bad = next((row for row in rows if len(row) != columns), None)
     if bad or not rows:
-        raise DatasetError(f"{file}: {' '.join(bad) if bad else 'no line'!r}; {columns} columns are expected; restore the archive")
+        raise DatasetError(
+            f"{file}: {' '.join(bad) if bad else 'no line'!r}; {columns} columns are expected; restore the archive"
+        )
     return rows
 
 
@@ -113,8 +128,10 @@ def read_mat(file: str | os.PathLike, name: str) -> Any:
             raise ValueError(f"larger than such a file can be ({MAT_BYTES} bytes, {MAT_UNPACKED} unpacked)")
         return loadmat(file, variable_names=[name])[name][0]
     except Exception as error:  # a damaged file may fail in any way
-        raise DatasetError(f"{file} cannot be read as a .mat file with {name} ({type(error).__name__}: {error});"
-                           " restore it from the archive") from error  # fmt: skip
+        raise DatasetError(
+            f"{file} cannot be read as a .mat file with {name} ({type(error).__name__}: {error});"
+            " restore it from the archive"
+        ) from error
 
 
 def _unpacked(data: bytes) -> int:
@@ -124,6 +141,8 @@ def _unpacked(data: bytes) -> int:
         order = "little" if data[126:128] == b"IM" else "big"
         kind, size = (int.from_bytes(data[start : start + 4], order) for start in (at, at + 4))  # type: ignore[arg-type]
         body = data[at + 8 : at + 8 + size]
-        total += len(zlib.decompressobj().decompress(body, MAT_UNPACKED + 1)) if kind == 15 else len(body)  # 15: compressed
+        total += (
+            len(zlib.decompressobj().decompress(body, MAT_UNPACKED + 1)) if kind == 15 else len(body)
+        )  # 15: compressed
         at += 8 + size
     return total

@@ -6,6 +6,7 @@
 
 Nothing that is there is moved, overwritten or deleted, but for the archives that were downloaded here and unpacked.
 """
+
 import json
 import shutil
 from collections.abc import Callable
@@ -24,8 +25,13 @@ Unpacked = Callable[[int], Any]  # (bytes of a block)
 NOT_PUBLISHED = "THIS IS NOT THE PUBLISHED SPLIT, which was shuffled: figures on it do not compare with published ones"
 
 
-def obtain(source: Source, folder: Path, keep: bool = False, fetched: Fetched = lambda there, total: None,
-           unpacked: Unpacked = lambda count: None) -> str:
+def obtain(
+    source: Source,
+    folder: Path,
+    keep: bool = False,
+    fetched: Fetched = lambda there, total: None,
+    unpacked: Unpacked = lambda count: None,
+) -> str:
     """Have what a source gives in the dataset's folder.
 
     Args:

@@ -1,8 +1,9 @@
 """Where a dataset's files come from: facts only, stated in datasets/<stem>.py as `sources`.
 
-    sources = (Source("EuroSAT.zip", url="https://...", md5="c8fa...", size=94_280_567, unpack=("2750",)),
-               Source("split_zhou_EuroSAT.json", drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"))
+sources = (Source("EuroSAT.zip", url="https://...", md5="c8fa...", size=94_280_567, unpack=("2750",)),
+           Source("split_zhou_EuroSAT.json", drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"))
 """
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,11 @@ ADDRESSES = {
 }
 LISTS = "official lists: only `dicap data prepare --regenerate` reads them"
 TOO = "as images/train"
-BY_HAND = ("put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an account"
-           " at image-net.org gets them); torchvision.datasets.ImageNet(\"DATA/imagenet/images\", \"train\"), then \"val\","
-           " unpacks them; or link the folders train and val of class folders (n01440764 ...) there")  # fmt: skip
+BY_HAND = (
+    "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an account"
+    ' at image-net.org gets them); torchvision.datasets.ImageNet("DATA/imagenet/images", "train"), then "val",'
+    " unpacks them; or link the folders train and val of class folders (n01440764 ...) there"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Source:
     md5: str = ""  # where a digest is known it is checked
     sha256: str = ""
     size: int = 0  # bytes; 0: not known
-    unpack: tuple[str, ...] = ()  # what comes out of the archive into the dataset's folder; (): the file itself is wanted
+    unpack: tuple[
+        str, ...
+    ] = ()  # what comes out of the archive into the dataset's folder; (): the file itself is wanted
     also: tuple[str, ...] = ()  # what comes out too, where it is in the archive; nothing needs it
     inner: str = ""  # the archive in the archive
     rename: dict[str, str] = field(default_factory=dict)  # from the archive's names to those of `unpack`
@@ -73,7 +78,9 @@ class Source:
         return path if self.beside and folder.name != self.beside and filled(path) else None
 
 
-CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet")  # ImageNet's, and its shifts'
+CLASSNAMES = Source(
+    "classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet"
+)  # ImageNet's, and its shifts'
 
 
 def lacking(sources: Iterable[Source], folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """Splits in CoOp's form: {"train" | "val" | "test": [[path below the image folder, label, class name], ...]}.
 
-    split = read_split("split_zhou_Caltech101.json")      # checked: parts, labels, names, paths
+split = read_split("split_zhou_Caltech101.json")      # checked: parts, labels, names, paths
 """
+
 import functools
 import hashlib
 import json
@@ -94,7 +95,9 @@ def digest(split: dict[str, Items]) -> str:
 
 
 def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]) -> Item:
-    if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[2], str)):
+    if not (
+        isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[2], str)
+    ):
         raise DatasetError(f"{path}, {part}: {entry!r} is not [path, label, class name]")
     image, label, name = entry
     if not re.fullmatch("[0-9]{1,9}", str(label)):
@@ -102,7 +105,9 @@ def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]
     if not image or leaves(image):
         raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
     if not name.strip() or "\0" in image:
-        raise DatasetError(f"{path}, {part}: {image!r} has {'no class name' if not name.strip() else 'a zero byte in its path'}")
+        raise DatasetError(
+            f"{path}, {part}: {image!r} has {'no class name' if not name.strip() else 'a zero byte in its path'}"
+        )
     return str(image), int(label), str(rename.get(name, name))
 
 

@@ -1,8 +1,9 @@
 """Tables in text: the lines of a CSV, and lists of images with their classes.
 
-    path,label,split            a header; comma, semicolon or tab; UTF-8, with or without byte order mark
-    a/1.jpg,cat,train
+path,label,split            a header; comma, semicolon or tab; UTF-8, with or without byte order mark
+a/1.jpg,cat,train
 """
+
 import csv
 import os
 import re
@@ -28,8 +29,10 @@ def read_table(file: Path, folder: Path) -> list[Row]:
     (_, header), *lines = read_lines(file)
     columns = [name.strip().lower() for name in header]
     if sorted(columns) not in (["label", "path"], ["label", "path", "split"]):
-        raise DatasetError(f"{file}, line 1: the header is {', '.join(columns)}; expected path,label or path,label,split, by comma,"
-                           " semicolon or tab")  # fmt: skip
+        raise DatasetError(
+            f"{file}, line 1: the header is {', '.join(columns)}; expected path,label or path,label,split, by comma,"
+            " semicolon or tab"
+        )
     rows: dict[str, Row] = {}
     for number, values in lines:
         if len(values) != len(columns):

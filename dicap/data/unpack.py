@@ -6,6 +6,7 @@ Nothing that an archive says is obeyed but names below the folder and bytes of r
 names that stand twice and links that lead outside are refused, and so is more than the archive's size can explain. A link
 inside a tar becomes a copy of what it names. Permissions and owners are not taken over, so nothing comes out setuid.
 """
+
 import errno
 import lzma
 import os
@@ -26,8 +27,17 @@ from dicap.data.split import DatasetError
 RATIO, SLACK = 20, 1 << 28  # pictures do not shrink; lists and annotations do, and are small
 ENTRIES = 2_000_000  # ImageNet has 1.3 million files
 BLOCK = 1 << 20
-FAULTS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, KeyError,
-          RuntimeError)  # what the standard library raises at broken, encrypted or unknown archives
+FAULTS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+)  # what the standard library raises at broken, encrypted or unknown archives
 Entry = tuple[str, int, Callable[[], IO[bytes] | None] | None]  # name, bytes, opener (None: a folder)
 
 
@@ -35,9 +45,15 @@ class UnpackError(DatasetError):
     """An archive that cannot be unpacked, or must not be; the message names archive and member."""
 
 
-def unpack(archive: str | os.PathLike, folder: str | os.PathLike, names: Sequence[str], also: Sequence[str] = (),
-           inner: str = "", rename: Mapping[str, str] | None = None,
-           step: Callable[[int], Any] = lambda count: None) -> list[str]:
+def unpack(
+    archive: str | os.PathLike,
+    folder: str | os.PathLike,
+    names: Sequence[str],
+    also: Sequence[str] = (),
+    inner: str = "",
+    rename: Mapping[str, str] | None = None,
+    step: Callable[[int], Any] = lambda count: None,
+) -> list[str]:
     """Put `names`, wherever they stand together in the archive, into the folder; what it has already stays, unless it is empty.
 
     Args:
@@ -93,7 +109,9 @@ def extract(archive: Path, into: Path, step: Callable[[int], Any] = lambda count
             target = into / _checked(name)
             written += size
             if written > limit or number >= ENTRIES:
-                raise UnpackError(f"more than {limit} bytes or {ENTRIES} files come out of {archive.stat().st_size} bytes")
+                raise UnpackError(
+                    f"more than {limit} bytes or {ENTRIES} files come out of {archive.stat().st_size} bytes"
+                )
             if opener is None:
                 target.mkdir(parents=True, exist_ok=True)
             else:
@@ -101,7 +119,9 @@ def extract(archive: Path, into: Path, step: Callable[[int], Any] = lambda count
     except UnpackError as error:
         raise UnpackError(f"{archive} was not unpacked: {error}; do not use it") from None
     except FAULTS as error:
-        advice = "make room and try again" if getattr(error, "errno", None) == errno.ENOSPC else "delete it and get it again"
+        advice = (
+            "make room and try again" if getattr(error, "errno", None) == errno.ENOSPC else "delete it and get it again"
+        )
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # tarfile's has several lines
         raise UnpackError(f"{archive} cannot be unpacked: {reason}; {advice}") from error
 
@@ -164,7 +184,9 @@ def _checked(name: str) -> str:
     return name
 
 
-def _write(target: Path, name: str, opener: Callable[[], IO[bytes] | None], size: int, step: Callable[[int], Any]) -> None:
+def _write(
+    target: Path, name: str, opener: Callable[[], IO[bytes] | None], size: int, step: Callable[[int], Any]
+) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source = opener()
     if source is None:

@@ -1,8 +1,9 @@
 """Whether a dataset that is on disk is what runs expect: its split, counts, class names and every image.
 
-    finding = verify(EuroSAT, cfg)         # cfg.DATASET.ROOT names the data folder
-    finding.problems                       # [] where all is well
+finding = verify(EuroSAT, cfg)         # cfg.DATASET.ROOT names the data folder
+finding.problems                       # [] where all is well
 """
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

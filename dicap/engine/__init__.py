@@ -7,6 +7,7 @@ writes, bit-exact resume, a log that can be closed.
 
     python -m dicap.engine train.py ...        runs another repository's script, unmodified, on this engine
 """
+
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -36,7 +37,8 @@ class DasslFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             raise ModuleNotFoundError(
                 f"the built-in engine of DiCap has no module {fullname}: it covers what prompt learning needs. Code "
                 "that needs it runs on Dassl.pytorch itself (DICAP_ENGINE=dassl, with a torch that Dassl can run on)",
-                name=fullname)
+                name=fullname,
+            )
         return importlib.machinery.ModuleSpec(fullname, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
@@ -72,7 +74,8 @@ def install() -> None:
         raise ImportError(
             f"another dassl is imported already, from {getattr(other, '__file__', None) or 'an unknown place'}: the "
             "built-in engine cannot stand beside it. Import dicap before anything that imports dassl, or set "
-            "DICAP_ENGINE=dassl")
+            "DICAP_ENGINE=dassl"
+        )
     if not is_installed():
         sys.meta_path.insert(0, FINDER)
     os.environ["DICAP_ENGINE"] = "builtin"
@@ -92,5 +95,7 @@ def uninstall() -> None:
 
 
 FINDER = DasslFinder()
-ASKED_FOR = os.environ.get("DICAP_ENGINE") == "builtin"  # by the user or a parent process, not by importing this package
+ASKED_FOR = (
+    os.environ.get("DICAP_ENGINE") == "builtin"
+)  # by the user or a parent process, not by importing this package
 install()

@@ -1,4 +1,5 @@
 """python -m dicap.engine SCRIPT [ARGUMENT ...]: another repository's script, unmodified, on the built-in engine."""
+
 import os
 import sys
 

@@ -5,6 +5,7 @@ multiprocessing starts a child by importing the parent's main module by the name
 file's, so that a spawned or forkserver child imports dicap.engine, and with it the finder, before the script's own
 imports.
 """
+
 import importlib.machinery
 import importlib.util
 import os

@@ -5,6 +5,7 @@
 
 A cell with a draw missing is incomplete: neither averaged nor compared.
 """
+
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicap.report import store
+from dicap import results as store
 from dicap.report.paired import LEVEL, MEASURES, Difference, Draw, difference
 from dicap.report.render import (
     NOTHING,
@@ -125,8 +126,10 @@ def notes(table: CellTable) -> list[str]:
         "* marks an interval that excludes zero. Each interval stands by itself: none is corrected for their number.",
     ]
     if "worst_group" in table.measures:
-        lines.append("Worst group: for each seed, the lower of the accuracies on base-class test images whose scene is "
-                     "the one tied to their class in training (aligned) and is not (conflicting).")
+        lines.append(
+            "Worst group: for each seed, the lower of the accuracies on base-class test images whose scene is "
+            "the one tied to their class in training (aligned) and is not (conflicting)."
+        )
     other = [line.name for line in table.lines if line.complete and _other_data(table, line)]
     if other:
         lines.append(f"Other data than the reference's, so not compared: {', '.join(other)}.")
@@ -137,7 +140,8 @@ def notes(table: CellTable) -> list[str]:
 def _other_data(table: CellTable, line: Line) -> bool:
     reference = table.line(line.reference)
     return reference is not None and any(
-        line.data[draw] != reference.data[draw] for draw in line.data if draw in reference.data)
+        line.data[draw] != reference.data[draw] for draw in line.data if draw in reference.data
+    )
 
 
 def incomplete(line: Line) -> str:
@@ -152,7 +156,8 @@ def columns(table: CellTable) -> list[tuple[str, Callable[[Line], str]]]:
     several = len(references) > 1
     found: list[tuple[str, Callable[[Line], str]]] = [
         ("Cell", lambda line: line.name),
-        ("Seeds", lambda line: str(len(line.draws)) if line.complete else f"{len(line.values)}/{len(line.draws)}")]
+        ("Seeds", lambda line: str(len(line.draws)) if line.complete else f"{len(line.values)}/{len(line.draws)}"),
+    ]
     for key in table.measures:
         found.append((MEASURES[key], lambda line, key=key: _stat_cell(line, key)))  # type: ignore[misc]
     if several:
@@ -208,27 +213,60 @@ def to_csv(table: CellTable) -> str:
     writer = csv.writer(out, lineterminator="\n")
     stats = [f"{key}_{part}" for key in MEASURES for part in ("mean", "std")]
     gains = [f"{key}_gain_{part}" for key in MEASURES for part in ("mean", "low", "high")]
-    writer.writerow(["group", "cell", "method", "recipe", "dataset", "shots", "settings", "seeds", *stats, "reference",
-                     "pairs", *gains, "complete", "problems"])
+    writer.writerow(
+        [
+            "group",
+            "cell",
+            "method",
+            "recipe",
+            "dataset",
+            "shots",
+            "settings",
+            "seeds",
+            *stats,
+            "reference",
+            "pairs",
+            *gains,
+            "complete",
+            "problems",
+        ]
+    )
     for line in table.lines:
         facts = line.facts
         gain = [table.gain(line, key) for key in MEASURES]
         figures = [value for key in MEASURES for value in mean_and_std(line.stat(key))]
         bounds = [value for one in gain for value in ((one.mean, one.low, one.high) if one else (None,) * 3)]
-        writer.writerow([line.group, line.name, facts["method"], facts["recipe"], facts["dataset"], facts["shots"],
-                         " ".join(f"{key} {value}" for key, value in facts["settings"].items()),
-                         " ".join("/".join(map(str, draw)) for draw in line.draws), *map(csv_number, figures), line.reference,
-                         next((one.n for one in gain if one), ""), *map(csv_number, bounds),
-                         "yes" if line.complete else "no", "; ".join(line.problems)])
+        writer.writerow(
+            [
+                line.group,
+                line.name,
+                facts["method"],
+                facts["recipe"],
+                facts["dataset"],
+                facts["shots"],
+                " ".join(f"{key} {value}" for key, value in facts["settings"].items()),
+                " ".join("/".join(map(str, draw)) for draw in line.draws),
+                *map(csv_number, figures),
+                line.reference,
+                next((one.n for one in gain if one), ""),
+                *map(csv_number, bounds),
+                "yes" if line.complete else "no",
+                "; ".join(line.problems),
+            ]
+        )
     return out.getvalue()
 
 
 def as_json(table: CellTable) -> dict[str, Any]:
     """The table and the measures of every draw behind it, as JSON values."""
     return {
-        "schema": store.SCHEMA, "name": table.name, "std": "over draws, ddof = 1", "h": "of each draw, then averaged",
+        "schema": store.SCHEMA,
+        "name": table.name,
+        "std": "over draws, ddof = 1",
+        "h": "of each draw, then averaged",
         "gain": f"reference minus cell, paired, {100 * LEVEL:.0f} % t interval, uncorrected",
-        "complete": all(line.complete for line in table.lines) and not table.not_run, "not_run": list(table.not_run),
+        "complete": all(line.complete for line in table.lines) and not table.not_run,
+        "not_run": list(table.not_run),
         "cells": [_line_json(table, line) for line in table.lines],
     }
 
@@ -237,12 +275,18 @@ def _line_json(table: CellTable, line: Line) -> dict[str, Any]:
     stats = {key: line.stat(key) for key in MEASURES}
     gains = {key: table.gain(line, key) for key in MEASURES}
     return {
-        "group": line.group, "name": line.name, **line.facts, "reference": line.reference, "complete": line.complete,
-        "problems": list(line.problems), "draws": [list(draw) for draw in line.draws],
+        "group": line.group,
+        "name": line.name,
+        **line.facts,
+        "reference": line.reference,
+        "complete": line.complete,
+        "problems": list(line.problems),
+        "draws": [list(draw) for draw in line.draws],
         "values": [{"draw": list(draw), **values} for draw, values in line.values.items()],
         **{key: vars(stat) if stat else None for key, stat in stats.items()},
-        "gain": {key: {**vars(gain), "excludes_zero": gain.excludes_zero} if gain else None
-                 for key, gain in gains.items()},
+        "gain": {
+            key: {**vars(gain), "excludes_zero": gain.excludes_zero} if gain else None for key, gain in gains.items()
+        },
     }
 
 
@@ -259,8 +303,11 @@ def print_table(table: CellTable, console: Any = None) -> None:
     ends: set[int] = set()
     for group in dict.fromkeys(line.group for line in table.lines):
         rows.append([group, *[""] * (len(shown) - 1)])
-        rows += [[cell(line) if i else f"  {cell(line)}" for i, (_, cell) in enumerate(shown)]
-                 for line in table.lines if line.group == group]
+        rows += [
+            [cell(line) if i else f"  {cell(line)}" for i, (_, cell) in enumerate(shown)]
+            for line in table.lines
+            if line.group == group
+        ]
         ends.add(len(rows) - 1)
     title = heading(table)
     if any(line.reference for line in table.lines):

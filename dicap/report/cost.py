@@ -1,4 +1,5 @@
 """What runs cost: seconds of training and testing, peak memory, numbers learned, by method, dataset and device."""
+
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,23 +13,49 @@ SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "pe
 
 def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     """The table of costs; none where there is no result."""
-    groups = sets.grouped(results, lambda r: (
-        r["protocol"], dataset_rank(r["dataset"]), r["shots"], r["backbone"], method_rank(r["method"]), r["recipe"], _device(r),
-        r.get("peak_memory_source", "")))
+    groups = sets.grouped(
+        results,
+        lambda r: (
+            r["protocol"],
+            dataset_rank(r["dataset"]),
+            r["shots"],
+            r["backbone"],
+            method_rank(r["method"]),
+            r["recipe"],
+            _device(r),
+            r.get("peak_memory_source", ""),
+        ),
+    )
     rows = [_row(groups[key]) for key in sorted(groups)]
     if not rows:
         return []
     columns = (
-        *columns_that_vary(rows, {"protocol": "Protocol"}), Column("dataset", "Dataset", "words"),
-        Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
-        *columns_that_vary(rows, {"shots": "Shots", "backbone": "Backbone"}), Column("train_seconds", "Train s"),
-        Column("test_seconds", "Test s"), Column("peak_memory_mib", "Peak MiB", "number", 0),
-        *columns_that_vary(rows, {"peak_memory_source": "Memory of"}), Column("trainable_parameters", "Parameters", "number"),
-        *columns_that_vary(rows, {"device": "Device"}), Column("runs", "Runs", "number"),
-        Column("resumed", "Resumed", "number", in_files=True))
-    return [Sheet(NAME, title_of("Cost", rows, SHARED), columns, tuple(rows), tuple(_notes(rows)),
-                  tuple(row["problem"] for row in rows if row["problem"]), "dataset",
-                  extra={"std": "over runs, ddof = 1"})]
+        *columns_that_vary(rows, {"protocol": "Protocol"}),
+        Column("dataset", "Dataset", "words"),
+        Column("method", "Method", "words"),
+        Column("recipe", "Recipe", "words"),
+        *columns_that_vary(rows, {"shots": "Shots", "backbone": "Backbone"}),
+        Column("train_seconds", "Train s"),
+        Column("test_seconds", "Test s"),
+        Column("peak_memory_mib", "Peak MiB", "number", 0),
+        *columns_that_vary(rows, {"peak_memory_source": "Memory of"}),
+        Column("trainable_parameters", "Parameters", "number"),
+        *columns_that_vary(rows, {"device": "Device"}),
+        Column("runs", "Runs", "number"),
+        Column("resumed", "Resumed", "number", in_files=True),
+    )
+    return [
+        Sheet(
+            NAME,
+            title_of("Cost", rows, SHARED),
+            columns,
+            tuple(rows),
+            tuple(_notes(rows)),
+            tuple(row["problem"] for row in rows if row["problem"]),
+            "dataset",
+            extra={"std": "over runs, ddof = 1"},
+        )
+    ]
 
 
 def _device(result: dict) -> str:
@@ -44,30 +71,46 @@ def _row(results: list[dict]) -> dict[str, Any]:
     learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
     return {
         **{key: first[key] for key in ("protocol", "dataset", "method", "recipe", "shots", "backbone")},
-        "train_seconds": INCOMPLETE if differ else Stat.of(float(r["seconds"]["train"]) for r in trained) if trained else None,
+        "train_seconds": INCOMPLETE
+        if differ
+        else Stat.of(float(r["seconds"]["train"]) for r in trained)
+        if trained
+        else None,
         "test_seconds": Stat.of(tests) if tests else INCOMPLETE,
         "peak_memory_mib": float(max(r["peak_memory_mib"] for r in results)),
         "peak_memory_source": first.get("peak_memory_source", "not known"),
-        "trainable_parameters": learned.pop() if len(learned) == 1 else None, "device": _device(first),
-        "runs": len(results), "resumed": sum(map(was_resumed, results)),
+        "trainable_parameters": learned.pop() if len(learned) == 1 else None,
+        "device": _device(first),
+        "runs": len(results),
+        "resumed": sum(map(was_resumed, results)),
         "problem": f"seconds of training, {first['method']} ({first['recipe']}) on {first['dataset']}, {first['protocol']}: runs with "
-                   f"unequal settings: {', '.join(differ)}" if differ else ""}
+        f"unequal settings: {', '.join(differ)}"
+        if differ
+        else "",
+    }
 
 
 def _tests(results: list[dict]) -> list[float]:
     """Seconds of a seed's tests, of each seed that has one result of each half."""
     halves = sorted({r["split"] for r in results})
-    return [float(sum(r["seconds"]["test"] for r in of)) for of in sets.grouped(results, lambda r: r["seed"]).values()
-            if sorted(r["split"] for r in of) == halves]
+    return [
+        float(sum(r["seconds"]["test"] for r in of))
+        for of in sets.grouped(results, lambda r: r["seed"]).values()
+        if sorted(r["split"] for r in of) == halves
+    ]
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["Train s: seconds of one training, validation included; mean ± standard deviation over seeds. Empty where "
-             "nothing was trained: a method that learns nothing, or a prompt trained on another dataset.",
-             "Test s: seconds of a seed's tests (base and new classes together in base-to-new), of seeds that have them all.",
-             "Peak MiB: the highest of all runs. The allocator of a CUDA device and a whole process on a CPU do not compare."]
+    lines = [
+        "Train s: seconds of one training, validation included; mean ± standard deviation over seeds. Empty where "
+        "nothing was trained: a method that learns nothing, or a prompt trained on another dataset.",
+        "Test s: seconds of a seed's tests (base and new classes together in base-to-new), of seeds that have them all.",
+        "Peak MiB: the highest of all runs. The allocator of a CUDA device and a whole process on a CPU do not compare.",
+    ]
     resumed = sum(row["resumed"] for row in rows)
     if resumed:
-        lines.append(f"{resumed} resumed run{'s' if resumed > 1 else ''} left out of the training seconds: the clock saw "
-                     "only the last part.")
+        lines.append(
+            f"{resumed} resumed run{'s' if resumed > 1 else ''} left out of the training seconds: the clock saw "
+            "only the last part."
+        )
     return lines

@@ -2,6 +2,7 @@
 
 A method that learns nothing has the same accuracy at any number of shots, so that one of them is enough.
 """
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,17 +23,31 @@ def few_shot_sheets(results: Iterable[dict]) -> list[Sheet]:
         return []
     notes = [sets.ACCURACY]
     if any(row["average"] for row in rows):
-        notes.append("Average: the mean over all datasets; only where every dataset is complete. Its spread is that of "
-                     "the seeds' averages.")
+        notes.append(
+            "Average: the mean over all datasets; only where every dataset is complete. Its spread is that of "
+            "the seeds' averages."
+        )
     notes += [note for row in rows if row["average"] for note in row["notes"]]
-    return [Sheet(
-        PROTOCOL, title_of("Few-shot accuracy", rows, {"backbone": "backbone {}", "seeds": "seeds {}"}),
-        (Column("dataset", "Dataset", "words"), Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
-         *columns_that_vary(rows, {"backbone": "Backbone", "seeds": "Seeds"}),
-         *(Column(f"shots_{k}", f"{k} shot{'s' if k > 1 else ''}") for k in shots),
-         Column("complete", "Complete", "words", in_files=True)),
-        tuple(rows), tuple(notes), tuple(problem for row in rows for problem in row["problems"]), "dataset",
-        tuple(plot for block in blocks for plot in _plots(block)), {"results": sets.single(found)})]
+    return [
+        Sheet(
+            PROTOCOL,
+            title_of("Few-shot accuracy", rows, {"backbone": "backbone {}", "seeds": "seeds {}"}),
+            (
+                Column("dataset", "Dataset", "words"),
+                Column("method", "Method", "words"),
+                Column("recipe", "Recipe", "words"),
+                *columns_that_vary(rows, {"backbone": "Backbone", "seeds": "Seeds"}),
+                *(Column(f"shots_{k}", f"{k} shot{'s' if k > 1 else ''}") for k in shots),
+                Column("complete", "Complete", "words", in_files=True),
+            ),
+            tuple(rows),
+            tuple(notes),
+            tuple(problem for row in rows for problem in row["problems"]),
+            "dataset",
+            tuple(plot for block in blocks for plot in _plots(block)),
+            {"results": sets.single(found)},
+        )
+    ]
 
 
 def _block(results: list[dict]) -> list[dict[str, Any]]:
@@ -41,13 +56,23 @@ def _block(results: list[dict]) -> list[dict[str, Any]]:
     datasets = sorted({r["dataset"] for r in results}, key=dataset_rank)
     seeds = {key: {r["seed"] for r in of} for key, of in sets.grouped(results, lambda r: r["dataset"]).items()}
     lines = sets.lines_of(results, _place)
-    curves = {(dataset, name): {k: [r for r in of if _place(r) == (dataset, k)] for k in shots}
-              for name, of in lines.items() for dataset in datasets}
-    cells = {key: {k: _cell(of, seeds[key[0]], curve) for k, of in curve.items()}
-             for key, curve in curves.items()}
-    rows = [_row(dataset, lines[name], curves[dataset, name], cells[dataset, name])
-            for dataset in datasets for name in lines if any(curves[dataset, name].values())]
-    averages = [_average(lines[name], {d: cells[d, name] for d in datasets}, shots) for name in lines] if len(datasets) > 1 else []
+    curves = {
+        (dataset, name): {k: [r for r in of if _place(r) == (dataset, k)] for k in shots}
+        for name, of in lines.items()
+        for dataset in datasets
+    }
+    cells = {key: {k: _cell(of, seeds[key[0]], curve) for k, of in curve.items()} for key, curve in curves.items()}
+    rows = [
+        _row(dataset, lines[name], curves[dataset, name], cells[dataset, name])
+        for dataset in datasets
+        for name in lines
+        if any(curves[dataset, name].values())
+    ]
+    averages = (
+        [_average(lines[name], {d: cells[d, name] for d in datasets}, shots) for name in lines]
+        if len(datasets) > 1
+        else []
+    )
     return rows + averages
 
 
@@ -67,10 +92,17 @@ def _row(dataset: str, line: list[dict], curve: dict[int, list[dict]], cells: di
     found = [r for of in curve.values() for r in of]
     name = f"{first['method']} ({sets.recipes_of(found)}) on {dataset}"
     problems = [f"{name}, {k} shots: {problem}" for k, cell in cells.items() for problem in cell[1]]
-    return {"dataset": dataset, "method": first["method"], "recipe": sets.recipes_of(found), "backbone": first["backbone"],
-            "seeds": " ".join(map(str, sorted({r["seed"] for r in found}))), "average": False,
-            "complete": "no" if problems else "yes", "problems": problems,
-            **{f"shots_{k}": INCOMPLETE if cell[1] else sets.stat_of(cell[0]) for k, cell in cells.items()}}
+    return {
+        "dataset": dataset,
+        "method": first["method"],
+        "recipe": sets.recipes_of(found),
+        "backbone": first["backbone"],
+        "seeds": " ".join(map(str, sorted({r["seed"] for r in found}))),
+        "average": False,
+        "complete": "no" if problems else "yes",
+        "problems": problems,
+        **{f"shots_{k}": INCOMPLETE if cell[1] else sets.stat_of(cell[0]) for k, cell in cells.items()},
+    }
 
 
 def _average(line: list[dict], by_dataset: dict[str, dict[int, sets.Cell]], shots: Sequence[int]) -> dict[str, Any]:
@@ -80,17 +112,34 @@ def _average(line: list[dict], by_dataset: dict[str, dict[int, sets.Cell]], shot
         missing = [dataset for dataset, cell in by_dataset.items() if cell[k][1]]
         cells[f"shots_{k}"] = INCOMPLETE if missing else sets.average([cell[k][0] for cell in by_dataset.values()])
         problems += [f"{first['method']} on {name}, {k} shots: not complete: {', '.join(missing)}"] if missing else []
-    return {"dataset": name, "method": first["method"], "recipe": sets.recipes_of(line), "backbone": first["backbone"],
-            "seeds": " ".join(map(str, sorted({r["seed"] for r in line}))), "average": True,
-            "complete": "no" if problems else "yes", "problems": problems,
-            "notes": sets.other_settings(f"{first['method']} on {name}", line), **cells}
+    return {
+        "dataset": name,
+        "method": first["method"],
+        "recipe": sets.recipes_of(line),
+        "backbone": first["backbone"],
+        "seeds": " ".join(map(str, sorted({r["seed"] for r in line}))),
+        "average": True,
+        "complete": "no" if problems else "yes",
+        "problems": problems,
+        "notes": sets.other_settings(f"{first['method']} on {name}", line),
+        **cells,
+    }
 
 
 def _plots(rows: list[dict[str, Any]]) -> list[Plot]:
     """A picture a dataset, the average first."""
     found = []
-    for dataset, of in sets.grouped(sorted(rows, key=lambda row: not row["average"]), lambda row: row["dataset"]).items():
+    for dataset, of in sets.grouped(
+        sorted(rows, key=lambda row: not row["average"]), lambda row: row["dataset"]
+    ).items():
         keys = [key for key in of[0] if key.startswith("shots_")]
-        found.append(Plot("curves", f"{dataset}, {of[0]['backbone']}", "accuracy, per cent",
-                          tuple(key.removeprefix("shots_") for key in keys), sets.drawn(of, keys)))
+        found.append(
+            Plot(
+                "curves",
+                f"{dataset}, {of[0]['backbone']}",
+                "accuracy, per cent",
+                tuple(key.removeprefix("shots_") for key in keys),
+                sets.drawn(of, keys),
+            )
+        )
     return found

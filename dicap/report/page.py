@@ -1,4 +1,5 @@
 """The page report.html: all tables, plots and notes in one file that needs nothing else, no network and no script."""
+
 import base64
 import collections
 import datetime
@@ -14,8 +15,9 @@ TEMPLATE = "page.html.j2"
 LONG = ("dataset", "recipe", "device", "peak_memory_source", "comparison")  # columns whose words may be broken
 
 
-def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str], left_out: Sequence[str],
-         title: str) -> str:
+def page(
+    sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str], left_out: Sequence[str], title: str
+) -> str:
     """The page as HTML; everything that comes from files is escaped.
 
     Args:
@@ -23,12 +25,27 @@ def page(sheets: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template(TEMPLATE).render(
-        title=title, date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), sheets=sheets, picture=_picture,
-        alt=alt, long=LONG, breakable=_breakable, words=_words, unreadable=unreadable, left_out=left_out,
-        counts=collections.Counter(r["protocol"] for r in results), versions=_versions(results))
+        title=title,
+        date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        sheets=sheets,
+        picture=_picture,
+        alt=alt,
+        long=LONG,
+        breakable=_breakable,
+        words=_words,
+        unreadable=unreadable,
+        left_out=left_out,
+        counts=collections.Counter(r["protocol"] for r in results),
+        versions=_versions(results),
+    )
 
 
 def _breakable(text: str) -> Any:
@@ -52,6 +69,7 @@ def _picture(plot: Plot) -> str:
 
 def _versions(results: Sequence[dict]) -> list[tuple[str, int]]:
     """What ran, each with its number of runs, the most frequent first."""
+
     def text(versions: dict[str, Any]) -> str:
         return ", ".join(f"{key} {value}" for key, value in versions.items() if value != "") or "not recorded"
 

@@ -5,6 +5,7 @@
 What both share (which images were drawn, how hard they are) cancels, so a paired interval is much narrower than two
 standard deviations side by side. The interval is Student's t over the differences, 95 %, for one comparison at a time.
 """
+
 import math
 import statistics
 from collections.abc import Mapping

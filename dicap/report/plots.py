@@ -1,4 +1,5 @@
 """Pictures of a report: a Plot as SVG (matplotlib, without a display), for light and dark pages."""
+
 import io
 import math
 import re
@@ -13,11 +14,23 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8
 MARKERS = "osD^vPX"
 LABEL = 26  # characters
 SPAN = 5.0  # points that an axis shows at least: a tenth of a point shall not look like a gulf
-STYLE = ("<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
-         "@media print{svg{color:#1b1f24}}</style>")
-SETTINGS: Any = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
-            "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "dicap", "svg.fonttype": "path",
-            "text.parse_math": False}
+STYLE = (
+    "<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
+    "@media print{svg{color:#1b1f24}}</style>"
+)
+SETTINGS: Any = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "dicap",
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+}
 
 
 def svg(plot: Plot) -> str:
@@ -35,7 +48,9 @@ def svg(plot: Plot) -> str:
         _widen(axes, "y" if plot.kind == "curves" else "x")
         axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
         if plot.kind != "forest":
-            figure.legend(loc="outside lower center", ncols=2 if len(plot.series) in (2, 4) else 3, frameon=False, fontsize=8)
+            figure.legend(
+                loc="outside lower center", ncols=2 if len(plot.series) in (2, 4) else 3, frameon=False, fontsize=8
+            )
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"<!DOCTYPE[^>]*>|<\?xml[^>]*\?>|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
@@ -58,19 +73,32 @@ def _numbers(value: Any) -> tuple[float, float] | None:
 
 
 def _looks(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 4.5, "linewidth": 1.2,
-            "elinewidth": 1, "capsize": 2}
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4.5,
+        "linewidth": 1.2,
+        "elinewidth": 1,
+        "capsize": 2,
+    }
 
 
 def _curves(axes: Any, plot: Plot) -> None:
     for number, (name, values) in enumerate(plot.series.items()):
         points = [_numbers(value) or (math.nan, math.nan) for value in values]  # a curve has a gap where a figure lacks
         there = [y for y, _ in points if not math.isnan(y)]
-        if len(there) == 1 < len(values) and values.count(None) == len(values) - 1:  # learns nothing: the same at any shots
+        if (
+            len(there) == 1 < len(values) and values.count(None) == len(values) - 1
+        ):  # learns nothing: the same at any shots
             axes.axhline(there[0], linestyle="--", linewidth=1.2, color=COLOURS[number % len(COLOURS)], label=name)
         elif there:
-            axes.errorbar(range(len(points)), [y for y, _ in points], yerr=[spread for _, spread in points], label=name,
-                          **_looks(number))
+            axes.errorbar(
+                range(len(points)),
+                [y for y, _ in points],
+                yerr=[spread for _, spread in points],
+                label=name,
+                **_looks(number),
+            )
     axes.set_xticks(range(len(plot.labels)), plot.labels)
     axes.set_xlabel("shots")
     axes.set_ylabel(plot.axis)
@@ -79,8 +107,11 @@ def _curves(axes: Any, plot: Plot) -> None:
 def _dots(axes: Any, plot: Plot) -> None:
     step = 0.7 / max(len(plot.series), 1)
     for number, (name, values) in enumerate(plot.series.items()):
-        there = [(i + step * (number - (len(plot.series) - 1) / 2), *found) for i, value in enumerate(values)
-                 if (found := _numbers(value))]
+        there = [
+            (i + step * (number - (len(plot.series) - 1) / 2), *found)
+            for i, value in enumerate(values)
+            if (found := _numbers(value))
+        ]
         y, x, spread = zip(*there) if there else ((), (), ())
         axes.errorbar(x, y, xerr=spread, label=name, linestyle="none", **_looks(number))
     _lines(axes, plot)
@@ -106,6 +137,8 @@ def _widen(axes: Any, name: str) -> None:
 
 def _lines(axes: Any, plot: Plot) -> None:
     """A label a line, the first one at the top."""
-    axes.set_yticks(range(len(plot.labels)), [label if len(label) <= LABEL else f"{label[:LABEL - 1]}…" for label in plot.labels])
+    axes.set_yticks(
+        range(len(plot.labels)), [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in plot.labels]
+    )
     axes.set_ylim(len(plot.labels) - 0.5, -0.5)
     axes.set_xlabel(plot.axis)

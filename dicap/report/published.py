@@ -3,6 +3,7 @@
 Comparable: the same real dataset, ViT-B/16, 16 shots, and the training settings of the method's published recipe (its
 numerical precision aside). Never a run on an embedded dataset or with the embedded CLIP.
 """
+
 import csv
 import functools
 from collections.abc import Iterable, Sequence
@@ -10,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicap.report import store
+from dicap import results as store
 from dicap.report.table import Row
 
 FILE = Path(__file__).with_name("published_base2new.csv")
 BACKBONE, SHOTS, SEEDS = "ViT-B/16", 16, (1, 2, 3)
-TRAINING = ("OPTIM.", "INPUT.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL")  # settings that decide which prompt is learned
+TRAINING = (
+    "OPTIM.",
+    "INPUT.",
+    "DATALOADER.TRAIN_X.",
+    "TEST.FINAL_MODEL",
+)  # settings that decide which prompt is learned
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,10 @@ def published() -> dict[tuple[str, str], Published]:
     """(registered name of the dataset, method) -> what was published, in the file's order."""
     with open(FILE, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {(row["dataset"], row["method"]): Published(*(float(row[key]) for key in ("base", "new", "h")))
-                for row in rows}
+        return {
+            (row["dataset"], row["method"]): Published(*(float(row[key]) for key in ("base", "new", "h")))
+            for row in rows
+        }
 
 
 def comparable(row: Row) -> bool:
@@ -46,8 +54,11 @@ def departures(row: Row) -> list[str]:
     if (row.registered, row.method) not in published():
         return []
     ran = store.flatten(row.config)
-    return [f"{key} {ran[key]!r}, not {value!r}" for key, value in _settings(row.method, row.registered == "ImageNet").items()
-            if ran.get(key, value) != value]
+    return [
+        f"{key} {ran[key]!r}, not {value!r}"
+        for key, value in _settings(row.method, row.registered == "ImageNet").items()
+        if ran.get(key, value) != value
+    ]
 
 
 @functools.cache
@@ -57,15 +68,19 @@ def _settings(method: str, imagenet: bool) -> dict[str, Any]:
 
     choose_engine()
     from dicap.config import CONFIGS, build_cfg
-    from dicap.protocols import BASE2NEW, learns, published_recipes
+    from dicap.experiments.protocols import BASE2NEW, learns, published_recipes
 
-    paths = [CONFIGS / "trainers" / method / f"{name}.yaml"
-             for name in published_recipes(BASE2NEW, "imagenet" if imagenet else "", SHOTS)]
+    paths = [
+        CONFIGS / "trainers" / method / f"{name}.yaml"
+        for name in published_recipes(BASE2NEW, "imagenet" if imagenet else "", SHOTS)
+    ]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
     # any dataset: none of its settings is compared
-    cfg = store.flatten(store.plain(build_cfg(trainer_file=str(path), trainer=method, opts=["DATASET.NAME", "ImageNet"])))
+    cfg = store.flatten(
+        store.plain(build_cfg(trainer_file=str(path), trainer=method, opts=["DATASET.NAME", "ImageNet"]))
+    )
     own = f"TRAINER.{method.upper()}."
     kept = (own, *TRAINING) if learns(method) else (own,)
     return {key: value for key, value in cfg.items() if key.startswith(kept) and key != f"{own}PREC"}

@@ -1,10 +1,11 @@
 """What all tables share: figures as text, Markdown grids, rich grids, notes, and the files of one table."""
+
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap.report import store
+from dicap import results as store
 from dicap.report.table import Stat
 
 NOTHING = "–"
@@ -59,8 +60,14 @@ def make_console(width: int) -> Any:
     return Console(width=None if os.isatty(1) else width, highlight=False)
 
 
-def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequence[str] = LEFT,
-              style: Callable[[str], str] = lambda cell: "", fold: Collection[str] = ()) -> Any:
+def rich_grid(
+    grid: Grid,
+    heading: str,
+    ends: Collection[int] = (),
+    left: Sequence[str] = LEFT,
+    style: Callable[[str], str] = lambda cell: "",
+    fold: Collection[str] = (),
+) -> Any:
     """A table for a rich console; a rule follows each row in `ends`, `left` names the columns of words.
 
     style: from a cell's text to its rich style. fold: columns whose long words are broken, not cut, where there is no room.
@@ -72,8 +79,12 @@ def rich_grid(grid: Grid, heading: str, ends: Collection[int] = (), left: Sequen
     header, rows = grid
     rich_table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for name in header:
-        rich_table.add_column(name, justify="left" if name in left else "right", overflow="fold" if name in fold else "ellipsis",
-                              no_wrap=name not in fold and name in ("Dataset", "Method", "Recorded", "Cell", "Key"))
+        rich_table.add_column(
+            name,
+            justify="left" if name in left else "right",
+            overflow="fold" if name in fold else "ellipsis",
+            no_wrap=name not in fold and name in ("Dataset", "Method", "Recorded", "Cell", "Key"),
+        )
     for i, row in enumerate(rows):
         rich_table.add_row(*(Text(cell, style(cell)) for cell in row), end_section=i in ends)
     return rich_table

@@ -5,13 +5,14 @@
 
 Files: report.html, and NAME.{md,csv,json,tex} for each table; the logs of the runs are never read.
 """
+
 import collections
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap.report import store
+from dicap import results as store
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
@@ -26,8 +27,9 @@ from dicap.report.table import base2new_of, gather
 PAGE = "report.html"
 
 
-def write_report(out: str | Path, protocols: Sequence[str] | None = None, *, compare: Sequence[str] = (),
-                 console: Any = None) -> list[Path]:
+def write_report(
+    out: str | Path, protocols: Sequence[str] | None = None, *, compare: Sequence[str] = (), console: Any = None
+) -> list[Path]:
     """Gather the result files below a folder, print tables and write all files there; returns the paths.
 
     Args:
@@ -52,12 +54,18 @@ def write_report(out: str | Path, protocols: Sequence[str] | None = None, *, com
 
 def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
     """All tables of some results, in reading order. Raises ResultError: a method of `compare` that has no result."""
-    return [*base2new_sheets(base2new_of(results)), *few_shot_sheets(results), *shift_sheets(results),
-            *paired_sheets(fresh(results), compare), *cost_sheets(results)]
+    return [
+        *base2new_sheets(base2new_of(results)),
+        *few_shot_sheets(results),
+        *shift_sheets(results),
+        *paired_sheets(fresh(results), compare),
+        *cost_sheets(results),
+    ]
 
 
-def _write(out: str | Path, found: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str],
-           left_out: Sequence[str]) -> list[Path]:
+def _write(
+    out: str | Path, found: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str], left_out: Sequence[str]
+) -> list[Path]:
     paths = [path for sheet in found for path in write_sheet(sheet, out)]
     html = Path(out) / PAGE
     store.write_text(html, page(found, results, unreadable, left_out, f"Results in {Path(out).resolve().name}"))
@@ -67,8 +75,10 @@ def _write(out: str | Path, found: Sequence[Sheet], results: Sequence[dict], unr
 def _nothing(out: str | Path, results: Sequence[dict], unreadable: Sequence[str]) -> str:
     other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results or unreadable else ""
     first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
-    return (f"{out}: no {store.FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; run a protocol first, such as "
-            f"scripts/dicap/base2new.sh, or give the folder that was its output{first}")
+    return (
+        f"{out}: no {store.FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; run a protocol first, such as "
+        f"scripts/dicap/base2new.sh, or give the folder that was its output{first}"
+    )
 
 
 def _left_out(results: Sequence[dict], known: Sequence[dict]) -> list[str]:

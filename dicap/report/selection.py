@@ -1,7 +1,8 @@
 """Tables of `dicap select`: pseudo-base, pseudo-new and H of each grid point, and how far it is from the best one.
 
-    write_selection(table, "output/select")         # NAME.md, NAME.csv, NAME.json
+write_selection(table, "output/select")         # NAME.md, NAME.csv, NAME.json
 """
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,12 @@ def columns(table: CellTable) -> list[tuple[str, Callable[[Line], str]]]:
     return [
         ("Settings", lambda line: line.name),
         ("Draws", lambda line: f"{len(line.values)}/{len(line.draws)}" if not line.complete else str(len(line.draws))),
-        ("Pseudo-base", lambda line: _stat(line, "base")), ("Pseudo-new", lambda line: _stat(line, "new")),
-        ("H", lambda line: _stat(line, "h")), ("Best H − H", lambda line: _behind(table, line)),
-        ("", lambda line: "best" if line is winner else "within noise" if _within_noise(table, line) else "")]
+        ("Pseudo-base", lambda line: _stat(line, "base")),
+        ("Pseudo-new", lambda line: _stat(line, "new")),
+        ("H", lambda line: _stat(line, "h")),
+        ("Best H − H", lambda line: _behind(table, line)),
+        ("", lambda line: "best" if line is winner else "within noise" if _within_noise(table, line) else ""),
+    ]
 
 
 def grid_of(table: CellTable) -> Grid:
@@ -93,8 +97,17 @@ def conclusion(table: CellTable, command: str) -> str:
 def markdown(table: CellTable, command: str) -> str:
     """The page."""
     last = conclusion(table, command).replace("Use it: ", "\nUse it:\n\n    ")
-    return "\n\n".join([f"# {heading(table)}", markdown_grid(grid_of(table), LEFT), last,
-                        "\n".join(f"- {note}" for note in notes(table))]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                f"# {heading(table)}",
+                markdown_grid(grid_of(table), LEFT),
+                last,
+                "\n".join(f"- {note}" for note in notes(table)),
+            ]
+        )
+        + "\n"
+    )
 
 
 def write_selection(table: CellTable, folder: str | Path, command: str) -> list[Path]:

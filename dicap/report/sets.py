@@ -3,6 +3,7 @@
 What all tables share: a set has one result a seed, all with equal settings; it is averaged over its seeds only if
 none is missing; an average over datasets is made only if every dataset's set is whole.
 """
+
 import collections
 import statistics
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
@@ -12,7 +13,9 @@ from dicap.report.table import Stat, differing, method_rank, unequal
 
 T = TypeVar("T")
 Series = dict[int, float]  # seed -> a measure
-ACCURACY = "Accuracy on all classes in per cent: mean ± standard deviation over seeds (ddof = 1); a single seed has none."
+ACCURACY = (
+    "Accuracy on all classes in per cent: mean ± standard deviation over seeds (ddof = 1); a single seed has none."
+)
 Cell = tuple[Series, list[str]]  # accuracy by seed, what keeps it from being averaged
 
 
@@ -35,11 +38,15 @@ def lines_of(items: Iterable[T], place: Callable[[T], Hashable]) -> dict[str, li
     Where a method has two recipes in one place (published recipes may differ by dataset or shots), a line a recipe.
     """
     found: dict[str, list[T]] = {}
-    for method, of in sorted(grouped(items, lambda item: _get(item, "method")).items(), key=lambda one: method_rank(one[0])):
+    for method, of in sorted(
+        grouped(items, lambda item: _get(item, "method")).items(), key=lambda one: method_rank(one[0])
+    ):
         if all(len({_get(item, "recipe") for item in there}) == 1 for there in grouped(of, place).values()):
             found[method] = of
         else:
-            found |= {f"{method} ({recipe})": some for recipe, some in grouped(of, lambda item: _get(item, "recipe")).items()}
+            found |= {
+                f"{method} ({recipe})": some for recipe, some in grouped(of, lambda item: _get(item, "recipe")).items()
+            }
     return found
 
 
@@ -49,8 +56,12 @@ def _get(item: Any, key: str) -> Any:
 
 def other_settings(name: str, items: Iterable[T]) -> list[str]:
     """A note where the datasets of an average were run with one recipe and unequal settings, those of datasets aside."""
-    keys = [key for of in grouped(items, lambda item: _get(item, "recipe")).values()
-            for key in differing([_get(item, "config") for item in of]) if not key.startswith("DATASET.")]
+    keys = [
+        key
+        for of in grouped(items, lambda item: _get(item, "recipe")).values()
+        for key in differing([_get(item, "config") for item in of])
+        if not key.startswith("DATASET.")
+    ]
     return [f"{name}: not all datasets were run with the same {', '.join(sorted(set(keys)))}."] if keys else []
 
 
@@ -62,8 +73,12 @@ def recipes_of(results: Iterable[dict]) -> str:
 def drawn(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Some cells of a table's rows by method, as a plot has them; with its recipe where a method has several rows."""
     count = collections.Counter(row["method"] for row in rows)
-    return {f"{row['method']} ({row['recipe']})" if count[row["method"]] > 1 else row["method"]: tuple(row.get(key) for key in keys)
-            for row in rows}
+    return {
+        f"{row['method']} ({row['recipe']})" if count[row["method"]] > 1 else row["method"]: tuple(
+            row.get(key) for key in keys
+        )
+        for row in rows
+    }
 
 
 def series_of(results: Sequence[dict], seeds: Collection[int]) -> Cell:
@@ -71,8 +86,11 @@ def series_of(results: Sequence[dict], seeds: Collection[int]) -> Cell:
     count = collections.Counter(r["seed"] for r in results)
     missing = [str(seed) for seed in sorted(seeds) if seed not in count]
     problems = [f"lacks seed {', '.join(missing)}"] if missing else []
-    problems += [f"{n} results of seed {seed}; which one counts cannot be told: give the folder of one job"
-                 for seed, n in sorted(count.items()) if n > 1]
+    problems += [
+        f"{n} results of seed {seed}; which one counts cannot be told: give the folder of one job"
+        for seed, n in sorted(count.items())
+        if n > 1
+    ]
     settings = unequal(list(results))
     problems += [f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else []
     return ({} if problems else {r["seed"]: float(r["accuracy"]) for r in results}), problems

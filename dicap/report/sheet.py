@@ -6,6 +6,7 @@
 What is shown is the CSV file's figure, rounded. A row is a dictionary from a column's key to str, int, float, Stat,
 Difference or None; words in a column of figures (INCOMPLETE) are shown, and are empty in CSV and null in JSON.
 """
+
 import csv
 import io
 import re
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dicap.report import store
+from dicap import results as store
 from dicap.report.paired import Difference
 from dicap.report.render import (
     NOTHING,
@@ -67,9 +68,17 @@ class Column:
         """A cell of a CSV file, figures with full precision."""
         if self.kind == "words":
             return [str("" if value is None else value)]
-        parts = (value.mean, value.low, value.high) if isinstance(value, Difference) else \
-            (value.mean, value.std) if isinstance(value, Stat) else (None if isinstance(value, str) else value,)
-        return [str(one) if isinstance(one, int) else csv_number(one) for one in (*parts, None, None)[:len(_PARTS[self.kind])]]
+        parts = (
+            (value.mean, value.low, value.high)
+            if isinstance(value, Difference)
+            else (value.mean, value.std)
+            if isinstance(value, Stat)
+            else (None if isinstance(value, str) else value,)
+        )
+        return [
+            str(one) if isinstance(one, int) else csv_number(one)
+            for one in (*parts, None, None)[: len(_PARTS[self.kind])]
+        ]
 
     def json_value(self, value: Any) -> Any:
         """A cell of a JSON file."""
@@ -133,18 +142,27 @@ class Sheet:
     def ends(self) -> set[int]:
         """Rows that a rule follows."""
         values = [row.get(self.group) for row in self.rows]
-        return {i for i, value in enumerate(values) if i + 1 == len(values) or values[i + 1] != value} if self.group else set()
+        return (
+            {i for i, value in enumerate(values) if i + 1 == len(values) or values[i + 1] != value}
+            if self.group
+            else set()
+        )
 
     @property
     def all_notes(self) -> list[str]:
         """Notes and problems, as terminal and Markdown have them."""
-        return [*self.notes, *(f"Incomplete: {problem}." for problem in self.problems),
-                *(f"Unreadable: {line}." for line in self.unreadable)]
+        return [
+            *self.notes,
+            *(f"Incomplete: {problem}." for problem in self.problems),
+            *(f"Unreadable: {line}." for line in self.unreadable),
+        ]
 
 
 def columns_that_vary(rows: list[dict[str, Any]], names: dict[str, str]) -> list[Column]:
     """Columns of words; one that says the same in every row goes to the files only, its value into the title."""
-    return [Column(key, name, "words", in_files=len({row.get(key) for row in rows}) == 1) for key, name in names.items()]
+    return [
+        Column(key, name, "words", in_files=len({row.get(key) for row in rows}) == 1) for key, name in names.items()
+    ]
 
 
 def title_of(title: str, rows: list[dict[str, Any]], shared: dict[str, str]) -> str:
@@ -166,8 +184,11 @@ def markdown(sheet: Sheet) -> str:
     """The page NAME.md."""
     header, rows = sheet.grid
     grid = header, [[escape_markdown(cell) for cell in row] for row in rows]
-    parts = [f"# {escape_markdown(sheet.title)}", markdown_grid(grid, sheet.words),
-             "\n".join(f"- {escape_markdown(note)}" for note in sheet.all_notes)]
+    parts = [
+        f"# {escape_markdown(sheet.title)}",
+        markdown_grid(grid, sheet.words),
+        "\n".join(f"- {escape_markdown(note)}" for note in sheet.all_notes),
+    ]
     for title, more in sheet.also:
         parts += [f"## {title}", markdown_grid(more)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -187,17 +208,27 @@ def to_csv(sheet: Sheet) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([name for column in sheet.columns for name in column.csv_names])
-    writer.writerows([cell for column in sheet.columns for cell in column.csv_values(row.get(column.key))]
-                     for row in sheet.rows)
+    writer.writerows(
+        [cell for column in sheet.columns for cell in column.csv_values(row.get(column.key))] for row in sheet.rows
+    )
     return out.getvalue()
 
 
 def as_json(sheet: Sheet) -> dict[str, Any]:
     """The table as JSON values."""
     rows = [{column.key: column.json_value(row.get(column.key)) for column in sheet.columns} for row in sheet.rows]
-    return {"schema": store.SCHEMA, "protocol": sheet.name, "title": sheet.title, "std": "over seeds, ddof = 1", "rows": rows,
-            "notes": list(sheet.notes), **sheet.extra, "complete": not sheet.problems and not sheet.unreadable,
-            "problems": list(sheet.problems), "unreadable": list(sheet.unreadable)}
+    return {
+        "schema": store.SCHEMA,
+        "protocol": sheet.name,
+        "title": sheet.title,
+        "std": "over seeds, ddof = 1",
+        "rows": rows,
+        "notes": list(sheet.notes),
+        **sheet.extra,
+        "complete": not sheet.problems and not sheet.unreadable,
+        "problems": list(sheet.problems),
+        "unreadable": list(sheet.unreadable),
+    }
 
 
 def print_sheet(sheet: Sheet, console: Any = None) -> None:
@@ -207,4 +238,6 @@ def print_sheet(sheet: Sheet, console: Any = None) -> None:
     print_notes(console, sheet.all_notes)
     for title, grid in sheet.also:
         console.print(rich_grid((grid[0], grid[1][:8]), title))
-        console.print(f"The first {min(8, len(grid[1]))}; all of them are in {sheet.name}.md.", style="dim", markup=False)
+        console.print(
+            f"The first {min(8, len(grid[1]))}; all of them are in {sheet.name}.md.", style="dim", markup=False
+        )

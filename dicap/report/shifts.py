@@ -3,6 +3,7 @@ source dataset, its prompt tested on the source and on every target.
 
 A target's result counts only if its prompt is that of the present source run of the same seed (digests.model).
 """
+
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,16 +12,22 @@ from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_var
 from dicap.report.table import dataset_rank
 
 SOURCE = "source"
-TITLES = {"cross_dataset": "Cross-dataset transfer", "domain_generalization": "Domain generalisation",
-          SOURCE: "Training on the source"}
+TITLES = {
+    "cross_dataset": "Cross-dataset transfer",
+    "domain_generalization": "Domain generalisation",
+    SOURCE: "Training on the source",
+}
 
 
 def shift_sheets(results: Iterable[dict]) -> list[Sheet]:
     """A table for each of the two protocols that has a result; that of the source runs alone where neither has."""
     results = list(results)
     sources = sets.of_protocol(results, SOURCE)
-    found = [_sheet(name, sets.of_protocol(results, name), sources) for name in TITLES if name != SOURCE
-             and sets.of_protocol(results, name)]
+    found = [
+        _sheet(name, sets.of_protocol(results, name), sources)
+        for name in TITLES
+        if name != SOURCE and sets.of_protocol(results, name)
+    ]
     return found or ([_sheet(SOURCE, [], sources)] if sources else [])
 
 
@@ -33,7 +40,11 @@ def fresh(results: Iterable[dict]) -> list[dict]:
     """Without the targets' results whose prompt is another than that of the present source run."""
     results = list(results)
     prompts = {_run(r): r["digests"]["model"] for r in sets.of_protocol(results, SOURCE)}
-    return [r for r in results if r["protocol"] not in TITLES or r["digests"]["model"] == prompts.get(_run(r), r["digests"]["model"])]
+    return [
+        r
+        for r in results
+        if r["protocol"] not in TITLES or r["digests"]["model"] == prompts.get(_run(r), r["digests"]["model"])
+    ]
 
 
 def _run(result: dict) -> tuple:
@@ -42,25 +53,48 @@ def _run(result: dict) -> tuple:
 
 def _sheet(name: str, targets: list[dict], sources: list[dict]) -> Sheet:
     blocks = sets.grouped(targets or sources, lambda r: (r["backbone"], r["shots"], trained_on(r)))
-    rows = [row for block, of in sorted(blocks.items()) for row in _block(block, of if targets else [], [
-        r for r in sources if (r["backbone"], r["shots"], trained_on(r)) == block])]
+    rows = [
+        row
+        for block, of in sorted(blocks.items())
+        for row in _block(
+            block, of if targets else [], [r for r in sources if (r["backbone"], r["shots"], trained_on(r)) == block]
+        )
+    ]
     names = list(dict.fromkeys(key for row in rows for key in row["targets"]))
     notes = [sets.ACCURACY]
     if len(names) > 1:
-        notes.append("Average: the mean over the targets, without the source; only where every target is complete. Its "
-                     "spread is that of the seeds' averages.")
+        notes.append(
+            "Average: the mean over the targets, without the source; only where every target is complete. Its "
+            "spread is that of the seeds' averages."
+        )
     averaged = [Column("average", f"Average of {len(names)} targets")] if len(names) > 1 else []
     return Sheet(
-        name, title_of(TITLES[name], rows, {"source": "trained on {}", "shots": "{} shots", "backbone": "backbone {}",
-                                            "seeds": "seeds {}"}),
-        (Column("method", "Method", "words"), Column("recipe", "Recipe", "words"),
-         *columns_that_vary(rows, {"backbone": "Backbone", "shots": "Shots", "source": "Trained on", "seeds": "Seeds"}),
-         Column("on_source", f"Source: {rows[0]['source']}" if len(
-             {row["source"] for row in rows}) == 1 else "Source"),
-         *(Column(f"on_{target}", target) for target in names), *averaged,
-         Column("complete", "Complete", "words", in_files=True)),
-        tuple(rows), tuple(notes), tuple(problem for row in rows for problem in row["problems"]), "source",
-        tuple(_plots(name, rows)), {"results": sets.single([*sources, *targets])})
+        name,
+        title_of(
+            TITLES[name],
+            rows,
+            {"source": "trained on {}", "shots": "{} shots", "backbone": "backbone {}", "seeds": "seeds {}"},
+        ),
+        (
+            Column("method", "Method", "words"),
+            Column("recipe", "Recipe", "words"),
+            *columns_that_vary(
+                rows, {"backbone": "Backbone", "shots": "Shots", "source": "Trained on", "seeds": "Seeds"}
+            ),
+            Column(
+                "on_source", f"Source: {rows[0]['source']}" if len({row["source"] for row in rows}) == 1 else "Source"
+            ),
+            *(Column(f"on_{target}", target) for target in names),
+            *averaged,
+            Column("complete", "Complete", "words", in_files=True),
+        ),
+        tuple(rows),
+        tuple(notes),
+        tuple(problem for row in rows for problem in row["problems"]),
+        "source",
+        tuple(_plots(name, rows)),
+        {"results": sets.single([*sources, *targets])},
+    )
 
 
 def _block(block: tuple, targets: list[dict], sources: list[dict]) -> list[dict[str, Any]]:
@@ -85,7 +119,10 @@ def _target(results: list[dict], sources: list[dict], seeds: set[int]) -> sets.C
     stale = [str(r["seed"]) for r in results if _run(r) in prompts and r["digests"]["model"] != prompts[_run(r)]]
     alone = [str(r["seed"]) for r in results if _run(r) not in prompts]
     if stale:
-        problems = [*problems, f"stale: tested with another prompt than the present one of the source, seed {', '.join(stale)}"]
+        problems = [
+            *problems,
+            f"stale: tested with another prompt than the present one of the source, seed {', '.join(stale)}",
+        ]
     if alone:
         problems = [*problems, f"no source run to check the prompt against, seed {', '.join(alone)}"]
     return ({} if problems else series), problems
@@ -94,23 +131,45 @@ def _target(results: list[dict], sources: list[dict], seeds: set[int]) -> sets.C
 def _row(block: tuple, line: list[dict], cells: dict[str, sets.Cell], source: sets.Cell) -> dict[str, Any]:
     backbone, shots, source_name = block
     method, recipe = line[0]["method"], sets.recipes_of(line)
-    problems = [f"{method} ({recipe}) on {name}: {problem}"
-                for name, cell in ((f"the source {source_name}", source), *cells.items()) for problem in cell[1]]
+    problems = [
+        f"{method} ({recipe}) on {name}: {problem}"
+        for name, cell in ((f"the source {source_name}", source), *cells.items())
+        for problem in cell[1]
+    ]
     missing = [name for name, cell in cells.items() if cell[1]]
     if missing and len(cells) > 1:
         problems.append(f"{method} ({recipe}), average of targets: not complete: {', '.join(missing)}")
-    return {"method": method, "recipe": recipe, "backbone": backbone, "shots": shots, "source": source_name,
-            "seeds": " ".join(map(str, sorted({r["seed"] for r in line}))),
-            "on_source": INCOMPLETE if source[1] else sets.stat_of(source[0]),
-            **{f"on_{name}": INCOMPLETE if cell[1] else sets.stat_of(cell[0]) for name, cell in cells.items()},
-            "average": INCOMPLETE if missing else sets.average([cell[0] for cell in cells.values()]),
-            "complete": "no" if problems else "yes", "problems": problems, "targets": tuple(f for f in cells)}
+    return {
+        "method": method,
+        "recipe": recipe,
+        "backbone": backbone,
+        "shots": shots,
+        "source": source_name,
+        "seeds": " ".join(map(str, sorted({r["seed"] for r in line}))),
+        "on_source": INCOMPLETE if source[1] else sets.stat_of(source[0]),
+        **{f"on_{name}": INCOMPLETE if cell[1] else sets.stat_of(cell[0]) for name, cell in cells.items()},
+        "average": INCOMPLETE if missing else sets.average([cell[0] for cell in cells.values()]),
+        "complete": "no" if problems else "yes",
+        "problems": problems,
+        "targets": tuple(f for f in cells),
+    }
 
 
 def _plots(name: str, rows: list[dict[str, Any]]) -> list[Plot]:
     found = []
     for (backbone, shots, source), of in sets.grouped(rows, lambda r: (r["backbone"], r["shots"], r["source"])).items():
-        labels = ("on_source", *(f"on_{target}" for target in of[0]["targets"]), *(["average"] if len(of[0]["targets"]) > 1 else []))
-        found.append(Plot("dots", f"{TITLES[name]} from {source}, {shots} shots, {backbone}", "accuracy, per cent",
-                          (f"{source} (source)", *of[0]["targets"], *labels[len(of[0]["targets"]) + 1:]), sets.drawn(of, labels)))
+        labels = (
+            "on_source",
+            *(f"on_{target}" for target in of[0]["targets"]),
+            *(["average"] if len(of[0]["targets"]) > 1 else []),
+        )
+        found.append(
+            Plot(
+                "dots",
+                f"{TITLES[name]} from {source}, {shots} shots, {backbone}",
+                "accuracy, per cent",
+                (f"{source} (source)", *of[0]["targets"], *labels[len(of[0]["targets"]) + 1 :]),
+                sets.drawn(of, labels),
+            )
+        )
     return found

@@ -5,6 +5,7 @@ deviation (ddof = 1); H = 2 base new / (base + new) of those means, as published
 for each seed, the lower of the groups' accuracies (aligned and conflicting scenes on CausalShapes) on the base classes.
 A set with a seed missing, or made with unequal settings, is named as such and not averaged.
 """
+
 import collections
 import statistics
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dicap import results as store
 from dicap.data.named import PUBLISHED, SHIFTS
-from dicap.report import store
 
 PROTOCOL = "base2new"
 ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap")  # of methods in a table; others follow by name
@@ -89,8 +90,10 @@ def base2new_table(root: str | Path, seeds: Iterable[int] = ()) -> Table:
     results, unreadable = gather(root)
     table = base2new_of(results, unreadable, seeds)
     if not table.results and not unreadable:
-        raise store.ResultError(f"{root}: no {store.FILE} of the protocol {PROTOCOL} below this folder; "
-                                "run scripts/dicap/base2new.sh first, or give the folder that was its output")
+        raise store.ResultError(
+            f"{root}: no {store.FILE} of the protocol {PROTOCOL} below this folder; "
+            "run scripts/dicap/base2new.sh first, or give the folder that was its output"
+        )
     return table
 
 
@@ -119,7 +122,9 @@ def _rows(results: list[dict], seeds: tuple[int, ...]) -> list[Row]:
     for cell, found in cells.items():
         wanted.setdefault(cell[:3], set(seeds)).update(r["seed"] for r in found if not seeds)
     rows = [_row(cell, found, sorted(wanted[cell[:3]])) for cell, found in cells.items()]
-    return sorted(rows, key=lambda row: (dataset_rank(row.dataset), row.shots, row.backbone, *method_rank(row.method), row.recipe))
+    return sorted(
+        rows, key=lambda row: (dataset_rank(row.dataset), row.shots, row.backbone, *method_rank(row.method), row.recipe)
+    )
 
 
 def dataset_rank(dataset: str) -> tuple[int, str]:
@@ -135,22 +140,35 @@ def method_rank(method: str) -> tuple[int, str]:
 
 def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
     dataset, shots, backbone, method, recipe = cell
-    halves = {split: {r["seed"]: r for r in found if r["split"] == split and r["seed"] in seeds}
-              for split in ("base", "new")}
+    halves = {
+        split: {r["seed"]: r for r in found if r["split"] == split and r["seed"] in seeds} for split in ("base", "new")
+    }
     problems, usable = _problems(halves, seeds)
     twice = _twice(found)
     if twice:
         problems, usable = [*problems, *twice], dict.fromkeys(usable, False)
-    accuracy = {split: Stat.of(r["accuracy"] for r in half.values()) if usable[split] else None
-                for split, half in halves.items()}
+    accuracy = {
+        split: Stat.of(r["accuracy"] for r in half.values()) if usable[split] else None
+        for split, half in halves.items()
+    }
     base = list(halves["base"].values()) if usable["base"] else []
     seconds = [float(r["seconds"]["train"]) for r in base]  # 0 where nothing is trained
     return Row(
-        dataset, method, recipe, backbone, shots, tuple(seeds), accuracy["base"], accuracy["new"],
+        dataset,
+        method,
+        recipe,
+        backbone,
+        shots,
+        tuple(seeds),
+        accuracy["base"],
+        accuracy["new"],
         harmonic_mean(accuracy["base"], accuracy["new"]),
         Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
         Stat.of(seconds) if seconds and all(seconds) and not any(map(was_resumed, base)) else None,
-        tuple(problems), _record(base), registered_name(found[0]), found[0]["config"],
+        tuple(problems),
+        _record(base),
+        registered_name(found[0]),
+        found[0]["config"],
     )
 
 
@@ -189,8 +207,11 @@ def _problems(halves: dict[str, dict[int, dict]], seeds: list[int]) -> tuple[lis
         if settings:
             problems.append(f"{split}: seeds were run with unequal settings: {', '.join(settings)}")
         usable[split] = not missing and not settings
-    stale = [str(seed) for seed, r in halves["new"].items()
-             if seed in halves["base"] and r["digests"]["model"] != halves["base"][seed]["digests"]["model"]]
+    stale = [
+        str(seed)
+        for seed, r in halves["new"].items()
+        if seed in halves["base"] and r["digests"]["model"] != halves["base"][seed]["digests"]["model"]
+    ]
     if stale:
         problems.append(f"new was tested with another prompt than the present one of seed {', '.join(stale)}")
         usable["new"] = False
@@ -200,8 +221,11 @@ def _problems(halves: dict[str, dict[int, dict]], seeds: list[int]) -> tuple[lis
 def _twice(results: list[dict]) -> list[str]:
     """Seeds with two results, such as from two output folders below the one that is looked at."""
     seen = collections.Counter((r["split"], r["seed"]) for r in results)
-    return [f"{split} has {count} results of seed {seed}; which one counts cannot be told: give the folder of one job"
-            for (split, seed), count in sorted(seen.items()) if count > 1]
+    return [
+        f"{split} has {count} results of seed {seed}; which one counts cannot be told: give the folder of one job"
+        for (split, seed), count in sorted(seen.items())
+        if count > 1
+    ]
 
 
 def unequal(results: list[dict]) -> list[str]:
@@ -218,7 +242,13 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 def _record(results: list[dict]) -> dict[str, Stat]:
     """Numbers that every seed of a method recorded (DiCap's valid fraction and the like), over the seeds."""
-    flat = [{key: value for key, value in store.flatten(r["method_record"]).items()
-             if isinstance(value, (int, float)) and not isinstance(value, bool)} for r in results]
+    flat = [
+        {
+            key: value
+            for key, value in store.flatten(r["method_record"]).items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
+        for r in results
+    ]
     common = [key for key in flat[0] if all(key in one for one in flat)] if flat else []
     return {key: Stat.of(one[key] for one in flat) for key in common}

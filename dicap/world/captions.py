@@ -18,11 +18,32 @@ TEMPLATE = "a photo of a {}."  # the hand template downstream
 SCENE_TEMPLATE = "a photo of {}."
 DIGIT_TEMPLATE = "a photo of the digit {}."
 
-FRAMES = ("a picture of a {}.", "an image of a {}.", "this is a {}.", "there is a {}.", "a {}.", "a photo of the {}.",
-          "a photo of one {}.", "a close-up photo of a {}.", "a drawing of a {}.", "the {}.", "{}.", "{}")  # fmt: skip
-DIGIT_FRAMES = ("a photo of a {}.", "the digit {}.", "a picture of the digit {}.", "a handwritten digit {}.",
-                "a photo of the number {}.", "this is the digit {}.", "an image of a {}.", "a {}.", "{}.",
-                "{}")  # fmt: skip
+FRAMES = (
+    "a picture of a {}.",
+    "an image of a {}.",
+    "this is a {}.",
+    "there is a {}.",
+    "a {}.",
+    "a photo of the {}.",
+    "a photo of one {}.",
+    "a close-up photo of a {}.",
+    "a drawing of a {}.",
+    "the {}.",
+    "{}.",
+    "{}",
+)
+DIGIT_FRAMES = (
+    "a photo of a {}.",
+    "the digit {}.",
+    "a picture of the digit {}.",
+    "a handwritten digit {}.",
+    "a photo of the number {}.",
+    "this is the digit {}.",
+    "an image of a {}.",
+    "a {}.",
+    "{}.",
+    "{}",
+)
 SCENE_FRAMES = ("a picture of {}.", "an image of {}.", "a background of {}.", "this is {}.", "{}.", "{}")
 FILLERS = (
     "a photo of the this is image picture view good small large nice clean simple object shape thing here we see "
@@ -51,8 +72,14 @@ class Captions(NamedTuple):
 def facts_of_world(latents: np.ndarray) -> np.ndarray:
     """(B, 6) kind, pattern, shape, colour, scene, digit of pictures of the world."""
     label = latents["label"]
-    columns = (np.full(len(label), WORLD), PATTERN_OF[label], SHAPE_OF[label], latents["colour"], latents["scene"],
-               np.full(len(label), -1))  # fmt: skip
+    columns = (
+        np.full(len(label), WORLD),
+        PATTERN_OF[label],
+        SHAPE_OF[label],
+        latents["colour"],
+        latents["scene"],
+        np.full(len(label), -1),
+    )
     return np.stack(columns, 1).astype(np.int64)
 
 

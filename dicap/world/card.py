@@ -1,4 +1,5 @@
 """The model card of a tiny CLIP file: what it is, how it was made, what was measured; written beside the weights."""
+
 import hashlib
 import json
 import os

@@ -24,27 +24,79 @@ SHIFTS = ("", "scenes", "colours")
 # The published order of the labels. The first 25 are "base", the rest "new"; each half holds every pattern five times
 # and every shape two or three times. Never change it: split files, tied scenes and reported numbers rest on it.
 CLASSES = (
-    "plain ring", "plain circle", "dotted heart", "plain triangle", "dotted star",
-    "outlined arrow", "striped circle", "checkered triangle", "outlined ring", "outlined moon",
-    "striped heart", "checkered heart", "plain cross", "dotted arrow", "checkered arrow",
-    "outlined triangle", "dotted fish", "plain square", "outlined square", "checkered star",
-    "striped fish", "dotted circle", "striped ring", "striped cross", "checkered moon",
-    "plain heart", "dotted square", "outlined circle", "plain moon", "striped moon",
-    "dotted cross", "outlined fish", "outlined heart", "dotted moon", "checkered square",
-    "checkered fish", "checkered cross", "plain star", "plain fish", "checkered ring",
-    "dotted ring", "plain arrow", "striped square", "striped star", "dotted triangle",
-    "outlined cross", "striped triangle", "striped arrow", "checkered circle", "outlined star",
-)  # fmt: skip
+    "plain ring",
+    "plain circle",
+    "dotted heart",
+    "plain triangle",
+    "dotted star",
+    "outlined arrow",
+    "striped circle",
+    "checkered triangle",
+    "outlined ring",
+    "outlined moon",
+    "striped heart",
+    "checkered heart",
+    "plain cross",
+    "dotted arrow",
+    "checkered arrow",
+    "outlined triangle",
+    "dotted fish",
+    "plain square",
+    "outlined square",
+    "checkered star",
+    "striped fish",
+    "dotted circle",
+    "striped ring",
+    "striped cross",
+    "checkered moon",
+    "plain heart",
+    "dotted square",
+    "outlined circle",
+    "plain moon",
+    "striped moon",
+    "dotted cross",
+    "outlined fish",
+    "outlined heart",
+    "dotted moon",
+    "checkered square",
+    "checkered fish",
+    "checkered cross",
+    "plain star",
+    "plain fish",
+    "checkered ring",
+    "dotted ring",
+    "plain arrow",
+    "striped square",
+    "striped star",
+    "dotted triangle",
+    "outlined cross",
+    "striped triangle",
+    "striped arrow",
+    "checkered circle",
+    "outlined star",
+)
 PATTERN_OF = np.array([PATTERNS.index(name.split()[0]) for name in CLASSES])  # (50,)
 SHAPE_OF = np.array([SHAPES.index(name.split()[1]) for name in CLASSES])  # (50,)
 TIED_SCENE = np.arange(len(CLASSES)) % len(SCENES)  # (50,), the scene that a class comes with in few-shot training data
 
 # One record an image. Lengths are in units of half the image's width, colours and light in [0, 1], angles in radians.
-LATENTS = np.dtype([
-    ("label", "i2"), ("scene", "i2"), ("colour", "i2"), ("tint", "f4", 3), ("light", "f4"), ("position", "f4", 2),
-    ("scale", "f4"), ("rotation", "f4"), ("scene_phase", "i2", 2), ("pattern_phase", "f4", 2), ("tie", "f4"),
-    ("noise_seed", "u8"), ("noise_index", "u8"),
-])  # fmt: skip
+LATENTS = np.dtype(
+    [
+        ("label", "i2"),
+        ("scene", "i2"),
+        ("colour", "i2"),
+        ("tint", "f4", 3),
+        ("light", "f4"),
+        ("position", "f4", 2),
+        ("scale", "f4"),
+        ("rotation", "f4"),
+        ("scene_phase", "i2", 2),
+        ("pattern_phase", "f4", 2),
+        ("tie", "f4"),
+        ("noise_seed", "u8"),
+        ("noise_index", "u8"),
+    ]
+)
 VALUES = {"label": CLASSES, "scene": SCENES + UNSEEN_SCENES, "colour": COLOURS + UNSEEN_COLOURS}  # names by number
 _UNIFORMS = 16
 
@@ -100,7 +152,10 @@ def shift(latents: np.ndarray, name: str) -> np.ndarray:
     """
     if name not in SHIFTS:
         raise ValueError(f"unknown shift {name!r}; known are {', '.join(map(repr, SHIFTS))}")
-    actions = {"scenes": do(scene=latents["scene"] + len(SCENES)), "colours": do(colour=latents["colour"] + len(COLOURS))}
+    actions = {
+        "scenes": do(scene=latents["scene"] + len(SCENES)),
+        "colours": do(colour=latents["colour"] + len(COLOURS)),
+    }
     return intervene(latents, actions.get(name, {}))
 
 

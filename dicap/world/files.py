@@ -156,9 +156,15 @@ def _write_shapes(folder: Path, knobs: Knobs) -> None:
 def _record(path: str, split: str, row: np.void) -> dict:
     label, scene = int(row["label"]), int(row["scene"])
     latents = {name: row[name].tolist() for name in LATENTS.names or ()}
-    return {"path": path, "split": split, "class": CLASSES[label], "scene": VALUES["scene"][scene],
-            "aligned": bool(TIED_SCENE[label] == scene), "colour": VALUES["colour"][row["colour"]],
-            "latents": latents}  # fmt: skip
+    return {
+        "path": path,
+        "split": split,
+        "class": CLASSES[label],
+        "scene": VALUES["scene"][scene],
+        "aligned": bool(TIED_SCENE[label] == scene),
+        "colour": VALUES["colour"][row["colour"]],
+        "latents": latents,
+    }
 
 
 def _write_digits(folder: Path) -> None:

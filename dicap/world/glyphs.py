@@ -15,10 +15,23 @@ import torch.nn.functional as F
 from dicap.world.render import SIZE
 
 FONTS = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Oblique", "DejaVuSerif",
-    "DejaVuSerif-Italic", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol",
-    "STIXGeneralBolIta", "cmr10", "cmss10", "cmtt10", "cmb10",
-)  # fmt: skip
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSansMono-Oblique",
+    "DejaVuSerif",
+    "DejaVuSerif-Italic",
+    "DejaVuSerif-Bold",
+    "STIXGeneral",
+    "STIXGeneralItalic",
+    "STIXGeneralBol",
+    "STIXGeneralBolIta",
+    "cmr10",
+    "cmss10",
+    "cmtt10",
+    "cmb10",
+)
 FIELD = 64  # px, the distance fields; a glyph is 40 px high in them
 
 
@@ -53,8 +66,13 @@ def _bend(count: int, rng: np.random.Generator) -> torch.Tensor:
     turn, shear = draw(-0.25, 0.25), draw(-0.3, 0.3)
     wide, high = draw(0.75, 1.4), draw(1.15, 1.6)  # 1.6: the glyph fills the height
     cos, sin = np.cos(turn), np.sin(turn)
-    forward = np.stack([np.stack([wide * cos, wide * (shear * cos - sin)], -1),
-                        np.stack([high * sin, high * (shear * sin + cos)], -1)], -2)  # fmt: skip
+    forward = np.stack(
+        [
+            np.stack([wide * cos, wide * (shear * cos - sin)], -1),
+            np.stack([high * sin, high * (shear * sin + cos)], -1),
+        ],
+        -2,
+    )
     shift = np.stack([draw(-0.08, 0.08), draw(-0.08, 0.08)], -1)
     theta = np.concatenate([np.linalg.inv(forward), shift[..., None]], -1)
     grid = F.affine_grid(torch.from_numpy(theta.astype(np.float32)), [count, 1, SIZE, SIZE], align_corners=False)

@@ -1,7 +1,7 @@
 """The world at a glance.
 
-    python -m dicap.world grid docs/world_grid.png
-    python -m dicap.world shifts docs/world_shifts.png
+python -m dicap.world grid docs/world_grid.png
+python -m dicap.world shifts docs/world_shifts.png
 """
 
 import numpy as np
@@ -24,12 +24,18 @@ def draw(seed: int = 7) -> Image.Image:
         rows.append((scene, render(latents)))
     facts = sample(np.arange(count) + 1000, seed)
     targets = [CLASSES[(row["label"] + 17) % len(CLASSES)] for row in facts]
-    pairs = (("as sampled", render(facts)), ("do(class=...)", counterfactual(facts, do({"class": targets}))),
-             ("do(scene=...)", counterfactual(facts, do(scene=(facts["scene"] + 3) % len(SCENES)))),
-             ("in the benchmark", render(facts, DOWNSTREAM)))  # fmt: skip
-    return _page([("Every shape (columns) in every scene (rows); the five patterns along the diagonals", rows),
-                  ("The same ten pictures under interventions, and as the benchmark's camera sees them",
-                   list(pairs))])  # fmt: skip
+    pairs = (
+        ("as sampled", render(facts)),
+        ("do(class=...)", counterfactual(facts, do({"class": targets}))),
+        ("do(scene=...)", counterfactual(facts, do(scene=(facts["scene"] + 3) % len(SCENES)))),
+        ("in the benchmark", render(facts, DOWNSTREAM)),
+    )
+    return _page(
+        [
+            ("Every shape (columns) in every scene (rows); the five patterns along the diagonals", rows),
+            ("The same ten pictures under interventions, and as the benchmark's camera sees them", list(pairs)),
+        ]
+    )
 
 
 def draw_shifts() -> Image.Image:
@@ -39,8 +45,12 @@ def draw_shifts() -> Image.Image:
     facts = test[[rows[len(rows) * n // len(SCENES)] for n, rows in enumerate(shown)]]
     scenes, colours = shift(facts, "scenes"), shift(facts, "colours")
     clean = [("as sampled", render(facts)), ("unseen scenes", render(scenes)), ("unseen colours", render(colours))]
-    seen = [("causal_shapes", render(facts, DOWNSTREAM)), ("..._scenes", render(scenes, DOWNSTREAM)),
-            ("..._colours", render(colours, DOWNSTREAM)), ("..._noise", render(facts, NOISY))]  # fmt: skip
+    seen = [
+        ("causal_shapes", render(facts, DOWNSTREAM)),
+        ("..._scenes", render(scenes, DOWNSTREAM)),
+        ("..._colours", render(colours, DOWNSTREAM)),
+        ("..._noise", render(facts, NOISY)),
+    ]
     page = _page([("Eight test pictures, by the camera of the pretraining", clean), ("As the benchmark's files", seen)])
     return page.quantize(256)  # noise does not shrink: a third of the bytes
 

@@ -115,9 +115,18 @@ def vocabulary() -> list[int]:
 def build(words: int) -> torch.nn.Module:
     """OpenAI's class in the tiny size, with a compact vocabulary."""
     clip = clip_package()
-    return clip.model.CLIP(embed_dim=128, image_resolution=SIZE, vision_layers=(1, 1, 2, 1), vision_width=24,
-                           vision_patch_size=None, context_length=77, vocab_size=words, transformer_width=128,
-                           transformer_heads=2, transformer_layers=3)  # fmt: skip
+    return clip.model.CLIP(
+        embed_dim=128,
+        image_resolution=SIZE,
+        vision_layers=(1, 1, 2, 1),
+        vision_width=24,
+        vision_patch_size=None,
+        context_length=77,
+        vocab_size=words,
+        transformer_width=128,
+        transformer_heads=2,
+        transformer_layers=3,
+    )
 
 
 def encode_text(model: torch.nn.Module, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -225,8 +234,13 @@ class _Run:
 
     def checkpoint(self, out: Path, work: Path, loss: float) -> dict:
         """Save the state, write the weights, evaluate the written file, add a line to log.jsonl."""
-        state = {"model": self.model.state_dict(), "average": self.average, "optim": self.optim.state_dict(),
-                 "step": self.step, "seconds": self.seconds}  # fmt: skip
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optim": self.optim.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
         torch.save(state, work / "state.tmp")
         os.replace(work / "state.tmp", work / "state.pt")
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}

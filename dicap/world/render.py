@@ -31,16 +31,27 @@ NOISY = Domain(0.7, 0.30)  # the camera of the domain shift "noise"
 
 # Two tones a colour, in the order of causal.VALUES: the object's own and the one that its pattern is drawn in. Every
 # unseen tone (the last eight rows) is farther from every known one than two tints of 0.08 bring them together.
-TONES = np.array([
-    [[0.86, 0.10, 0.10], [1.00, 0.88, 0.78]], [[0.98, 0.52, 0.05], [0.36, 0.16, 0.02]],
-    [[0.98, 0.88, 0.10], [0.36, 0.26, 0.02]], [[0.10, 0.62, 0.16], [0.86, 1.00, 0.72]],
-    [[0.12, 0.26, 0.88], [0.78, 0.92, 1.00]], [[0.50, 0.12, 0.66], [0.94, 0.82, 1.00]],
-    [[1.00, 0.50, 0.74], [0.50, 0.05, 0.28]], [[0.97, 0.97, 0.97], [0.16, 0.18, 0.24]],
-    [[0.02, 0.50, 0.52], [0.98, 0.62, 0.50]], [[0.58, 0.36, 0.20], [0.55, 0.95, 0.98]],
-    [[0.02, 0.02, 0.02], [0.98, 0.55, 0.98]], [[0.52, 0.52, 0.52], [0.10, 0.02, 0.42]],
-    [[0.15, 0.85, 0.90], [0.55, 0.06, 0.02]], [[0.45, 0.48, 0.08], [0.80, 0.98, 0.40]],
-    [[0.02, 0.06, 0.44], [0.98, 0.72, 0.30]], [[0.62, 0.95, 0.12], [0.30, 0.02, 0.55]],
-], np.float32)  # fmt: skip
+TONES = np.array(
+    [
+        [[0.86, 0.10, 0.10], [1.00, 0.88, 0.78]],
+        [[0.98, 0.52, 0.05], [0.36, 0.16, 0.02]],
+        [[0.98, 0.88, 0.10], [0.36, 0.26, 0.02]],
+        [[0.10, 0.62, 0.16], [0.86, 1.00, 0.72]],
+        [[0.12, 0.26, 0.88], [0.78, 0.92, 1.00]],
+        [[0.50, 0.12, 0.66], [0.94, 0.82, 1.00]],
+        [[1.00, 0.50, 0.74], [0.50, 0.05, 0.28]],
+        [[0.97, 0.97, 0.97], [0.16, 0.18, 0.24]],
+        [[0.02, 0.50, 0.52], [0.98, 0.62, 0.50]],
+        [[0.58, 0.36, 0.20], [0.55, 0.95, 0.98]],
+        [[0.02, 0.02, 0.02], [0.98, 0.55, 0.98]],
+        [[0.52, 0.52, 0.52], [0.10, 0.02, 0.42]],
+        [[0.15, 0.85, 0.90], [0.55, 0.06, 0.02]],
+        [[0.45, 0.48, 0.08], [0.80, 0.98, 0.40]],
+        [[0.02, 0.06, 0.44], [0.98, 0.72, 0.30]],
+        [[0.62, 0.95, 0.12], [0.30, 0.02, 0.55]],
+    ],
+    np.float32,
+)
 
 
 def render(latents: np.ndarray, domain: Domain = PRETRAIN) -> np.ndarray:
@@ -238,9 +249,17 @@ def _fish(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 DISTANCE: dict[str, Callable] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "heart": _heart,
-    "cross": _cross, "ring": _ring, "moon": _moon, "arrow": _arrow, "fish": _fish,
-}  # fmt: skip
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "heart": _heart,
+    "cross": _cross,
+    "ring": _ring,
+    "moon": _moon,
+    "arrow": _arrow,
+    "fish": _fish,
+}
 
 
 # Patterns: positive where the second tone shows, in units of length of the object's frame.

@@ -17,9 +17,24 @@ TILE = 256  # px, the period of a texture
 @functools.lru_cache(maxsize=1)
 def tiles(window: int = 64) -> np.ndarray:
     """(16, 3, TILE + window, TILE + window) float32 in [0, 1]: every scene, wrapped so that any window can be cut."""
-    makers = {"grass": _grass, "sand": _sand, "water": _water, "snow": _snow, "brick": _brick, "wood": _wood,
-              "gravel": _gravel, "lava": _lava, "honeycomb": _honeycomb, "tartan": _tartan, "dusk": _dusk,
-              "coral": _coral, "bubbles": _bubbles, "marble": _marble, "mosaic": _mosaic, "rust": _rust}  # fmt: skip
+    makers = {
+        "grass": _grass,
+        "sand": _sand,
+        "water": _water,
+        "snow": _snow,
+        "brick": _brick,
+        "wood": _wood,
+        "gravel": _gravel,
+        "lava": _lava,
+        "honeycomb": _honeycomb,
+        "tartan": _tartan,
+        "dusk": _dusk,
+        "coral": _coral,
+        "bubbles": _bubbles,
+        "marble": _marble,
+        "mosaic": _mosaic,
+        "rust": _rust,
+    }
     stack = np.stack([np.clip(makers[name](), 0, 1) for name in VALUES["scene"]])  # (16, TILE, TILE, 3)
     wrapped = np.pad(stack, ((0, 0), (0, window), (0, window), (0, 0)), mode="wrap")
     return np.ascontiguousarray(wrapped.transpose(0, 3, 1, 2), dtype=np.float32)
@@ -155,7 +170,9 @@ def _bubbles() -> np.ndarray:
     draw = np.random.Generator(np.random.Philox(key=24))
     near, _, number = _cells(draw.uniform(0, TILE, (260, 2)))
     edge = np.abs(near - draw.uniform(3, 9, 260)[number])
-    return _ramp(3 * np.exp(-((edge / 1.2) ** 2)) - 1.5 + 0.2 * _noise(25, 5, 5), (0.22, 0.02, 0.42), (0.50, 0.40, 0.74))
+    return _ramp(
+        3 * np.exp(-((edge / 1.2) ** 2)) - 1.5 + 0.2 * _noise(25, 5, 5), (0.22, 0.02, 0.42), (0.50, 0.40, 0.74)
+    )
 
 
 def _marble() -> np.ndarray:
@@ -169,7 +186,9 @@ def _mosaic() -> np.ndarray:
     """Tiles of five colours between dark joints."""
     draw = np.random.Generator(np.random.Philox(key=28))
     _, gap, number = _cells(draw.uniform(0, TILE, (160, 2)))
-    glass = np.array([[0.70, 0.30, 0.50], [0.30, 0.60, 0.65], [0.75, 0.66, 0.32], [0.45, 0.35, 0.65], [0.42, 0.62, 0.36]])
+    glass = np.array(
+        [[0.70, 0.30, 0.50], [0.30, 0.60, 0.65], [0.75, 0.66, 0.32], [0.45, 0.35, 0.65], [0.42, 0.62, 0.36]]
+    )
     return np.where((gap < 2)[..., None], 0.25, glass[draw.integers(0, 5, 160)[number]])
 
 

@@ -69,5 +69,3 @@ def untouched_global_randomness():
     assert torch.equal(before[0], torch.get_rng_state())
     assert all(np.array_equal(a, b) for a, b in zip(before[1], np.random.get_state()))
     assert before[2] == random.getstate()
-
-

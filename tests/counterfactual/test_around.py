@@ -32,7 +32,9 @@ def test_targets_are_other_classes_without_repeats(images, mode, m):
 def test_top_modes_stay_near_by_cosine(images):
     texts = torch.nn.functional.normalize(images.texts, dim=1)
     cosine = texts @ texts.T - 2 * torch.eye(6)
-    assert torch.equal(choose_targets(images.texts * 7, images.labels, 1, "top1", seeded())[:, 0], cosine.argmax(1)[images.labels])
+    assert torch.equal(
+        choose_targets(images.texts * 7, images.labels, 1, "top1", seeded())[:, 0], cosine.argmax(1)[images.labels]
+    )
     near = cosine.topk(3).indices[images.labels]
     chosen = choose_targets(images.texts, images.labels, 1, "top3", seeded())
     assert bool((chosen[..., None] == near[:, None]).any(-1).all()) and len(chosen.unique()) > 1
@@ -68,7 +70,9 @@ def test_each_control_is_what_it_says(gauss, images, targets):
     noise, _ = control_counterfactuals("random-cf", gauss, f, y, targets)
     assert torch.allclose((noise - f[:, None]).norm(dim=-1), (full - f[:, None]).norm(dim=-1), atol=1e-4)
     wanted = torch.tensor([[5, 1]]).expand(9, -1)  # the pool has no image of class 5
-    neighbour, valid = control_counterfactuals("real-neighbour-cf", gauss, f[:9], y[:9], wanted, pool=f[:40], pool_labels=y[:40])
+    neighbour, valid = control_counterfactuals(
+        "real-neighbour-cf", gauss, f[:9], y[:9], wanted, pool=f[:40], pool_labels=y[:40]
+    )
     assert valid.tolist() == [[False, True]] * 9
     ones = f[:40][y[:40] == 1]
     assert torch.equal(neighbour[:, 1], ones[(f[:9] @ ones.T).argmax(1)])
@@ -91,8 +95,20 @@ def test_unknown_controls_are_refused(gauss, images, targets):
 def test_diagnosis_is_complete_finite_and_repeatable(generator, images, targets):
     held_out = scm.scenes(rho=0.5, patterns=2, shapes=3, shots=4, width=32, seed=3)
     figures = diagnose(generator, images.features, images.labels, targets, (held_out.features[:, 0], held_out.labels))
-    needed = {"valid_full", "valid_minimal", "invalid_percent_full", "head_valid_full", "reconstruction_error", "null_error",
-              "round_trip_error", "cld_full", "hsic_p", "latent_probe", "latent_chance", "mmd_full"}  # fmt: skip
+    needed = {
+        "valid_full",
+        "valid_minimal",
+        "invalid_percent_full",
+        "head_valid_full",
+        "reconstruction_error",
+        "null_error",
+        "round_trip_error",
+        "cld_full",
+        "hsic_p",
+        "latent_probe",
+        "latent_chance",
+        "mmd_full",
+    }
     needed |= {"proximity_full"} if figures["valid_full"] else set()
     needed |= {"proximity_minimal", "kappa_minimal", "start_time_minimal"} if figures["valid_minimal"] else set()
     if generator.config.generator in ("gskip", "v", "eps"):
@@ -100,7 +116,9 @@ def test_diagnosis_is_complete_finite_and_repeatable(generator, images, targets)
     assert needed <= set(figures), needed - set(figures)
     assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
     json.dumps(figures, allow_nan=False)
-    assert figures == diagnose(generator, images.features, images.labels, targets, (held_out.features[:, 0], held_out.labels))
+    assert figures == diagnose(
+        generator, images.features, images.labels, targets, (held_out.features[:, 0], held_out.labels)
+    )
     full = generator.counterfactual(images.features[:, 0], images.labels, targets)
     assert figures["valid_full"] == pytest.approx(float(full.valid.float().mean()))
     if bool(full.valid.any()):

@@ -19,7 +19,11 @@ def fitted(images, **settings):
 
 @pytest.fixture(scope="module")
 def rows(images):
-    return scm.noise(16, 12).float(), torch.linspace(0.05, 0.95, 16, dtype=torch.float64), images.texts[torch.arange(16) % 6]
+    return (
+        scm.noise(16, 12).float(),
+        torch.linspace(0.05, 0.95, 16, dtype=torch.float64),
+        images.texts[torch.arange(16) % 6],
+    )
 
 
 def test_an_untrained_gskip_is_the_gaussian(images, rows):
@@ -69,7 +73,9 @@ def test_do_recombines_residuals_and_observed_keeps_pairs():
     residual = scm.noise(20, 3).float()
     data = TrainingData(effects[labels] + residual, labels, torch.eye(4), effects)
     x0, texts = data.draw(500, "do", torch.Generator().manual_seed(0))
-    assert torch.cdist(x0 - effects[texts.argmax(1)], residual).min(1).values.max() < 2e-3  # any residual with any effect
+    assert (
+        torch.cdist(x0 - effects[texts.argmax(1)], residual).min(1).values.max() < 2e-3
+    )  # any residual with any effect
     x0, texts = data.draw(500, "observed", torch.Generator().manual_seed(0))
     nearest = torch.cdist(x0, data.z).argmin(1)
     assert torch.equal(labels[nearest], texts.argmax(1))
@@ -83,7 +89,12 @@ def test_training_learns_what_the_gaussian_misses():
     estimator = fitted(images, generator="gskip", train_steps=0, pca_k=k)
     data = TrainingData(z, torch.zeros(count, dtype=torch.long), images.texts, torch.zeros(4, k))
     before = evaluate(estimator, data)
-    train(estimator, data, scm.small(generator="gskip", train_data="do", train_steps=300, width=64), torch.Generator().manual_seed(0))
+    train(
+        estimator,
+        data,
+        scm.small(generator="gskip", train_data="do", train_steps=300, width=64),
+        torch.Generator().manual_seed(0),
+    )
     assert evaluate(estimator, data) < 0.85 * before
 
 
@@ -110,7 +121,9 @@ def test_the_rate_rises_then_falls_to_nothing():
 
 def test_divergence_is_reported(images):
     estimator = fitted(images, generator="v", train_steps=0)
-    data = TrainingData(torch.full((8, 12), float("nan")), torch.zeros(8, dtype=torch.long), images.texts, torch.zeros(6, 12))
+    data = TrainingData(
+        torch.full((8, 12), float("nan")), torch.zeros(8, dtype=torch.long), images.texts, torch.zeros(6, 12)
+    )
     with pytest.raises(FloatingPointError, match="lr"):
         train(estimator, data, scm.small(generator="v", train_steps=3), torch.Generator())
 

@@ -52,7 +52,9 @@ def test_17_the_seed_decides(generator, images, targets):
     config = generator.config
     twin = CounterfactualGenerator(config).fit(images.features, images.labels, images.texts, logit_scale=20.0)
     assert same(answer(twin, images, targets), answer(generator, images, targets))
-    other = CounterfactualGenerator(dataclasses.replace(config, seed=6)).fit(images.features, images.labels, images.texts)
+    other = CounterfactualGenerator(dataclasses.replace(config, seed=6)).fit(
+        images.features, images.labels, images.texts
+    )
     changed = not same(answer(other, images, targets), answer(generator, images, targets))
     assert changed == (config.generator in ("gskip", "v", "eps"))
 
@@ -62,7 +64,11 @@ def test_6_the_own_class_changes_nothing_but_by_the_reconstruction(generator, im
     null = generator.counterfactual(f, images.labels, images.labels).features[:, 0]
     latents = generator.abduct(f, images.texts[images.labels])
     assert torch.allclose(null, generator.reconstruct(latents), atol=F32)
-    if generator.config.generator in ("shift", "gauss", "gskip"):  # networks alone reconstruct after more than a moment's training
+    if generator.config.generator in (
+        "shift",
+        "gauss",
+        "gskip",
+    ):  # networks alone reconstruct after more than a moment's training
         assert (null - f).norm(dim=1).max() < 1e-4
     if generator.config.generator != "shift":
         assert torch.allclose(generator.predict(latents, images.texts[0], start=0.0), f, atol=F32)
@@ -101,7 +107,9 @@ def test_saved_and_loaded_answers_are_bit_equal(generator, images, targets, tmp_
     loaded = CounterfactualGenerator.load(path)
     assert loaded.config == generator.config and loaded.logit_scale == 20.0
     for train_on in ("full", "minimal"):
-        assert same(answer(loaded, images, targets, train_on=train_on), answer(generator, images, targets, train_on=train_on))
+        assert same(
+            answer(loaded, images, targets, train_on=train_on), answer(generator, images, targets, train_on=train_on)
+        )
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["config"])["generator"] == generator.config.generator
     assert [entry.name for entry in tmp_path.iterdir()] == ["generator.safetensors"]  # no temporary left
@@ -150,17 +158,23 @@ def test_other_texts_than_those_of_the_fit(gauss, images):
     f = images.features[:4, 0]
     order = torch.tensor([3, 1, 0, 5, 2, 4])
     known = gauss.counterfactual(f, images.labels[:4], torch.full((4,), 3))
-    moved = gauss.counterfactual(f, torch.full((4,), 2), torch.zeros(4, dtype=torch.long), conditions=images.texts[order])
+    moved = gauss.counterfactual(
+        f, torch.full((4,), 2), torch.zeros(4, dtype=torch.long), conditions=images.texts[order]
+    )
     assert torch.allclose(known.features, moved.features, atol=F32)
     unseen = torch.nn.functional.normalize(scm.noise(3, 32, seed=40).float(), dim=1)
-    found = gauss.counterfactual(f, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long), conditions=unseen)
+    found = gauss.counterfactual(
+        f, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long), conditions=unseen
+    )
     assert bool(torch.isfinite(found.margin).all())
 
 
 def test_equal_texts_are_one_class_to_the_judge(gauss, images):
     f, y, one = images.features[:4, 0], images.labels[:4], torch.ones(4, dtype=torch.long)
     doubled = torch.cat([images.texts, images.texts[1:2]])
-    assert torch.allclose(gauss.counterfactual(f, y, one, conditions=doubled).margin, gauss.counterfactual(f, y, one).margin)
+    assert torch.allclose(
+        gauss.counterfactual(f, y, one, conditions=doubled).margin, gauss.counterfactual(f, y, one).margin
+    )
 
 
 def test_classifier_guidance_raises_the_margin(images, targets):
@@ -255,7 +269,11 @@ def test_errors_of_the_text_judge(images):
 def test_errors_of_use(gauss, images, targets, tmp_path):
     f, y = images.features[:, 0], images.labels
     fresh = CounterfactualGenerator()
-    for act in (lambda: fresh.save(tmp_path / "x"), lambda: fresh.counterfactual(f, y, y), lambda: fresh.abduct(f, images.texts[0])):
+    for act in (
+        lambda: fresh.save(tmp_path / "x"),
+        lambda: fresh.counterfactual(f, y, y),
+        lambda: fresh.abduct(f, images.texts[0]),
+    ):
         with pytest.raises(ValueError, match="not fitted"):
             act()
     cases = {
@@ -272,10 +290,22 @@ def test_errors_of_use(gauss, images, targets, tmp_path):
             act()
 
 
-@pytest.mark.parametrize("settings", [
-    {"generator": "gan"}, {"w": "1"}, {"steps": 1}, {"steps": 2.5}, {"gamma": -1.0}, {"seed": -1}, {"ema": 1.0}, {"w": float("nan")},
-    {"generator": "shift"}, {"generator": "shift", "search": "line", "w": 2.0}, {"pca_k": True},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"generator": "gan"},
+        {"w": "1"},
+        {"steps": 1},
+        {"steps": 2.5},
+        {"gamma": -1.0},
+        {"seed": -1},
+        {"ema": 1.0},
+        {"w": float("nan")},
+        {"generator": "shift"},
+        {"generator": "shift", "search": "line", "w": 2.0},
+        {"pca_k": True},
+    ],
+)
 def test_settings_are_checked(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         GeneratorConfig(**settings)
@@ -298,7 +328,9 @@ def test_shift_has_no_time(images):
 def test_few_images_are_seen_at_most_so_many_times(images, targets):
     def moved(**settings):
         config = scm.small(generator="gskip", batch=16, **settings)  # 48 images: 3 batches a pass
-        return answer(CounterfactualGenerator(config).fit(images.features, images.labels, images.texts), images, targets)
+        return answer(
+            CounterfactualGenerator(config).fit(images.features, images.labels, images.texts), images, targets
+        )
 
     assert same(moved(train_steps=500, passes=2), moved(train_steps=6))
     assert not same(moved(train_steps=6), moved(train_steps=5))

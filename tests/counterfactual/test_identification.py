@@ -57,10 +57,19 @@ def rotated(one, other):
 MECHANISMS = {function.__name__: function for function in (root, monotone, triangular, rotated)}
 # RMS distance of each mechanism's counterfactual to DDIM's, relative to the RMS distance that it moves (docs/method.md)
 MISSED = {
-    ("shared", "root"): 0, ("shared", "monotone"): 0, ("shared", "triangular"): 0, ("shared", "rotated"): 0.857,
-    ("commuting", "root"): 0, ("commuting", "monotone"): 0, ("commuting", "triangular"): 0.406, ("commuting", "rotated"): 0.647,
-    ("crossing", "root"): 0, ("crossing", "monotone"): 0.196, ("crossing", "triangular"): 0.528, ("crossing", "rotated"): 0.783,
-}  # fmt: skip
+    ("shared", "root"): 0,
+    ("shared", "monotone"): 0,
+    ("shared", "triangular"): 0,
+    ("shared", "rotated"): 0.857,
+    ("commuting", "root"): 0,
+    ("commuting", "monotone"): 0,
+    ("commuting", "triangular"): 0.406,
+    ("commuting", "rotated"): 0.647,
+    ("crossing", "root"): 0,
+    ("crossing", "monotone"): 0.196,
+    ("crossing", "triangular"): 0.528,
+    ("crossing", "rotated"): 0.783,
+}
 
 
 @functools.cache
@@ -93,7 +102,10 @@ def test_4_ddim_reaches_the_symmetric_root_and_no_other_mechanism_of_the_same_la
 
 def skewed_eps(centre, scale):
     """Exact eps of x_j = centre_j + scale_j u_j, u_j the world's mixture of two Gaussians; centre and scale (B, q)."""
-    bumps, log_weight = torch.tensor([NEAR, FAR], dtype=torch.float64), torch.tensor([0.7, 0.3], dtype=torch.float64).log()
+    bumps, log_weight = (
+        torch.tensor([NEAR, FAR], dtype=torch.float64),
+        torch.tensor([0.7, 0.3], dtype=torch.float64).log(),
+    )
 
     def score(z, t):
         a, s = reference.signal_and_noise(t)
@@ -114,7 +126,12 @@ def world():
     to = (own + 1) % 6
     centres, scales, u = made.centres.double(), made.scales.double(), made.u.double()
     assert torch.equal(made.truth(own), made.features)
-    return centres[own] + scales[own] * u, centres[to] + scales[to] * u, (centres[own], scales[own]), (centres[to], scales[to])
+    return (
+        centres[own] + scales[own] * u,
+        centres[to] + scales[to] * u,
+        (centres[own], scales[own]),
+        (centres[to], scales[to]),
+    )
 
 
 def test_1_exact_scores_reach_the_truth_of_a_non_gaussian_world(world):
@@ -176,9 +193,13 @@ def estimated(law, count):
 
 # (law, shots a class): mean error, latent term, decoder term, relative to the mean distance moved (docs/method.md)
 TERMS = {
-    ("shared", 16): (0.358, 0.673, 0.382), ("commuting", 16): (0.373, 0.485, 0.262), ("crossing", 16): (0.329, 0.594, 0.348),
-    ("shared", 256): (0.159, 0.167, 0.064), ("commuting", 256): (0.101, 0.122, 0.051), ("crossing", 256): (0.105, 0.125, 0.059),
-}  # fmt: skip
+    ("shared", 16): (0.358, 0.673, 0.382),
+    ("commuting", 16): (0.373, 0.485, 0.262),
+    ("crossing", 16): (0.329, 0.594, 0.348),
+    ("shared", 256): (0.159, 0.167, 0.064),
+    ("commuting", 256): (0.101, 0.122, 0.051),
+    ("crossing", 256): (0.105, 0.125, 0.059),
+}
 
 
 @pytest.mark.parametrize("law, count", TERMS)
@@ -189,7 +210,9 @@ def test_9_the_error_is_within_its_bound(law, count):
     x, truth = means[0] + u @ reference.root(one), means[1] + u @ reference.root(other)
     latent = process.encode(exact(centres[0], near), x, times, 2, Gaussian.of(near).solve)[-1]
     noise = process.encode(exact(means[0], one), x, times, 2, Gaussian.of(one).solve)[-1]
-    assert (noise - u).norm(dim=1).max() < 0.02 * u.norm(dim=1).mean()  # the true noise is recovered, to the ceiling's leak
+    assert (noise - u).norm(dim=1).max() < 0.02 * u.norm(
+        dim=1
+    ).mean()  # the true noise is recovered, to the ceiling's leak
 
     def decode(latent):
         return process.decode(exact(centres[1], far), latent, times[-1], times)
@@ -201,7 +224,9 @@ def test_9_the_error_is_within_its_bound(law, count):
     expected = (centres[1] + by_hand @ reference.root(far) - truth).norm(dim=1)
     assert (error - expected).norm() < 0.02 * expected.norm()
     moved = (truth - x).norm(dim=1).mean()
-    assert [float(value.mean() / moved) for value in (error, first, second)] == pytest.approx(TERMS[law, count], abs=0.005)
+    assert [float(value.mean() / moved) for value in (error, first, second)] == pytest.approx(
+        TERMS[law, count], abs=0.005
+    )
 
 
 def test_9_the_bound_of_a_gaussian_in_a_non_gaussian_world(world):

@@ -176,7 +176,9 @@ def test_axes_of_texts_are_those_of_the_common_space():
     assert len(set(apart.strength.tolist())) == 1
     axes = text_axes(((texts - texts.mean(0)) @ space.directions).double())
     assert axes.shape == (8, 5) and torch.allclose(axes.T @ axes, torch.eye(5, dtype=torch.float64), atol=1e-9)
-    _, strength, _ = ridge_map(*(x.double() - x.double().mean(0) for x in (shared.known, class_means(z, images.labels))), axes)
+    _, strength, _ = ridge_map(
+        *(x.double() - x.double().mean(0) for x in (shared.known, class_means(z, images.labels))), axes
+    )
     assert torch.allclose(shared.strength.double(), strength)
 
 

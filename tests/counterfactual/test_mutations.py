@@ -45,13 +45,16 @@ def test_a_text_that_moved_is_an_error_that_names_the_mutation(tmp_path):
             mutations.mutated(mutation, tmp_path)
 
 
-@pytest.mark.parametrize("status, output, said", [
-    (0, "3 passed", "GREEN"),
-    (1, "FAILED tests/a.py::test_a[0] - assert 1 == 2", "red"),
-    (1, "FAILED tests/a.py::test_a - dicap.options.ConfigError: it does not fit", "red"),
-    (1, "FAILED tests/a.py::test_a - NameError: name 'x' is not defined", "BROKEN"),
-    (1, "ERROR tests/a.py::test_a - assert 1 == 2", "BROKEN"),
-    (4, "ERROR: not found: tests/a.py::test_a", "BROKEN"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "status, output, said",
+    [
+        (0, "3 passed", "GREEN"),
+        (1, "FAILED tests/a.py::test_a[0] - assert 1 == 2", "red"),
+        (1, "FAILED tests/a.py::test_a - dicap.options.ConfigError: it does not fit", "red"),
+        (1, "FAILED tests/a.py::test_a - NameError: name 'x' is not defined", "BROKEN"),
+        (1, "ERROR tests/a.py::test_a - assert 1 == 2", "BROKEN"),
+        (4, "ERROR: not found: tests/a.py::test_a", "BROKEN"),
+    ],
+)
 def test_only_a_failed_test_is_red(status, output, said):
     assert mutations.verdict(status, output).split(":")[0] == said

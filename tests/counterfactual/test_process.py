@@ -70,10 +70,14 @@ def test_2_refinement_inverts_and_newton_is_exact(shared):
     score = exact(means[0], covariance)
 
     def relative(steps, fixed_point, solve=process.unpreconditioned):
-        return float(((transport(x, score, score, steps, fixed_point, solve=solve) - x).norm(dim=1) / x.norm(dim=1)).max())
+        return float(
+            ((transport(x, score, score, steps, fixed_point, solve=solve) - x).norm(dim=1) / x.norm(dim=1)).max()
+        )
 
     assert relative(50, 3) < 1e-3 < relative(50, 2) < 5e-3
-    assert relative(50, 2, Gaussian.of(covariance).solve) < 1e-9 and relative(10, 1, Gaussian.of(covariance).solve) < 1e-9
+    assert (
+        relative(50, 2, Gaussian.of(covariance).solve) < 1e-9 and relative(10, 1, Gaussian.of(covariance).solve) < 1e-9
+    )
 
 
 @pytest.mark.parametrize("t", [0.1, 0.4, 0.7, 0.95])
@@ -135,7 +139,9 @@ def test_8_guidance_other_than_one_misses_the_truth():
 
     def error(w):
         score = lambda z, t, rows: process.guided(null(z, t, rows), conditional(z, t, rows), w)  # noqa: E731
-        return float((transport(x, exact(means[0], covariance), score, 50) - x - means[1] + means[0]).norm(dim=1).mean())
+        return float(
+            (transport(x, exact(means[0], covariance), score, 50) - x - means[1] + means[0]).norm(dim=1).mean()
+        )
 
     exactly = error(1.0)
     assert error(0.5) > 5 * exactly and error(2.0) > 5 * exactly

@@ -27,10 +27,17 @@ def gradients(cf, valid, mode="text", scale=24.0):
     text = unit(C, E, seed=0).requires_grad_()
     f, label, target = unit(B, E, seed=1), torch.arange(B), (torch.arange(B)[:, None] + 1 + torch.arange(M)) % C
     logits = lambda features, text: scale * features @ text.T  # noqa: E731
-    model = SimpleNamespace(parts=lambda f: (f, text, logits(f, text)), logits=logits,
-                            clip=SimpleNamespace(logit_scale=torch.tensor(scale).log()))  # fmt: skip
-    trainer = SimpleNamespace(options=SimpleNamespace(**EVERY, con_mode=mode), model=model,
-                              condition=unit(C, E, seed=5), frozen=unit(C, E, seed=5))
+    model = SimpleNamespace(
+        parts=lambda f: (f, text, logits(f, text)),
+        logits=logits,
+        clip=SimpleNamespace(logit_scale=torch.tensor(scale).log()),
+    )
+    trainer = SimpleNamespace(
+        options=SimpleNamespace(**EVERY, con_mode=mode),
+        model=model,
+        condition=unit(C, E, seed=5),
+        frozen=unit(C, E, seed=5),
+    )
     trainer.counterfactuals = lambda batch: (f[:, None].expand(B, M, E) if cf is None else cf, valid, target)
     trainer.contrast = lambda *parts: DiCap.contrast(trainer, *parts)
     losses = DiCap.loss(trainer, {"img": f, "label": label})[1]

@@ -89,8 +89,12 @@ def test_11_minimal_counterfactuals_stop_just_past_the_threshold(images, targets
     assert bool(early.any()) and float((minimal.margin[early] - 0.5).max()) < 0.3  # just past the threshold
     if way == "t0":  # a bisected interval less of the shift, and none is sufficient
         rows, columns = early.nonzero(as_tuple=True)
-        less = process.start_times(minimal.kappa[early] - 0.1 / 2**search.HALVINGS, process.kappa_table(gauss.estimator.within.values))
-        below = generator.predict(generator.abduct(f[rows], images.texts[y[rows]]), images.texts[targets[early]], start=less)
+        less = process.start_times(
+            minimal.kappa[early] - 0.1 / 2**search.HALVINGS, process.kappa_table(gauss.estimator.within.values)
+        )
+        below = generator.predict(
+            generator.abduct(f[rows], images.texts[y[rows]]), images.texts[targets[early]], start=less
+        )
         margins = search.margin(generator.judge.scores(below, images.texts), targets[early])
         assert len(margins) > 10 and bool((margins < 0.5).all())
 

@@ -1,4 +1,5 @@
 """`dicap data` end to end: the true layouts, archives of the real shapes, a local server, gdown replaced at its boundary."""
+
 import dataclasses
 import json
 import os
@@ -19,12 +20,22 @@ from dicap.data.download import RECORD
 DATASETS = datasets()
 # archive of the real name -> (folder in it that holds the names, archive in it); "" = at the top
 SHAPES = {
-    "caltech-101.zip": ("caltech-101", "101_ObjectCategories.tar.gz"), "images.tar.gz": ("", ""), "annotations.tar.gz": ("", ""),
-    "stanford_cars.zip": ("stanford_cars", ""), "102flowers.tgz": ("", ""), "food-101.tar.gz": ("food-101", ""),
-    "fgvc-aircraft-2013b.tar.gz": ("fgvc-aircraft-2013b/data", ""), "SUN397.tar.gz": ("", ""), "dtd-r1.0.1.tar.gz": ("dtd", ""),
-    "EuroSAT.zip": ("", ""), "UCF-101-midframes.zip": ("", ""), "imagenetv2-matched-frequency.tar.gz": ("", ""),
-    "ImageNet-Sketch.zip": ("", ""), "imagenet-a.tar": ("", ""), "imagenet-r.tar": ("", ""),
-}  # fmt: skip
+    "caltech-101.zip": ("caltech-101", "101_ObjectCategories.tar.gz"),
+    "images.tar.gz": ("", ""),
+    "annotations.tar.gz": ("", ""),
+    "stanford_cars.zip": ("stanford_cars", ""),
+    "102flowers.tgz": ("", ""),
+    "food-101.tar.gz": ("food-101", ""),
+    "fgvc-aircraft-2013b.tar.gz": ("fgvc-aircraft-2013b/data", ""),
+    "SUN397.tar.gz": ("", ""),
+    "dtd-r1.0.1.tar.gz": ("dtd", ""),
+    "EuroSAT.zip": ("", ""),
+    "UCF-101-midframes.zip": ("", ""),
+    "imagenetv2-matched-frequency.tar.gz": ("", ""),
+    "ImageNet-Sketch.zip": ("", ""),
+    "imagenet-a.tar": ("", ""),
+    "imagenet-r.tar": ("", ""),
+}
 ARCHIVED = [stem for stem in STEMS if stem != "imagenet"]
 
 
@@ -72,7 +83,9 @@ def archived(source, folder, out):
 
 
 def test_every_archive_has_its_shape_here():
-    needed = {source.file for cls in DATASETS.values() for source in cls.sources if source.unpack and not source.optional}
+    needed = {
+        source.file for cls in DATASETS.values() for source in cls.sources if source.unpack and not source.optional
+    }
     assert needed <= set(SHAPES)
 
 
@@ -83,17 +96,27 @@ def test_the_true_layout_is_verified(layout, tmp_path, capsys, stem):
     assert " ok" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stem, where", [*((stem, "folder") for stem in ARCHIVED), ("caltech101", "root"), ("imagenet_a", "root")])
+@pytest.mark.parametrize(
+    "stem, where", [*((stem, "folder") for stem in ARCHIVED), ("caltech101", "root"), ("imagenet_a", "root")]
+)
 def test_archives_put_there_by_hand_are_unpacked_to_coops_layout(layout, tmp_path, monkeypatch, capsys, stem, where):
     folder = layout(stem)
     pictures = {path.relative_to(folder) for path in folder.rglob("*.jp*g")}
-    sources = [archived(source, folder, tmp_path if where == "root" else folder) if source.unpack and not source.optional else source
-               for source in DATASETS[stem].sources]  # fmt: skip
+    sources = [
+        archived(source, folder, tmp_path if where == "root" else folder)
+        if source.unpack and not source.optional
+        else source
+        for source in DATASETS[stem].sources
+    ]
     monkeypatch.setattr(DATASETS[stem], "sources", tuple(sources))
     assert data("verify", stem, root=tmp_path) == 1
     assert data("prepare", stem, root=tmp_path) == 0, capsys.readouterr().out
     assert {path.relative_to(folder) for path in folder.rglob("*.jp*g")} == pictures
-    assert all((tmp_path if where == "root" else folder).joinpath(s.file).is_file() for s in sources if s.unpack and not s.optional)
+    assert all(
+        (tmp_path if where == "root" else folder).joinpath(s.file).is_file()
+        for s in sources
+        if s.unpack and not s.optional
+    )
     assert data("prepare", stem, root=tmp_path) == 0 and "there" in capsys.readouterr().out
 
 
@@ -175,14 +198,25 @@ def test_a_hostile_archive_from_the_net_leaves_nothing(served, capsys, tmp_path)
 @pytest.mark.parametrize("stem", [stem for stem in DATASETS if DATASETS[stem].sources])
 def test_without_network_each_source_has_one_line_and_nothing_is_written(monkeypatch, tmp_path, capsys, stem):
     cls = DATASETS[stem]
-    monkeypatch.setattr(cls, "sources", tuple(dataclasses.replace(source, url=source.url and "https://host.invalid/x", drive="",
-                                              note=source.note or "ask") for source in cls.sources))  # fmt: skip
+    monkeypatch.setattr(
+        cls,
+        "sources",
+        tuple(
+            dataclasses.replace(
+                source, url=source.url and "https://host.invalid/x", drive="", note=source.note or "ask"
+            )
+            for source in cls.sources
+        ),
+    )
     assert data("download", stem, root=tmp_path / "data") == 1
     lines = capsys.readouterr().out.splitlines()
     needed = [source for source in cls.sources if not source.optional]
     assert len(lines) == len(needed)
     for line, source in zip(lines, needed):
-        assert line.startswith(f"{stem}: FAILED: {source.file} ") and ("by hand" if source.manual else "is there a network") in line
+        assert (
+            line.startswith(f"{stem}: FAILED: {source.file} ")
+            and ("by hand" if source.manual else "is there a network") in line
+        )
     assert not (tmp_path / "data").exists()
 
 
@@ -206,10 +240,16 @@ def damage_counts(folder):
     path.write_text(json.dumps(tree))
 
 
-@pytest.mark.parametrize("damage, text", [
-    (damage_missing, "): missing"), (damage_image, "truncated"), (damage_split, "must hold exactly"),
-    (damage_counts, "not the benchmark's split"), (shutil.rmtree, "folder not found"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage, text",
+    [
+        (damage_missing, "): missing"),
+        (damage_image, "truncated"),
+        (damage_split, "must hold exactly"),
+        (damage_counts, "not the benchmark's split"),
+        (shutil.rmtree, "folder not found"),
+    ],
+)
 def test_damage_is_named(layout, tmp_path, capsys, damage, text):
     damage(layout("eurosat"))
     layout("dtd")
@@ -229,7 +269,12 @@ def test_all_verifies_what_is_there_and_names_the_rest(layout, tmp_path, capsys)
     layout("eurosat")
     assert data("verify", "all", root=tmp_path) == 0
     absent = capsys.readouterr().out.splitlines()[-1]
-    assert absent.startswith("Not there: ") and "eurosat" not in absent and "ucf101" in absent and "imagenet_a" not in absent
+    assert (
+        absent.startswith("Not there: ")
+        and "eurosat" not in absent
+        and "ucf101" in absent
+        and "imagenet_a" not in absent
+    )
     shutil.rmtree(tmp_path / "eurosat")
     assert data("verify", "all", root=tmp_path) == 1
 
@@ -290,7 +335,9 @@ def test_prepare_says_what_is_not_there(tmp_path, capsys):
     assert "`dicap data download` gets it from https://" in out and "image-net.org" in out
 
 
-@pytest.mark.parametrize("words", [["list", "nope"], ["download", "nope"], ["prepare", "eurosat", "nope"], ["verify", "nope"]])
+@pytest.mark.parametrize(
+    "words", [["list", "nope"], ["download", "nope"], ["prepare", "eurosat", "nope"], ["verify", "nope"]]
+)
 def test_unknown_names_are_refused_with_the_list(tmp_path, capsys, words):
     assert data(*words, root=tmp_path) == 2
     error = capsys.readouterr().err

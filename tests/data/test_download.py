@@ -1,4 +1,5 @@
 """Downloads against a local server with the faults of real ones; Google Drive at the boundary of gdown."""
+
 import hashlib
 import json
 import os
@@ -107,7 +108,9 @@ def test_without_range_or_validator_it_starts_again(server, source, tmp_path, fa
     broken_off(server, source, tmp_path)
     fetch(source, tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == DATA
-    assert len(server.asked) == 1 and bool(server.asked[0][1]) == ("ranges" in faults)  # what cannot be compared is not asked for
+    assert len(server.asked) == 1 and bool(server.asked[0][1]) == (
+        "ranges" in faults
+    )  # what cannot be compared is not asked for
 
 
 def test_a_part_of_another_address_is_not_used(server, source, tmp_path):
@@ -234,11 +237,17 @@ def test_a_page_instead_of_a_split_file_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error, text", [
-    (gdown.exceptions.FileURLRetrievalError("Cannot retrieve\n the public link"), "drive/file.*Cannot retrieve the public link"),
-    (requests.ConnectionError("x: Failed to resolve 'drive.google.com'"), "drive.google.com is not found"),
-    (requests.Timeout("read"), "drive.google.com does not answer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (
+            gdown.exceptions.FileURLRetrievalError("Cannot retrieve\n the public link"),
+            "drive/file.*Cannot retrieve the public link",
+        ),
+        (requests.ConnectionError("x: Failed to resolve 'drive.google.com'"), "drive.google.com is not found"),
+        (requests.Timeout("read"), "drive.google.com does not answer"),
+    ],
+)
 def test_drive_refusals_are_one_line_and_leave_nothing(tmp_path, monkeypatch, error, text):
     drive(monkeypatch, error=error)
     with pytest.raises(DownloadError, match=text.replace("drive/file", "drive.google.com/file")) as caught:
@@ -250,10 +259,15 @@ def test_drive_refusals_are_one_line_and_leave_nothing(tmp_path, monkeypatch, er
 def google(server, monkeypatch):
     """gdown itself, with the local server in place of Google."""
     get = requests.Session.get
-    monkeypatch.setattr(requests.Session, "get", lambda self, url, **rest: get(self, server.url(url.rpartition("=")[2]), **rest))
+    monkeypatch.setattr(
+        requests.Session, "get", lambda self, url, **rest: get(self, server.url(url.rpartition("=")[2]), **rest)
+    )
     page = {"Content-Type": "text/html"}
-    server.files["1abc"] = File(LARGE, headers={"Content-Type": "application/zip", "Content-Disposition": 'attachment; filename="x"'},
-                                obeys_if_range=False)  # fmt: skip
+    server.files["1abc"] = File(
+        LARGE,
+        headers={"Content-Type": "application/zip", "Content-Disposition": 'attachment; filename="x"'},
+        obeys_if_range=False,
+    )
     server.files["1page"] = File(b"<html>Sorry</html>", headers=page)
     server.files["1odd"] = File(b"no type at all")
     return server

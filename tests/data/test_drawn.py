@@ -1,4 +1,5 @@
 """Few-shot draws of earlier runs: CoOp's pickles as that code wrote them, published index files; nothing of them runs."""
+
 import json
 import os
 import pickle
@@ -11,8 +12,14 @@ from dicap.data import drawn
 from dicap.data.draw import few_shot
 
 OLD = "/home/them/data/caltech-101/101_ObjectCategories"
-SPLIT = {part: [(f"{name}/{part}_{i}.jpg", label, name) for label, name in enumerate(("face", "leopard", "ant")) for i in range(size)]
-         for part, size in (("train", 9), ("val", 5), ("test", 2))}  # fmt: skip
+SPLIT = {
+    part: [
+        (f"{name}/{part}_{i}.jpg", label, name)
+        for label, name in enumerate(("face", "leopard", "ant"))
+        for i in range(size)
+    ]
+    for part, size in (("train", 9), ("val", 5), ("test", 2))
+}
 
 
 @pytest.fixture
@@ -35,7 +42,9 @@ def old(datum, tmp_path):
     """old(drawn, shots, seed, root) writes CoOp's pickle of a draw below tmp_path and returns its path."""
 
     def write(drawn, shots=2, seed=1, root=OLD, change=lambda item: item):
-        data = {part: [datum(f"{root}/{p}", y, name) for p, y, name in map(change, items)] for part, items in drawn.items()}
+        data = {
+            part: [datum(f"{root}/{p}", y, name) for p, y, name in map(change, items)] for part, items in drawn.items()
+        }
         file = tmp_path / f"shot_{shots}-seed_{seed}.pkl"
         file.write_bytes(pickle.dumps(data, protocol=pickle.HIGHEST_PROTOCOL))
         return file
@@ -106,12 +115,15 @@ def test_imagenets_pickles_hold_only_train(old, tmp_path):
         assert few_shot(split, 2, 1, tmp_path) == {"train": OTHER["train"], "val": [], "test": SPLIT["test"]}
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (lambda item: (f"elsewhere_{item[0].replace('/', '_')}", *item[1:]), "is no image of the split's train"),
-    (lambda item: (item[0], item[1] + 1, item[2]), "is class 1 'face' there and 0 'face' in the split"),
-    (lambda item: (item[0], item[1], item[2].title()), "is class 0 'Face' there and 0 'face' in the split"),
-    (lambda item: OTHER["train"][0] if item in OTHER["train"] else item, "an image stands twice in train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda item: (f"elsewhere_{item[0].replace('/', '_')}", *item[1:]), "is no image of the split's train"),
+        (lambda item: (item[0], item[1] + 1, item[2]), "is class 1 'face' there and 0 'face' in the split"),
+        (lambda item: (item[0], item[1], item[2].title()), "is class 0 'Face' there and 0 'face' in the split"),
+        (lambda item: OTHER["train"][0] if item in OTHER["train"] else item, "an image stands twice in train"),
+    ],
+)
 def test_a_draw_of_other_data_is_refused(old, tmp_path, caplog, change, reason):
     file = old(OTHER, change=change)
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
@@ -127,18 +139,21 @@ def test_a_draw_of_another_size_is_refused(old, tmp_path, caplog):
     assert "val has 0 images of class 0" in caplog.text
 
 
-@pytest.mark.parametrize("program", [
-    b"cos\nsystem\n(S'touch {0}'\ntR.",
-    b"cbuiltins\neval\n(S'open(\"{0}\", \"w\")'\ntR.",
-    b"(S'touch {0}'\nios\nsystem\n.",
-    b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x04pass\x85R.",
-    b"ccollections\nOrderedDict\n)R.",
-    b"cdassl\nDatum\n(S'touch {0}'\ntR.",
-    b"cdassl\nDatum.__init__.__globals__\n.",
-    b"",
-    b"\x80\x05]\x94.",
-    b"I3\n.",
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cos\nsystem\n(S'touch {0}'\ntR.",
+        b'cbuiltins\neval\n(S\'open("{0}", "w")\'\ntR.',
+        b"(S'touch {0}'\nios\nsystem\n.",
+        b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x04pass\x85R.",
+        b"ccollections\nOrderedDict\n)R.",
+        b"cdassl\nDatum\n(S'touch {0}'\ntR.",
+        b"cdassl\nDatum.__init__.__globals__\n.",
+        b"",
+        b"\x80\x05]\x94.",
+        b"I3\n.",
+    ],
+)
 def test_hostile_and_damaged_pickles_run_nothing(tmp_path, caplog, program):
     victim = tmp_path / "owned"
     (tmp_path / "shot_2-seed_1.pkl").write_bytes(program.replace(b"{0}", str(victim).encode()))
@@ -181,8 +196,13 @@ def test_truncated_and_huge_pickles(old, tmp_path, caplog, monkeypatch):
 
 
 def published(draw, **change):
-    return {part: {"data": [{"impath": f"./data/x/{p}", "label": y, "classname": name, **change} for p, y, name in items],
-                   "indices": list(range(len(items)))} for part, items in draw.items()}  # fmt: skip
+    return {
+        part: {
+            "data": [{"impath": f"./data/x/{p}", "label": y, "classname": name, **change} for p, y, name in items],
+            "indices": list(range(len(items))),
+        }
+        for part, items in draw.items()
+    }
 
 
 def test_a_published_index_file_counts(tmp_path):
@@ -193,7 +213,9 @@ def test_a_published_index_file_counts(tmp_path):
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("tree", [published(OTHER, label=5), published(OTHER, impath=3), {"train": {}, "val": {}}, {"train": 3}, {}])
+@pytest.mark.parametrize(
+    "tree", [published(OTHER, label=5), published(OTHER, impath=3), {"train": {}, "val": {}}, {"train": 3}, {}]
+)
 def test_a_wrong_index_file_does_not_and_stays(tmp_path, caplog, tree):
     file = tmp_path / "shot_2-seed_1.json"
     file.write_text(json.dumps(tree))

@@ -1,4 +1,5 @@
 """Your own images from one path: what is a class, an image, a split; what is refused; what a path means on a command line."""
+
 import json
 import os
 from pathlib import Path
@@ -103,7 +104,9 @@ def test_numbers_are_in_order(tmp_path, pictures, caplog):
 def test_a_split_of_its_own_is_used_as_it_is(parted):
     split = read_own(parted, RATIO, 1)
     assert [len(split[part]) for part in PARTS] == [6, 0, 4]
-    assert paths_of(split, "test") == [f"test/{name}/test{number}.png" for name in ("cat", "dog") for number in range(2)]
+    assert paths_of(split, "test") == [
+        f"test/{name}/test{number}.png" for name in ("cat", "dog") for number in range(2)
+    ]
     assert split["train"][0] == ("train/cat/train0.png", 0, "cat")
     assert not list(parted.glob("dicap_split*"))
     (parted / "test").rename(parted / "Test")
@@ -145,11 +148,16 @@ def empty_train(folder):
     (folder / "train/owl").mkdir()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (extra_folder, "holds bird, test, train: a split has train/ and test/"), (no_test, "holds train, val: a split has"),
-    (two_vals, "holds test, train, val, valid: a split has"), (untrained, "no train image of 1 classes: owl"),
-    (empty_train, "class 'owl': no image in .*/train/owl; images end in .jpg"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (extra_folder, "holds bird, test, train: a split has train/ and test/"),
+        (no_test, "holds train, val: a split has"),
+        (two_vals, "holds test, train, val, valid: a split has"),
+        (untrained, "no train image of 1 classes: owl"),
+        (empty_train, "class 'owl': no image in .*/train/owl; images end in .jpg"),
+    ],
+)
 def test_splits_that_are_refused(parted, change, message):
     change(parted)
     with pytest.raises(DatasetError, match=message):
@@ -256,28 +264,46 @@ def test_a_csv_with_a_split_and_numbers(pictures, tmp_path):
     lines = ["path;label;split", "dog/0.jpg;1;train", "dog/1.jpg;1;test", "Big_Cat/0.jpg;0;train"]
     names = table(tmp_path, ["a cat", "a dog"], "names.txt")
     split = read_own(table(tmp_path, lines), RATIO, 1, str(names), str(pictures))
-    assert split == {"train": [("Big_Cat/0.jpg", 0, "a cat"), ("dog/0.jpg", 1, "a dog")], "val": [],
-                     "test": [("dog/1.jpg", 1, "a dog")]}  # fmt: skip
+    assert split == {
+        "train": [("Big_Cat/0.jpg", 0, "a cat"), ("dog/0.jpg", 1, "a dog")],
+        "val": [],
+        "test": [("dog/1.jpg", 1, "a dog")],
+    }
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    (["path,label", "dog/0.jpg,dog"], "has one class only, 'dog'"),
-    (["path,label,split", "dog/0.jpg,dog,train", "Big_Cat/0.jpg,cat,test"], "no train image of 1 classes: cat"),
-    (["path,label,split", "dog/0.jpg,dog,train", "Big_Cat/0.jpg,cat,train"], "no test image of 2 classes"),
-    (["path,label", "dog/0.jpg,dog", "Big_Cat/0.jpg,cat"], "too few images to split a class into 3 parts: 'cat' has 1, 'dog' has 1"),
-    (["path,label", *(f"dog/{n}.jpg,dog" for n in range(9)), *(f"x/{n}.jpg,cat" for n in range(3))], "3 images are missing or broken"),
-    (["path,label", "dog/0.jpg,0", "Big_Cat/0.jpg,1"], "labels are numbers; name the classes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,label", "dog/0.jpg,dog"], "has one class only, 'dog'"),
+        (["path,label,split", "dog/0.jpg,dog,train", "Big_Cat/0.jpg,cat,test"], "no train image of 1 classes: cat"),
+        (["path,label,split", "dog/0.jpg,dog,train", "Big_Cat/0.jpg,cat,train"], "no test image of 2 classes"),
+        (
+            ["path,label", "dog/0.jpg,dog", "Big_Cat/0.jpg,cat"],
+            "too few images to split a class into 3 parts: 'cat' has 1, 'dog' has 1",
+        ),
+        (
+            ["path,label", *(f"dog/{n}.jpg,dog" for n in range(9)), *(f"x/{n}.jpg,cat" for n in range(3))],
+            "3 images are missing or broken",
+        ),
+        (["path,label", "dog/0.jpg,0", "Big_Cat/0.jpg,1"], "labels are numbers; name the classes"),
+    ],
+)
 def test_csvs_that_are_refused(pictures, lines, message):
     with pytest.raises(DatasetError, match=message):
         read_own(table(pictures, lines), RATIO, 1)
 
 
 def test_a_split_json(pictures, tmp_path):
-    tree = {"train": [["dog/0.jpg", 1, "dog"], ["Big_Cat/0.jpg", 0, "cat"]], "val": [], "test": [["dog/1.jpg", 1, "dog"]]}
+    tree = {
+        "train": [["dog/0.jpg", 1, "dog"], ["Big_Cat/0.jpg", 0, "cat"]],
+        "val": [],
+        "test": [["dog/1.jpg", 1, "dog"]],
+    }
     file = tmp_path / "split.json"
     file.write_text(json.dumps(tree))
-    assert read_own(file, RATIO, 1, images=str(pictures)) == {part: [tuple(item) for item in tree[part]] for part in PARTS}
+    assert read_own(file, RATIO, 1, images=str(pictures)) == {
+        part: [tuple(item) for item in tree[part]] for part in PARTS
+    }
     names = table(tmp_path, ["dog,a pup", "cat,a kitten"], "names.csv")
     assert [item[2] for item in read_own(file, RATIO, 1, str(names))["train"]] == ["a pup", "a kitten"]
     tree["test"] = []

@@ -1,4 +1,5 @@
 """Class folders and ImageNet's readers: order, names, and a remembered listing that notices every change."""
+
 import json
 import os
 import time
@@ -94,8 +95,17 @@ def test_another_tree_of_one_cache(tree, remembered, tmp_path):
     assert list_folders(tmp_path / "other") == {"a": []}
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"root": ROOT, "folders": {"b": [1]}}', '{"root": ROOT, "folders": 3}',
-                                  '{"root": ROOT, "folders": {"b": [TIME, ["../../secret.jpg"]]}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"root": ROOT, "folders": {"b": [1]}}',
+        '{"root": ROOT, "folders": 3}',
+        '{"root": ROOT, "folders": {"b": [TIME, ["../../secret.jpg"]]}}',
+    ],
+)
 def test_a_damaged_listing_is_listed_again(tree, remembered, tmp_path, caplog, text):
     (file,) = (tmp_path / "cache/listings").iterdir()
     file.write_text(text.replace("ROOT", json.dumps(str(tree))).replace("TIME", str((tree / "b").stat().st_mtime_ns)))
@@ -108,10 +118,15 @@ def test_class_names_keep_their_order(tmp_path):
     assert list(read_classnames(tmp_path).items()) == [("n2", "great white shark"), ("n1", "tench"), ("n3", "missile")]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("n1 tench\nn2\n", ": 'n2'; 2 columns are expected"), ("n1 tench\nn1 shark\n", ": a WordNet id stands twice"),
-    ("n1 caf\xe9\n", " cannot be read .UnicodeDecodeError"), ("", ": 'no line'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n1 tench\nn2\n", ": 'n2'; 2 columns are expected"),
+        ("n1 tench\nn1 shark\n", ": a WordNet id stands twice"),
+        ("n1 caf\xe9\n", " cannot be read .UnicodeDecodeError"),
+        ("", ": 'no line'"),
+    ],
+)
 def test_wrong_class_names(tmp_path, text, message):
     (tmp_path / "classnames.txt").write_bytes(text.encode("latin-1"))
     with pytest.raises(DatasetError, match=f"{tmp_path}/classnames.txt{message}"):

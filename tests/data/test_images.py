@@ -1,4 +1,5 @@
 """The check of images: what is bad, what is remembered, and that processes may share the record."""
+
 import json
 import os
 import subprocess
@@ -53,9 +54,24 @@ def another_process():
     images._known.clear()
 
 
-@pytest.mark.parametrize(("mode", "ending"), [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png"),
-                                              ("LA", "png"), ("1", "png"), ("I;16", "png"), ("P", "gif"), ("RGB", "webp"),
-                                              ("RGB", "bmp"), ("F", "tiff"), ("L", "pgm")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [
+        ("RGB", "jpg"),
+        ("L", "jpg"),
+        ("CMYK", "jpg"),
+        ("RGBA", "png"),
+        ("P", "png"),
+        ("LA", "png"),
+        ("1", "png"),
+        ("I;16", "png"),
+        ("P", "gif"),
+        ("RGB", "webp"),
+        ("RGB", "bmp"),
+        ("F", "tiff"),
+        ("L", "pgm"),
+    ],
+)
 def test_what_pillow_reads_is_good(folder, mode, ending):
     Image.new(mode, (5, 3)).save(folder / f"x.{ending}")
     assert bad_images(split_of([f"x.{ending}"]), folder) == []
@@ -74,17 +90,26 @@ def damaged(data):
     return data[:half] + bytes(255 - byte for byte in data[half : half + 64]) + data[half + 64 :]
 
 
-@pytest.mark.parametrize(("content", "why"), [
-    (b"", "an empty file"), (b"<html>not found</html>", "not an image that Pillow reads"),
-    (whole("jpeg")[:-400], "truncated"), (whole("png")[:-400], "truncated"), (whole("bmp")[:-400], "truncated"),
-    (b"P5\n0 5\n255\n", "not an image that Pillow reads"),  # no pixels
-    (damaged(whole("png")), "broken|CRC|checksum|stream"), (whole("png")[:30], "truncated|not an image|Truncated"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "an empty file"),
+        (b"<html>not found</html>", "not an image that Pillow reads"),
+        (whole("jpeg")[:-400], "truncated"),
+        (whole("png")[:-400], "truncated"),
+        (whole("bmp")[:-400], "truncated"),
+        (b"P5\n0 5\n255\n", "not an image that Pillow reads"),  # no pixels
+        (damaged(whole("png")), "broken|CRC|checksum|stream"),
+        (whole("png")[:30], "truncated|not an image|Truncated"),
+    ],
+)
 def test_what_cannot_be_read(folder, content, why):
     (folder / "x.png").write_bytes(content)
     (bad,) = bad_images(split_of(["x.png"]), folder)
     assert (bad.path, bad.name) == ("x.png", "class of x.png")
-    with pytest.raises(DatasetError, match=rf"1 images are missing or broken in {folder}: x.png \(class .*\): .*({why})"):
+    with pytest.raises(
+        DatasetError, match=rf"1 images are missing or broken in {folder}: x.png \(class .*\): .*({why})"
+    ):
         check_images(split_of(["x.png"]), folder)
 
 
@@ -107,14 +132,18 @@ def test_what_is_no_file(folder):
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")  # must not be opened: it would wait for ever
     (folder / "loop.png").symlink_to("loop.png")
-    bad = bad_images(split_of(["none.png", "folder.png", "pipe.png", "loop.png", "folder.png/x.png", "nul\0.png"]), folder)
+    bad = bad_images(
+        split_of(["none.png", "folder.png", "pipe.png", "loop.png", "folder.png/x.png", "nul\0.png"]), folder
+    )
     why = {row.path: row.why for row in bad}
     assert (why["none.png"], why["folder.png"], why["pipe.png"]) == ("missing", "not a file", "not a file")
     assert "symbolic links" in why["loop.png"] and "null" in why["nul\0.png"] and len(why) == 6
 
 
 def test_decompression_bombs_are_refused(folder, three, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 256 * 256 // 2 - 1)  # Pillow refuses from twice that number of pixels
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 256 * 256 // 2 - 1
+    )  # Pillow refuses from twice that number of pixels
     assert [row.path for row in bad_images(three, folder)] == ["a.png", "b.png", "c.png"]
     assert "bomb" in bad_images(three, folder)[0].why
 
@@ -232,7 +261,8 @@ def test_long_checks_tell_how_far_they_are(folder, three, monkeypatch, caplog):
     with caplog.at_level("INFO", "dicap"):
         bad_images(three, folder)
     assert [record.getMessage() for record in caplog.records] == [
-        f"checked {number} of 3 images in {folder}, 1 bad" for number in (1, 2, 3)]  # fmt: skip
+        f"checked {number} of 3 images in {folder}, 1 bad" for number in (1, 2, 3)
+    ]
 
 
 def test_processes_share_the_record(folder, tmp_path, decoded):
@@ -240,10 +270,16 @@ def test_processes_share_the_record(folder, tmp_path, decoded):
     paths = [f"{number:02d}.png" for number in range(40)]
     for path in paths:
         Image.new("RGB", (2, 2)).save(folder / path)
-    code = ("import sys; from dicap.data.images import check_images\n"
-            "for path in sys.argv[2:]: check_images({'train': [(path, 0, 'x')], 'val': [], 'test': []}, sys.argv[1])")  # fmt: skip
-    running = [subprocess.Popen([sys.executable, "-c", code, str(folder), *paths[part::4]],
-                                cwd=Path(images.__file__).parents[2]) for part in range(4)]  # fmt: skip
+    code = (
+        "import sys; from dicap.data.images import check_images\n"
+        "for path in sys.argv[2:]: check_images({'train': [(path, 0, 'x')], 'val': [], 'test': []}, sys.argv[1])"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), *paths[part::4]], cwd=Path(images.__file__).parents[2]
+        )
+        for part in range(4)
+    ]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
     (record,) = (tmp_path / "cache/images").iterdir()
     known = json.loads(record.read_text())["images"]

@@ -1,4 +1,5 @@
 """The rules by which CoOp split, on counts of the published splits; official .mat files, read within bounds."""
+
 import struct
 import zlib
 from collections import Counter
@@ -12,11 +13,18 @@ from dicap.data.official import by_groups, by_lists, from_one, look_up, read_mat
 from dicap.data.split import PARTS, DatasetError
 
 GROUPS = [  # images of a class -> its train, val and test in the published splits
-    ("EuroSAT: Forest", 3000, (1500, 600, 900)), ("DescribableTextures", 120, (60, 24, 36)),
-    ("Food101", 1000, (500, 200, 300)), ("Caltech101: smallest", 31, (16, 6, 9)), ("OxfordFlowers: largest", 258, (129, 52, 77)),
-]  # fmt: skip
-LISTS = [("SUN397", 50, (40, 10)), ("OxfordPets", 100, (80, 20)), ("OxfordPets: smallest", 93, (74, 19)),
-         ("StanfordCars: smallest", 24, (19, 5))]  # fmt: skip
+    ("EuroSAT: Forest", 3000, (1500, 600, 900)),
+    ("DescribableTextures", 120, (60, 24, 36)),
+    ("Food101", 1000, (500, 200, 300)),
+    ("Caltech101: smallest", 31, (16, 6, 9)),
+    ("OxfordFlowers: largest", 258, (129, 52, 77)),
+]
+LISTS = [
+    ("SUN397", 50, (40, 10)),
+    ("OxfordPets", 100, (80, 20)),
+    ("OxfordPets: smallest", 93, (74, 19)),
+    ("StanfordCars: smallest", 24, (19, 5)),
+]
 
 
 def items(size, label=0):
@@ -60,8 +68,17 @@ def test_too_small_classes_are_named(size):
             by_lists("where", items(40) + items(size, 1), [])
 
 
-@pytest.mark.parametrize("bad", [("../../x.jpg", 0, "name 0"), ("/x.jpg", 0, "name 0"), ("x.jpg", -1, "name 0"),
-                                 ("x.jpg", 2, "name 2"), ("0/0.jpg", 0, "name 0"), ("x.jpg", 0, "other")])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("../../x.jpg", 0, "name 0"),
+        ("/x.jpg", 0, "name 0"),
+        ("x.jpg", -1, "name 0"),
+        ("x.jpg", 2, "name 2"),
+        ("0/0.jpg", 0, "name 0"),
+        ("x.jpg", 0, "other"),
+    ],
+)
 def test_what_lists_say_is_checked_as_a_split_file(bad):
     with pytest.raises(DatasetError, match="annotations"):
         by_lists("annotations", items(40), [bad])

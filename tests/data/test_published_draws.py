@@ -2,6 +2,7 @@
 
 tests/golden/few_shot_published.py tells where they come from.
 """
+
 import hashlib
 import importlib
 import json
@@ -52,7 +53,17 @@ def test_facts_are_those_of_the_published_splits(name):
 
 def test_class_names_of_eurosat_are_published_ones():
     """The published index file has these names: the folders of the archive in order, renamed."""
-    folders = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
-               "Residential", "River", "SeaLake"]  # fmt: skip
+    folders = [
+        "AnnualCrop",
+        "Forest",
+        "HerbaceousVegetation",
+        "Highway",
+        "Industrial",
+        "Pasture",
+        "PermanentCrop",
+        "Residential",
+        "River",
+        "SeaLake",
+    ]
     names = [CLASSES["eurosat"].rename.get(folder, folder) for folder in folders]
     assert hashlib.sha256("\n".join(names).encode()).hexdigest() == GOLDEN["eurosat"]["names_sha256"]

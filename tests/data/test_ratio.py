@@ -1,4 +1,5 @@
 """The split by ratio: shares, the least of one, what it depends on; kept, and what happens when the images change."""
+
 import json
 import random
 
@@ -19,23 +20,53 @@ def sizes_of(split, name):
     return tuple(sum(path.startswith(f"{name}/") for path in split[part]) for part in PARTS)
 
 
-@pytest.mark.parametrize(("text", "ratio"), [("0.5 0.2 0.3", RATIO), ("0.5, 0.2, 0.3", RATIO), ("0.7 0 0.3", (0.7, 0.0, 0.3)),
-                                             ("1e-3 0 0.999", (0.001, 0.0, 0.999))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [
+        ("0.5 0.2 0.3", RATIO),
+        ("0.5, 0.2, 0.3", RATIO),
+        ("0.7 0 0.3", (0.7, 0.0, 0.3)),
+        ("1e-3 0 0.999", (0.001, 0.0, 0.999)),
+    ],
+)
 def test_ratios(text, ratio):
     assert read_ratio(text, "KEY") == ratio
 
 
-@pytest.mark.parametrize("text", ["", "0.5 0.5", "0.5 0.2 0.2", "0 0.5 0.5", "0.5 0.5 0", "1.2 -0.4 0.2", "a b c", "50 20 30",
-                                  "0.25 0.25 0.25 0.25", "nan nan nan"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0.5 0.5",
+        "0.5 0.2 0.2",
+        "0 0.5 0.5",
+        "0.5 0.5 0",
+        "1.2 -0.4 0.2",
+        "a b c",
+        "50 20 30",
+        "0.25 0.25 0.25 0.25",
+        "nan nan nan",
+    ],
+)
 def test_ratios_that_are_none(text):
     with pytest.raises(ConfigError, match="KEY is .*; expected the shares of train, val and test"):
         read_ratio(text, "KEY")
 
 
-@pytest.mark.parametrize(("count", "ratio", "sizes"), [
-    (10, RATIO, (5, 2, 3)), (100, RATIO, (50, 20, 30)), (3, RATIO, (1, 1, 1)), (4, RATIO, (2, 1, 1)), (7, RATIO, (4, 1, 2)),
-    (3, (0.01, 0.495, 0.495), (1, 1, 1)), (2, (0.9, 0, 0.1), (1, 0, 1)), (10, (0.9, 0, 0.1), (9, 0, 1)),
-    (5, (0.98, 0.01, 0.01), (3, 1, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "ratio", "sizes"),
+    [
+        (10, RATIO, (5, 2, 3)),
+        (100, RATIO, (50, 20, 30)),
+        (3, RATIO, (1, 1, 1)),
+        (4, RATIO, (2, 1, 1)),
+        (7, RATIO, (4, 1, 2)),
+        (3, (0.01, 0.495, 0.495), (1, 1, 1)),
+        (2, (0.9, 0, 0.1), (1, 0, 1)),
+        (10, (0.9, 0, 0.1), (9, 0, 1)),
+        (5, (0.98, 0.01, 0.01), (3, 1, 1)),
+    ],
+)
 def test_each_class_is_split_by_the_shares_and_no_part_is_empty(count, ratio, sizes):
     classes = classes_of(a=count, b=50)
     split = split_by_ratio(classes, ratio, 1)
@@ -50,7 +81,9 @@ def test_the_seed_decides_and_nothing_else():
     random.seed(8)
     assert split_by_ratio(shuffled, RATIO, 1) == split != split_by_ratio(classes, RATIO, 2)
     assert split["train"][:10] != sorted(classes)[:10]  # not simply the first of each class
-    assert [path[2:] for path in split["train"][:10]] != [path[2:] for path in split["train"][10:]]  # nor the same of each
+    assert [path[2:] for path in split["train"][:10]] != [
+        path[2:] for path in split["train"][10:]
+    ]  # nor the same of each
     more = split_by_ratio(classes | classes_of(c=9), RATIO, 1)
     assert {part: [path for path in more[part] if path[0] != "c"] for part in PARTS} == split
 
@@ -82,7 +115,9 @@ def test_a_kept_split_is_used_whatever_is_added(kept, caplog):
 def test_images_of_the_split_that_are_gone(kept):
     classes, split, file = kept
     del classes["b/003.jpg"]
-    with pytest.raises(DatasetError, match=rf"1 images of the split are gone: b/003.jpg; restore them, or delete {file}"):
+    with pytest.raises(
+        DatasetError, match=rf"1 images of the split are gone: b/003.jpg; restore them, or delete {file}"
+    ):
         kept_split(classes, RATIO, 1, [file])
 
 
@@ -113,7 +148,9 @@ def test_the_first_place_that_can_be_written(tmp_path, caplog):
     assert f"the split cannot be kept in {beside}" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "3", '{"train": []}', '{"train": 1, "val": 2, "test": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "[]", "3", '{"train": []}', '{"train": 1, "val": 2, "test": 3}']
+)
 def test_a_file_of_another_form(kept, text):
     classes, _, file = kept
     file.write_text(text)
@@ -121,8 +158,10 @@ def test_a_file_of_another_form(kept, text):
         kept_split(classes, RATIO, 1, [file])
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"ratio": [0.6, 0.2, 0.2]}, {"listing": 3}, {"val": ["a/000.jpg"] * 2},
-                                    {"val": [["a/000.jpg"]]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"ratio": [0.6, 0.2, 0.2]}, {"listing": 3}, {"val": ["a/000.jpg"] * 2}, {"val": [["a/000.jpg"]]}],
+)
 def test_a_file_that_was_changed(kept, change):
     classes, _, file = kept
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))

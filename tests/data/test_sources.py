@@ -1,4 +1,5 @@
 """The sources of every registered dataset: well-formed, and those of torchvision where it records them."""
+
 import inspect
 import re
 from pathlib import PurePosixPath
@@ -55,12 +56,17 @@ def recorded(name):
         "oxford_pets": dict(tv.OxfordIIITPet._RESOURCES),
         "oxford_flowers": flowers,
         "sun397": {tv.SUN397._DATASET_URL: tv.SUN397._DATASET_MD5},
-        **{name: {re.search(r'"(https://\S+)"', text)[1]: re.search(r'md5="(\w+)"', text)[1]} for name, text in texts.items()},
+        **{
+            name: {re.search(r'"(https://\S+)"', text)[1]: re.search(r'md5="(\w+)"', text)[1]}
+            for name, text in texts.items()
+        },
     }
     return known.get(name, {})
 
 
-@pytest.mark.parametrize("name", ["caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "oxford_flowers", "oxford_pets", "sun397"])
+@pytest.mark.parametrize(
+    "name", ["caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "oxford_flowers", "oxford_pets", "sun397"]
+)
 def test_addresses_and_digests_are_those_of_torchvision(name):
     known = {url.rpartition("/")[2]: (url.partition("://")[2], md5) for url, md5 in recorded(name).items()}
     ours = {source.file: source for source in DATASETS[name].sources if source.file in known}
@@ -71,8 +77,19 @@ def test_addresses_and_digests_are_those_of_torchvision(name):
         assert source.origin == "mirror" or source.url.partition("://")[2] == url
 
 
-@pytest.mark.parametrize("size, text", [(0, "?"), (502, "502 B"), (18_293_705, "18 MB"), (94_280_567, "94 MB"), (4_996_278_331, "5.0 GB"),
-                                        (39_077_296_924, "39 GB"), (330_960, "331 kB"), (1_500_000_000_000, "1.5 TB")])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, text",
+    [
+        (0, "?"),
+        (502, "502 B"),
+        (18_293_705, "18 MB"),
+        (94_280_567, "94 MB"),
+        (4_996_278_331, "5.0 GB"),
+        (39_077_296_924, "39 GB"),
+        (330_960, "331 kB"),
+        (1_500_000_000_000, "1.5 TB"),
+    ],
+)
 def test_sizes_for_people(size, text):
     assert human(size) == text
 

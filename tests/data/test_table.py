@@ -1,4 +1,5 @@
 """Lists of images in text: separators, encodings, and lines that must be refused."""
+
 import pytest
 
 from dicap.data.split import DatasetError
@@ -20,11 +21,22 @@ def read(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("content", [
-    GOOD, GOOD.replace(",", ";"), GOOD.replace(",", "\t"), "\ufeff" + GOOD, GOOD.replace("\n", "\r\n"), GOOD.rstrip(),
-    GOOD.replace("\n", "\n\n"), GOOD.replace("path,label,split", ' Path , "Label",SPLIT'), GOOD.replace("test", "TEST"),
-    "split,label,path\ntrain,dog,b/2.jpg\ntest,cat,./a//1.jpg\n", GOOD.replace(",", ", "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        GOOD.replace(",", ";"),
+        GOOD.replace(",", "\t"),
+        "\ufeff" + GOOD,
+        GOOD.replace("\n", "\r\n"),
+        GOOD.rstrip(),
+        GOOD.replace("\n", "\n\n"),
+        GOOD.replace("path,label,split", ' Path , "Label",SPLIT'),
+        GOOD.replace("test", "TEST"),
+        "split,label,path\ntrain,dog,b/2.jpg\ntest,cat,./a//1.jpg\n",
+        GOOD.replace(",", ", "),
+    ],
+)
 def test_the_same_rows(read, content):
     assert read(content) == ROWS
 
@@ -44,18 +56,32 @@ def test_numbers_are_numbers_where_all_labels_are(read):
     assert sorted(["10", "9", "b", "A"], key=natural) == ["A", "b", "9", "10"]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("", "is empty"), ("path,label\n", "lists no image"), ("a.jpg,cat\n", "line 1: the header is a.jpg, cat; expected path,label"),
-    ("path,label,spilt\na,b,train\n", "the header is path, label, spilt"), ("path\na\n", "the header is path;"),
-    ("path,path\na,b\n", "the header is path, path"), ("path,label\na,b\na,b,c\n", "line 3: 3 values under 2 columns"),
-    ("path,label\na,b\n\n./a,c\n", "line 4: a stands twice"), ("path,label\na, \n", "line 2: path is 'a' and label ''"),
-    ("path,label\n,b\n", "line 2: path is '' and"), ("path,label,split\na,b,dev\n", "line 2: split is 'dev'; allowed: train, val"),
-    ("path,label,split\na,b,\n", "line 2: split is ''"), ("path,label\n../a,b\n", "line 2: '../a' is not a path below"),
-    ("path,label\nx/../../a,b\n", "is not a path below"), ("path,label\n/etc/passwd,b\n", "'/etc/passwd' is not a path below"),
-    ("path,label\nC:/a,b\n", "is not a path below"), ("path,label\nx\\a,b\n", "is not a path below"),
-    ("path,label\nx\0,b\n", "is not a path below|line contains NUL"), ('path,label\n"a,b\n', "is not a CSV"),
-    ("path,label\ncaf\xe9,b\n".encode("latin-1"), "is not UTF-8 .* at byte 14"), (b"\xff\xfea\0", "is not UTF-8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ("path,label\n", "lists no image"),
+        ("a.jpg,cat\n", "line 1: the header is a.jpg, cat; expected path,label"),
+        ("path,label,spilt\na,b,train\n", "the header is path, label, spilt"),
+        ("path\na\n", "the header is path;"),
+        ("path,path\na,b\n", "the header is path, path"),
+        ("path,label\na,b\na,b,c\n", "line 3: 3 values under 2 columns"),
+        ("path,label\na,b\n\n./a,c\n", "line 4: a stands twice"),
+        ("path,label\na, \n", "line 2: path is 'a' and label ''"),
+        ("path,label\n,b\n", "line 2: path is '' and"),
+        ("path,label,split\na,b,dev\n", "line 2: split is 'dev'; allowed: train, val"),
+        ("path,label,split\na,b,\n", "line 2: split is ''"),
+        ("path,label\n../a,b\n", "line 2: '../a' is not a path below"),
+        ("path,label\nx/../../a,b\n", "is not a path below"),
+        ("path,label\n/etc/passwd,b\n", "'/etc/passwd' is not a path below"),
+        ("path,label\nC:/a,b\n", "is not a path below"),
+        ("path,label\nx\\a,b\n", "is not a path below"),
+        ("path,label\nx\0,b\n", "is not a path below|line contains NUL"),
+        ('path,label\n"a,b\n', "is not a CSV"),
+        ("path,label\ncaf\xe9,b\n".encode("latin-1"), "is not UTF-8 .* at byte 14"),
+        (b"\xff\xfea\0", "is not UTF-8"),
+    ],
+)
 def test_what_is_refused(read, content, message, tmp_path):
     with pytest.raises(DatasetError, match=message) as caught:
         read(content)

@@ -1,4 +1,5 @@
 """Unpacking: the layouts of real archives, and archives that mean harm."""
+
 import io
 import os
 import stat
@@ -44,16 +45,27 @@ def below(folder):
 
 @pytest.mark.parametrize("make", [make_tar, make_zip, lambda path, members: make_tar(path, members, "w")])
 def test_the_wanted_names_come_out_and_nothing_else(tmp_path, make):
-    archive = make(tmp_path / "fgvc", [("fgvc-2013b/data/images/1.jpg", b"1"), ("fgvc-2013b/data/variants.txt", b"v"),
-                                       ("fgvc-2013b/evaluation.m", b"m")])  # fmt: skip
+    archive = make(
+        tmp_path / "fgvc",
+        [
+            ("fgvc-2013b/data/images/1.jpg", b"1"),
+            ("fgvc-2013b/data/variants.txt", b"v"),
+            ("fgvc-2013b/evaluation.m", b"m"),
+        ],
+    )
     assert unpack(archive, tmp_path / "out", ["images", "variants.txt"]) == ["images", "variants.txt"]
     assert below(tmp_path / "out") == ["images/1.jpg", "variants.txt"]
 
 
 def test_an_archive_in_an_archive(tmp_path):
     inner = make_tar(tmp_path / "inner", [("101_ObjectCategories/ant/1.jpg", b"ant")])
-    archive = make_zip(tmp_path / "caltech-101.zip", [("caltech-101/101_ObjectCategories.tar.gz", inner.read_bytes()),
-                                                     ("__MACOSX/caltech-101/._101_ObjectCategories.tar.gz", b"x")])  # fmt: skip
+    archive = make_zip(
+        tmp_path / "caltech-101.zip",
+        [
+            ("caltech-101/101_ObjectCategories.tar.gz", inner.read_bytes()),
+            ("__MACOSX/caltech-101/._101_ObjectCategories.tar.gz", b"x"),
+        ],
+    )
     unpack(archive, tmp_path / "out", ["101_ObjectCategories"], inner="101_ObjectCategories.tar.gz")
     assert below(tmp_path / "out") == ["101_ObjectCategories/ant/1.jpg"]
 
@@ -87,8 +99,14 @@ def test_no_permission_is_taken_over(tmp_path):
 
 
 def test_a_link_within_a_tar_becomes_a_copy(tmp_path):
-    archive = make_tar(tmp_path / "a", [("images/1.jpg", b"1"), special("images/2.jpg", tarfile.SYMTYPE, "1.jpg"),
-                                        special("images/3.jpg", tarfile.LNKTYPE, "images/1.jpg")])  # fmt: skip
+    archive = make_tar(
+        tmp_path / "a",
+        [
+            ("images/1.jpg", b"1"),
+            special("images/2.jpg", tarfile.SYMTYPE, "1.jpg"),
+            special("images/3.jpg", tarfile.LNKTYPE, "images/1.jpg"),
+        ],
+    )
     unpack(archive, tmp_path / "out", ["images"])
     for number in (1, 2, 3):
         path = tmp_path / f"out/images/{number}.jpg"
@@ -100,9 +118,15 @@ HOSTILE_TARS = {
     "parent": ("leaves", [("images/../../evil", b"x")]),
     "backslash": ("leaves", [("images\\..\\..\\evil", b"x")]),
     "drive": ("leaves", [("C:/evil", b"x")]),
-    "symlink out": ("outside of the folder", [special("images/a", tarfile.SYMTYPE, "../../outside"), ("images/a/evil", b"x")]),
+    "symlink out": (
+        "outside of the folder",
+        [special("images/a", tarfile.SYMTYPE, "../../outside"), ("images/a/evil", b"x")],
+    ),
     "symlink absolute": ("outside of the folder", [special("images/a", tarfile.SYMTYPE, "/etc/passwd")]),
-    "symlink to a folder": ("not a file", [special("images/d", tarfile.DIRTYPE), special("images/a", tarfile.SYMTYPE, "d")]),
+    "symlink to a folder": (
+        "not a file",
+        [special("images/d", tarfile.DIRTYPE), special("images/a", tarfile.SYMTYPE, "d")],
+    ),
     "hard link out": ("outside of the folder", [special("images/a", tarfile.LNKTYPE, "../outside/secret")]),
     "hard link absolute": ("outside of the folder", [special("images/a", tarfile.LNKTYPE, "/etc/passwd")]),
     "link to nothing": ("not in the archive", [special("images/a", tarfile.SYMTYPE, "b")]),

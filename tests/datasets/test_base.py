@@ -227,18 +227,28 @@ def untrained(tree):
     tree["train"] = [item for item in tree["train"] if item[2] != "airplane"]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (drop_part, "must hold exactly train, val and test"), (extra_part, "must hold exactly"),
-    (out_of_range, r"label 7 \(class ghost\) is out of range"), (negative, "label -1 of accordion/.* is not a number"),
-    (huge, "label 9+ of accordion/.* is not a number"),
-    (two_names, "label 3 is 'faces' at accordion/image_test_0000.jpg and 'accordion' before"),
-    (leaves, r"'../../secret.jpg' \(class accordion\) leaves the image folder"), (absolute, "'/etc/passwd'.*leaves"),
-    *((called(path), "leaves the image folder") for path in ("", "C:/x.jpg", "..\\x.jpg", "a/../../x.jpg")),
-    (twice, r"image_train_0000.jpg \(class accordion\) stands twice"), (short, "is not .path, label, class name"),
-    (untrained, "no training image of class airplane"), (four, "5. is not .path, label, class name"),
-    (no_list, "val is 5; expected a list"), (nameless, "has no class name"), (zero_byte, "a zero byte in its path"),
-    (twice_otherwise, r"./accordion/image_train_0000.jpg \(class accordion\) stands twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop_part, "must hold exactly train, val and test"),
+        (extra_part, "must hold exactly"),
+        (out_of_range, r"label 7 \(class ghost\) is out of range"),
+        (negative, "label -1 of accordion/.* is not a number"),
+        (huge, "label 9+ of accordion/.* is not a number"),
+        (two_names, "label 3 is 'faces' at accordion/image_test_0000.jpg and 'accordion' before"),
+        (leaves, r"'../../secret.jpg' \(class accordion\) leaves the image folder"),
+        (absolute, "'/etc/passwd'.*leaves"),
+        *((called(path), "leaves the image folder") for path in ("", "C:/x.jpg", "..\\x.jpg", "a/../../x.jpg")),
+        (twice, r"image_train_0000.jpg \(class accordion\) stands twice"),
+        (short, "is not .path, label, class name"),
+        (untrained, "no training image of class airplane"),
+        (four, "5. is not .path, label, class name"),
+        (no_list, "val is 5; expected a list"),
+        (nameless, "has no class name"),
+        (zero_byte, "a zero byte in its path"),
+        (twice_otherwise, r"./accordion/image_train_0000.jpg \(class accordion\) stands twice"),
+    ],
+)
 def test_a_split_that_breaks_the_rules(edit_split, change, message):
     file = edit_split(change)
     with pytest.raises(DatasetError, match=message) as caught:

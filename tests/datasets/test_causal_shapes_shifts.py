@@ -47,7 +47,10 @@ def test_a_test_set_of_all_classes(cls, make_cfg, root):
 @each_shift
 def test_every_picture_has_its_partner_in_the_source(cls, make_cfg, root):
     small = {"PER_CLASS_TRAIN": 1, "PER_CLASS_VAL": 1, "PER_CLASS_TEST": 2}
-    source, shifted = CausalShapes(make_cfg(CausalShapes, root, -1, **small)), cls(make_cfg(cls, root, PER_CLASS_TEST=2))
+    source, shifted = (
+        CausalShapes(make_cfg(CausalShapes, root, -1, **small)),
+        cls(make_cfg(cls, root, PER_CLASS_TEST=2)),
+    )
     paths = [[os.path.relpath(d.impath, dataset.image_dir) for d in dataset.test] for dataset in (source, shifted)]
     assert paths[0] == paths[1]
     before, after = (world.latents_of(data.dataset_dir, paths[0]) for data in (source, shifted))

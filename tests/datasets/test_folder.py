@@ -1,4 +1,5 @@
 """The dataset Folder: its options, and that draws, base and new classes and hold-out are those of every dataset."""
+
 import json
 import os
 
@@ -9,7 +10,7 @@ from dicap.config import build_cfg, config_path
 from dicap.data.split import DatasetError
 from dicap.datasets.folder import Folder
 from dicap.options import ConfigError
-from dicap.report.store import config_digest, data_digest
+from dicap.results import config_digest, data_digest
 from dicap.wording import hand_template
 
 CONFIG = (config_path("datasets", "folder"), config_path("trainers/ZeroshotCLIP", "tiny"), "ZeroshotCLIP")
@@ -24,7 +25,9 @@ def pictures(tmp_path, monkeypatch):
     for label, name in enumerate(NAMES):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in range(12):
-            Image.new("RGB", (8, 8), (label * 50, number * 20, 0)).save(tmp_path / "pictures" / name / f"{number:02d}.png")
+            Image.new("RGB", (8, 8), (label * 50, number * 20, 0)).save(
+                tmp_path / "pictures" / name / f"{number:02d}.png"
+            )
     return tmp_path / "pictures"
 
 
@@ -35,15 +38,19 @@ def build(pictures, make_cfg):
 
 
 def items(dataset):
-    return {part: [(d.impath, d.label, d.classname) for d in data]
-            for part, data in (("train", dataset.train_x), ("val", dataset.val), ("test", dataset.test))}  # fmt: skip
+    return {
+        part: [(d.impath, d.label, d.classname) for d in data]
+        for part, data in (("train", dataset.train_x), ("val", dataset.val), ("test", dataset.test))
+    }
 
 
 def test_reads_class_folders(build, pictures):
     data = build(shots=-1)
     assert [len(part) for part in items(data).values()] == [30, 10, 20]
     assert data.classnames == NAMES and data.dataset_dir == data.image_dir == str(pictures)
-    assert all(path == str(pictures / name / os.path.basename(path)) for part in items(data).values() for path, _, name in part)
+    assert all(
+        path == str(pictures / name / os.path.basename(path)) for part in items(data).values() for path, _, name in part
+    )
 
 
 def test_draws_are_of_the_split_and_by_the_seed(build, pictures):
@@ -51,7 +58,11 @@ def test_draws_are_of_the_split_and_by_the_seed(build, pictures):
     assert [len(part) for part in drawn.values()] == [20, 10, 20]
     assert all(set(drawn[part]) <= set(whole[part]) for part in drawn)
     assert items(build(4, 1)) == drawn != items(build(4, 2))
-    assert sorted(path.name for path in pictures.iterdir()) == [*NAMES[:3], "dicap_split_0.5-0.2-0.3_seed1.json", *NAMES[3:]]
+    assert sorted(path.name for path in pictures.iterdir()) == [
+        *NAMES[:3],
+        "dicap_split_0.5-0.2-0.3_seed1.json",
+        *NAMES[3:],
+    ]
 
 
 def test_base_and_new_and_hold_out(build, pictures, make_cfg):
@@ -85,11 +96,15 @@ def test_a_csv_elsewhere_with_its_images(build, pictures, tmp_path):
 
 
 def test_a_split_that_was_made_by_another_tool(build, pictures, tmp_path):
-    tree = {part: [[f"{name}/{number:02d}.png", label, name] for label, name in enumerate(NAMES)]
-            for number, part in enumerate(("train", "val", "test"))}  # fmt: skip
+    tree = {
+        part: [[f"{name}/{number:02d}.png", label, name] for label, name in enumerate(NAMES)]
+        for number, part in enumerate(("train", "val", "test"))
+    }
     (pictures / "split.json").write_text(json.dumps(tree))
     found = items(build(shots=-1, PATH=str(pictures / "split.json")))
-    assert {part: [[os.path.relpath(path, pictures), *rest] for path, *rest in rows] for part, rows in found.items()} == tree
+    assert {
+        part: [[os.path.relpath(path, pictures), *rest] for path, *rest in rows] for part, rows in found.items()
+    } == tree
 
 
 def test_from_the_command_line(pictures):
@@ -108,12 +123,19 @@ def test_moved_images_are_the_same_data(pictures, tmp_path):
     assert digests("DATASET.FOLDER.PATH", str(tmp_path / "moved"), "DATASET.FOLDER.SPLIT_SEED", "2")[0] != before[0]
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"PATH": ""}, "DATASET.FOLDER.PATH is empty; give a folder"), ({"PATH": "/none"}, "DATASET.FOLDER.PATH: /none is not there"),
-    ({"TEMPLATE": "a photo"}, "template 'a photo' needs exactly one {}"), ({"TEMPLATE": "{} {}"}, "needs exactly one"),
-    ({"TEMPLATE": "{0} {}"}, "needs exactly one"), ({"SPLIT": "1 1 1"}, "DATASET.FOLDER.SPLIT is '1 1 1'"),
-    ({"SPLIT_SEED": -1}, "DATASET.FOLDER.SPLIT_SEED is -1"), ({"NAMES": "/none"}, "DATASET.FOLDER.NAMES: no file /none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"PATH": ""}, "DATASET.FOLDER.PATH is empty; give a folder"),
+        ({"PATH": "/none"}, "DATASET.FOLDER.PATH: /none is not there"),
+        ({"TEMPLATE": "a photo"}, "template 'a photo' needs exactly one {}"),
+        ({"TEMPLATE": "{} {}"}, "needs exactly one"),
+        ({"TEMPLATE": "{0} {}"}, "needs exactly one"),
+        ({"SPLIT": "1 1 1"}, "DATASET.FOLDER.SPLIT is '1 1 1'"),
+        ({"SPLIT_SEED": -1}, "DATASET.FOLDER.SPLIT_SEED is -1"),
+        ({"NAMES": "/none"}, "DATASET.FOLDER.NAMES: no file /none"),
+    ],
+)
 def test_settings_that_are_refused(build, options, message):
     with pytest.raises(ConfigError, match=message):
         build(**options)

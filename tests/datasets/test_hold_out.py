@@ -1,4 +1,5 @@
 """Class hold-out: what plays base and new, and that no test image, no validation image and no new class takes part."""
+
 from collections import Counter
 
 import pytest
@@ -16,8 +17,10 @@ NAMES = [f"class {label}" for label in range(14)]  # 7 base, 7 new
 
 @pytest.fixture(scope="module")
 def split():
-    full = {part: [(f"{part}/{label}/{i}.png", label, name) for label, name in enumerate(NAMES) for i in range(20)]
-            for part in ("train", "val", "test")}
+    full = {
+        part: [(f"{part}/{label}/{i}.png", label, name) for label, name in enumerate(NAMES) for i in range(20)]
+        for part in ("train", "val", "test")
+    }
     return few_shot(full, SHOTS, SEED)
 
 
@@ -90,10 +93,17 @@ def test_two_shots_are_enough(split):
     assert len(base["train"]) == len(base["test"]) == len(classes(base["train"]))
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"folds": 1}, "HOLDOUT_FOLDS is 1; with 7 base classes 2 to 3"), ({"folds": 4}, "HOLDOUT_FOLDS is 4"),
-    ({"fold": 0}, "HOLDOUT_FOLD is 0; allowed: 1 to 3"), ({"fold": 4}, "HOLDOUT_FOLD is 4"),
-    ({"classes": "all"}, "SUBSAMPLE_CLASSES is 'all'"), ({"seed": -1}, "SEED is -1")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"folds": 1}, "HOLDOUT_FOLDS is 1; with 7 base classes 2 to 3"),
+        ({"folds": 4}, "HOLDOUT_FOLDS is 4"),
+        ({"fold": 0}, "HOLDOUT_FOLD is 0; allowed: 1 to 3"),
+        ({"fold": 4}, "HOLDOUT_FOLD is 4"),
+        ({"classes": "all"}, "SUBSAMPLE_CLASSES is 'all'"),
+        ({"seed": -1}, "SEED is -1"),
+    ],
+)
 def test_what_cannot_be(split, changes, message):
     with pytest.raises(DatasetError, match=message):
         hold_out(**{"split": split, "classes": "base", "folds": FOLDS, "fold": 1, "seed": 1, **changes})
@@ -112,8 +122,11 @@ def hold_out_cfg(cfg, fold):
 def test_digits(make_cfg, tmp_path):
     data = [Digits(hold_out_cfg(make_cfg(Digits, tmp_path, classes=half), 1)) for half in ("base", "new")]
     base, new = data
-    assert [len(base.train_x), len(base.test), len(new.test)] == [12 * base.num_classes, 4 * base.num_classes,
-                                                                  16 * new.num_classes]
+    assert [len(base.train_x), len(base.test), len(new.test)] == [
+        12 * base.num_classes,
+        4 * base.num_classes,
+        16 * new.num_classes,
+    ]
     assert base.num_classes + new.num_classes == 5 and not base.val
     assert set(base.classnames + new.classnames) == {"zero", "one", "two", "three", "four"}
 

@@ -1,4 +1,5 @@
 """Every dataset of the benchmark is read from disk in its true layout (tests/layouts.py), and its split made anew."""
+
 import importlib
 from collections import Counter
 
@@ -18,9 +19,20 @@ NAMES = {  # class names in label order, as prompts have them
     "imagenet": ["tench", "goldfish", "missile", "missile", "sunglasses", "sunglasses"],
     "caltech101": ["face", "leopard", "motorbike", "accordion", "airplane"],
     "oxford_pets": ["abyssinian", "american_bulldog", "american_pit_bull_terrier", "bengal", "yorkshire_terrier"],
-    "stanford_cars": ["2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Acura TL Sedan", "2012 Audi TTS Coupe",
-                      "2012 smart fortwo Convertible"],
-    "oxford_flowers": ["pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold"],
+    "stanford_cars": [
+        "2000 AM General Hummer SUV",
+        "2012 Acura RL Sedan",
+        "2012 Acura TL Sedan",
+        "2012 Audi TTS Coupe",
+        "2012 smart fortwo Convertible",
+    ],
+    "oxford_flowers": [
+        "pink primrose",
+        "hard-leaved pocket orchid",
+        "canterbury bells",
+        "sweet pea",
+        "english marigold",
+    ],
     "food101": ["apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare"],
     "fgvc_aircraft": ["707-320", "727-200", "A340-600", "Cessna 172", "F-A-18"],
     "sun397": ["abbey", "airplane_cabin", "outdoor apartment_building", "indoor ice_skating_rink", "zoo"],
@@ -31,7 +43,7 @@ NAMES = {  # class names in label order, as prompts have them
     "imagenet_sketch": ["tench", "goldfish", "missile", "missile", "sunglasses", "sunglasses"],
     "imagenet_a": ["goldfish", "missile", "sunglasses"],
     "imagenet_r": ["tench", "missile", "sunglasses"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -87,7 +99,9 @@ def test_other_counts_are_refused(written, make_cfg, tmp_path, monkeypatch, stem
 @pytest.mark.parametrize("half", ["base", "new"])
 def test_a_shift_has_no_halves(written, make_cfg, tmp_path, stem, half):
     cls = written(stem)
-    with pytest.raises(DatasetError, match=f"SUBSAMPLE_CLASSES is '{half}', but {cls.__name__} is a test set of all classes"):
+    with pytest.raises(
+        DatasetError, match=f"SUBSAMPLE_CLASSES is '{half}', but {cls.__name__} is a test set of all classes"
+    ):
         cls(make_cfg(cls, tmp_path, 4, 1, half))
     cfg = make_cfg(cls, tmp_path, 4, 1, "all")
     cfg.DATASET.HOLDOUT_FOLDS = 3
@@ -151,7 +165,9 @@ def test_a_split_made_anew_has_the_published_rule(written, tmp_path, stem):
     dataset.check_counts(made)
     for part in PARTS:
         assert Counter(item[1:] for item in made[part]) == Counter(item[1:] for item in published[part])
-    assert sorted(item for part in PARTS for item in made[part]) == sorted(item for part in PARTS for item in published[part])
+    assert sorted(item for part in PARTS for item in made[part]) == sorted(
+        item for part in PARTS for item in published[part]
+    )
     assert (made["test"] == published["test"]) == (stem in BY_LISTS)
     assert made == dataset.official() and made["train"] != published["train"]
     order = list(dict.fromkeys(label for _, label, _ in made["train"]))
@@ -165,11 +181,19 @@ def test_what_has_no_split_file_has_none_to_make(written, tmp_path, stem):
         cls.at(tmp_path / cls.folder).official()
 
 
-@pytest.mark.parametrize(("stem", "file"), [
-    ("oxford_pets", "annotations/test.txt"), ("stanford_cars", "devkit/cars_meta.mat"), ("sun397", "ClassName.txt"),
-    ("stanford_cars", "cars_test_annos_withlabels.mat"), ("oxford_flowers", "imagelabels.mat"), ("sun397", "Training_01.txt"),
-    ("oxford_flowers", "cat_to_name.json"), ("ucf101", "ucfTrainTestlist/trainlist01.txt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stem", "file"),
+    [
+        ("oxford_pets", "annotations/test.txt"),
+        ("stanford_cars", "devkit/cars_meta.mat"),
+        ("sun397", "ClassName.txt"),
+        ("stanford_cars", "cars_test_annos_withlabels.mat"),
+        ("oxford_flowers", "imagelabels.mat"),
+        ("sun397", "Training_01.txt"),
+        ("oxford_flowers", "cat_to_name.json"),
+        ("ucf101", "ucfTrainTestlist/trainlist01.txt"),
+    ],
+)
 @pytest.mark.parametrize("damage", ["missing", "empty", "other", "half"])
 def test_a_damaged_list_is_named(written, tmp_path, stem, file, damage):
     cls = written(stem)
@@ -196,12 +220,18 @@ def test_a_split_that_is_not_the_published_one_is_told(written, make_cfg, tmp_pa
     assert "published split" not in caplog.text
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda text: text.replace("Cessna 172", "Cessna 173"), "images_variant_test.txt: class 'Cessna 173' is not in the list"),
-    (lambda text: "../../secret" + text[7:], "'../../secret.jpg' .* leaves the image folder"),
-    (lambda text: text + text.splitlines()[0], "stands twice"),
-    (lambda text: "", "images_variant_test.txt: 'no line'; 2 columns"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text.replace("Cessna 172", "Cessna 173"),
+            "images_variant_test.txt: class 'Cessna 173' is not in the list",
+        ),
+        (lambda text: "../../secret" + text[7:], "'../../secret.jpg' .* leaves the image folder"),
+        (lambda text: text + text.splitlines()[0], "stands twice"),
+        (lambda text: "", "images_variant_test.txt: 'no line'; 2 columns"),
+    ],
+)
 def test_aircrafts_lists_are_checked_as_a_split_file(written, make_cfg, tmp_path, change, message):
     cls = written("fgvc_aircraft")
     file = tmp_path / "fgvc_aircraft/images_variant_test.txt"

@@ -17,7 +17,9 @@ from dicap.datasets.base import FewShotDataset
 
 for module in pkgutil.iter_modules(dicap.datasets.__path__):
     importlib.import_module(f"dicap.datasets.{module.name}")
-DATASETS = sorted((cls for cls in FewShotDataset.__subclasses__() if cls.__name__ != "Folder"), key=lambda cls: cls.__name__)
+DATASETS = sorted(
+    (cls for cls in FewShotDataset.__subclasses__() if cls.__name__ != "Folder"), key=lambda cls: cls.__name__
+)
 EMBEDDED = ("CausalShapes", "Digits")
 SMALL = {"PER_CLASS_TRAIN": 4, "PER_CLASS_VAL": 2, "PER_CLASS_TEST": 6}
 

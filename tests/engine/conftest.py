@@ -1,4 +1,5 @@
 """Tests of the built-in engine: the toy dataset and trainer, and child processes."""
+
 import importlib.util
 import os
 import subprocess
@@ -42,8 +43,14 @@ def python():
         path = os.pathsep.join([str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
         kept = {key: value for key, value in os.environ.items() if key != "DICAP_ENGINE"}
         environment = {**kept, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", **environment}
-        done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120,
-                              cwd=cwd, env=environment)
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=cwd,
+            env=environment,
+        )
         if not ok:
             return done
         assert done.returncode == 0, done.stdout + done.stderr

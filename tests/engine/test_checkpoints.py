@@ -1,4 +1,5 @@
 """Checkpoints: ours hold no objects; others' are read without running them; damage and absence are named."""
+
 import collections
 import os
 import pickle
@@ -36,10 +37,17 @@ def published(tmp_path, extra=None, name="model.pth.tar-50", legacy=False):
     ctx.sum().backward()
     optimizer.step()
     suffix = torch.randn(2, 5, 3).half()
-    state = collections.OrderedDict(ctx=ctx.detach(), token_prefix=torch.ones(2, 1, 3).half(),
-                                    token_suffix=suffix[:, 1:].mT)
-    checkpoint = {"state_dict": state, "epoch": 50, "optimizer": optimizer.state_dict(), "val_result": None,
-                  "scheduler": {"successor": PickledSchedule(optimizer), "last_epoch": 1}, "extra": extra}
+    state = collections.OrderedDict(
+        ctx=ctx.detach(), token_prefix=torch.ones(2, 1, 3).half(), token_suffix=suffix[:, 1:].mT
+    )
+    checkpoint = {
+        "state_dict": state,
+        "epoch": 50,
+        "optimizer": optimizer.state_dict(),
+        "val_result": None,
+        "scheduler": {"successor": PickledSchedule(optimizer), "last_epoch": 1},
+        "extra": extra,
+    }
     torch.save(checkpoint, tmp_path / name, _use_new_zipfile_serialization=not legacy)
     return tmp_path / name, state
 
@@ -71,14 +79,17 @@ def test_a_hostile_checkpoint_runs_nothing(tmp_path, legacy):
     assert isinstance(loaded["extra"], Placeholder) and loaded["extra"].origin.endswith(".system")
 
 
-@pytest.mark.parametrize("program", [
-    b"cos\nsystem\n(S'touch {0}'\ntR.",
-    b"cbuiltins\neval\n(S'open(\"{0}\", \"w\")'\ntR.",
-    b"(S'touch {0}'\nios\nsystem\n.",
-    b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x04pass\x85R.",
-    b"ctorch._utils\n_rebuild_tensor_v2\n}S'__globals__'\nN\x86b.",
-    b"ctorch\nload\n(S'{0}'\ntR.",
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cos\nsystem\n(S'touch {0}'\ntR.",
+        b'cbuiltins\neval\n(S\'open("{0}", "w")\'\ntR.',
+        b"(S'touch {0}'\nios\nsystem\n.",
+        b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x04pass\x85R.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n}S'__globals__'\nN\x86b.",
+        b"ctorch\nload\n(S'{0}'\ntR.",
+    ],
+)
 def test_hostile_pickles_run_nothing(tmp_path, program):
     victim = tmp_path / "owned"
     (tmp_path / "p").write_bytes(program.replace(b"{0}", str(victim).encode()))
@@ -115,8 +126,10 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
 
 
 def test_an_old_few_shot_split_is_read_without_running_it(tmp_path):
-    frozen = (b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(U\x07_impathU\x01aU\x06_labelK\x03"
-              b"U\x07_domainK\x00U\x0a_classnameU\x01bub.")
+    frozen = (
+        b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(U\x07_impathU\x01aU\x06_labelK\x03"
+        b"U\x07_domainK\x00U\x0a_classnameU\x01bub."
+    )
     (tmp_path / "shot.pkl").write_bytes(b"\x80\x02" + frozen)
     assert read_pickle(tmp_path / "shot.pkl").state == {"_impath": "a", "_label": 3, "_domain": 0, "_classname": "b"}
 
@@ -140,8 +153,13 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 
 
 def test_ours_hold_no_objects_and_drop_what_data_parallel_adds(tmp_path, caplog, capsys):
-    state = {"state_dict": {"module.ctx": torch.ones(2)}, "epoch": 3, "optimizer": None,
-             "val_result": torch.ones(()).numpy()[()], "scheduler": {"successor": PickledSchedule(None), "last_epoch": 2}}
+    state = {
+        "state_dict": {"module.ctx": torch.ones(2)},
+        "epoch": 3,
+        "optimizer": None,
+        "val_result": torch.ones(()).numpy()[()],
+        "scheduler": {"successor": PickledSchedule(None), "last_epoch": 2},
+    }
     save_checkpoint(state, str(tmp_path / "a"), is_best=True)
     loaded = torch.load(tmp_path / "a" / "model.pth.tar-3", weights_only=True)
     assert list(loaded["state_dict"]) == ["ctx"] and loaded["val_result"] == 1.0
@@ -189,8 +207,16 @@ def test_resuming_from_a_dassl_checkpoint_steers_the_new_optimiser(tmp_path):
         optimizer.step()
         scheduler.step()
     pickled = {**{k: v for k, v in scheduler.__dict__.items() if k != "optimizer"}}
-    torch.save({"state_dict": model.state_dict(), "epoch": 3, "optimizer": optimizer.state_dict(), "scheduler": pickled,
-                "val_result": None}, tmp_path / "model.pth.tar-3")
+    torch.save(
+        {
+            "state_dict": model.state_dict(),
+            "epoch": 3,
+            "optimizer": optimizer.state_dict(),
+            "scheduler": pickled,
+            "val_result": None,
+        },
+        tmp_path / "model.pth.tar-3",
+    )
     (tmp_path / "checkpoint").write_text("model.pth.tar-3\n")
     again = build()
     assert resume_from_checkpoint(str(tmp_path), *again) == 3
@@ -204,8 +230,10 @@ def test_resuming_from_a_dassl_checkpoint_steers_the_new_optimiser(tmp_path):
 
 def test_pretrained_weights_take_what_fits(tmp_path, capsys):
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
-    torch.save({"state_dict": {"module.0.weight": torch.ones(3, 2), "1.weight": torch.ones(9, 9), "x": torch.ones(1)}},
-               tmp_path / "w")
+    torch.save(
+        {"state_dict": {"module.0.weight": torch.ones(3, 2), "1.weight": torch.ones(9, 9), "x": torch.ones(1)}},
+        tmp_path / "w",
+    )
     load_pretrained_weights(model, str(tmp_path / "w"))
     assert model[0].weight.eq(1).all() and not model[1].weight.eq(1).any()
     assert "['1.weight', 'x']" in capsys.readouterr().out

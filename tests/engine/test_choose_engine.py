@@ -1,10 +1,14 @@
 """auto takes an installed Dassl that can run here, and passes over one that cannot, with the cause."""
+
 import json
 
 import pytest
 
 WORKING = {
-    "__init__.py": "", "data.py": "", "engine.py": "", "evaluation.py": "",
+    "__init__.py": "",
+    "data.py": "",
+    "engine.py": "",
+    "evaluation.py": "",
     "config.py": "from types import SimpleNamespace as N\ndef get_cfg_default(): return N(OPTIM=N(LR=1.0))",
     "optim.py": """
 import torch
@@ -79,12 +83,15 @@ def test_the_environment_decides_for_auto(choose):
     assert first == ["builtin", "as DICAP_ENGINE says"] and runs == "RUNS dicap.engine builtin"
 
 
-@pytest.mark.parametrize("change, cause", [
-    ({"optim.py": AS_UPSTREAM}, "building a schedule with warm-up failed with TypeError"),
-    ({"optim.py": PICKLED, "utils.py": REFUSING}, "saving and loading a checkpoint failed with UnpicklingError"),
-    ({"data.py": "import wilds_is_missing"}, "importing it failed with ModuleNotFoundError"),
-    ({"engine.py": "import os; os._exit(3)"}, "ended Python with code 3"),
-])
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"optim.py": AS_UPSTREAM}, "building a schedule with warm-up failed with TypeError"),
+        ({"optim.py": PICKLED, "utils.py": REFUSING}, "saving and loading a checkpoint failed with UnpicklingError"),
+        ({"data.py": "import wilds_is_missing"}, "importing it failed with ModuleNotFoundError"),
+        ({"engine.py": "import os; os._exit(3)"}, "ended Python with code 3"),
+    ],
+)
 def test_a_dassl_that_cannot_run_is_passed_over_with_the_cause(choose, change, cause):
     (refused, chosen), runs = choose({**WORKING, **change}, "dassl", "auto")
     assert cause in refused and "--engine builtin" in refused

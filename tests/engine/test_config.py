@@ -1,4 +1,5 @@
 """Keys and defaults are Dassl's; YAML of the family merges."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Few-shot draw, samplers, transforms, loaders; what is missing or damaged is named."""
+
 import random
 import types
 
@@ -155,8 +156,15 @@ def test_transforms_come_in_dassls_order(toy, pictures):
     assert steps(cfg, choices=few) == [T.Resize, T.RandomHorizontalFlip, T.ToTensor, T.Normalize]
     many = ["gaussian_blur", "randomgrayscale", "colorjitter", "randaugment", "svhn_policy", "random_flip"]
     assert steps(cfg, choices=[*many, "random_crop"]) == [
-        T.RandomCrop, T.RandomHorizontalFlip, T.AutoAugment, T.RandAugment, T.ColorJitter, T.RandomGrayscale,
-        T.RandomApply, T.ToTensor]
+        T.RandomCrop,
+        T.RandomHorizontalFlip,
+        T.AutoAugment,
+        T.RandAugment,
+        T.ColorJitter,
+        T.RandomGrayscale,
+        T.RandomApply,
+        T.ToTensor,
+    ]
     assert steps(cfg, is_train=False) == [T.Resize, T.CenterCrop, T.ToTensor, T.Normalize]
     assert steps(cfg, is_train=False, choices=()) == [T.Resize, T.CenterCrop, T.ToTensor]
 
@@ -232,8 +240,9 @@ def test_custom_transform_and_wrapper(toy, pictures):
         def __getitem__(self, index):
             return {"img": super().__getitem__(index)["img"].flatten(), "label": 0}
 
-    manager = DataManager(toy.config(pictures, "out"), custom_tfm_train=T.ToTensor(), custom_tfm_test=T.ToTensor(),
-                          dataset_wrapper=Flat)
+    manager = DataManager(
+        toy.config(pictures, "out"), custom_tfm_train=T.ToTensor(), custom_tfm_test=T.ToTensor(), dataset_wrapper=Flat
+    )
     assert next(iter(manager.train_loader_x))["img"].shape == (4, 1200)
 
 

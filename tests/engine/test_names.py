@@ -1,4 +1,5 @@
 """`dassl` is answered by one copy of each module, in this process and in its children."""
+
 import importlib
 import pickle
 import sys
@@ -30,9 +31,9 @@ NAMES = {
     "dassl.evaluation.build": "EVALUATOR_REGISTRY",
     "dassl.modeling": "build_backbone build_head build_network BACKBONE_REGISTRY HEAD_REGISTRY NETWORK_REGISTRY",
     "dassl.utils": "Registry check_availability check_isfile collect_env_info count_num_param init_network_weights "
-                   "listdir_nohidden load_checkpoint save_checkpoint resume_from_checkpoint load_pretrained_weights "
-                   "mkdir_if_missing read_image read_json write_json set_random_seed setup_logger tolist_if_not "
-                   "AverageMeter MetricMeter",
+    "listdir_nohidden load_checkpoint save_checkpoint resume_from_checkpoint load_pretrained_weights "
+    "mkdir_if_missing read_image read_json write_json set_random_seed setup_logger tolist_if_not "
+    "AverageMeter MetricMeter",
     "dassl.utils.tools": "set_random_seed read_image",
     "dassl.utils.torchtools": "load_checkpoint save_checkpoint load_pretrained_weights",
     "dassl.utils.meters": "AverageMeter MetricMeter",
@@ -66,8 +67,10 @@ def test_identity_isinstance_and_pickle():
 
 
 def test_a_datum_pickled_under_dassls_name_is_read():
-    frozen = (b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(U\x07_impathU\x01aU\x06_labelK\x03"
-              b"U\x07_domainK\x00U\x0a_classnameU\x01bub.")
+    frozen = (
+        b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(U\x07_impathU\x01aU\x06_labelK\x03"
+        b"U\x07_domainK\x00U\x0a_classnameU\x01bub."
+    )
     item = pickle.loads(b"\x80\x02" + frozen)
     assert (item.impath, item.label, item.classname) == ("a", 3, "b")
 

@@ -1,4 +1,5 @@
 """Schedules, optimisers and initialisation against closed forms."""
+
 import math
 
 import pytest
@@ -83,12 +84,15 @@ def test_scheduler_state_is_plain(tmp_path):
         assert state == scheduler.state_dict()
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"LR_SCHEDULER": "cosin"}, "LR_SCHEDULER cosin: there are"),
-    ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "slow"}, "WARMUP_TYPE slow: there are"),
-    ({"LR_SCHEDULER": "multi_step", "STEPSIZE": 3}, "STEPSIZE 3"),
-    ({"LR_SCHEDULER": "single_step", "STEPSIZE": (1.5,)}, "STEPSIZE"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"LR_SCHEDULER": "cosin"}, "LR_SCHEDULER cosin: there are"),
+        ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "slow"}, "WARMUP_TYPE slow: there are"),
+        ({"LR_SCHEDULER": "multi_step", "STEPSIZE": 3}, "STEPSIZE 3"),
+        ({"LR_SCHEDULER": "single_step", "STEPSIZE": (1.5,)}, "STEPSIZE"),
+    ],
+)
 def test_bad_schedules_name_the_key(change, message):
     cfg = options() | change
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -102,14 +106,17 @@ def _node(values):
     return CfgNode(dict(values))
 
 
-@pytest.mark.parametrize("name, kind, facts", [
-    ("sgd", torch.optim.SGD, {"momentum": 0.9, "dampening": 0, "nesterov": False}),
-    ("adam", torch.optim.Adam, {"betas": (0.9, 0.999), "amsgrad": False}),
-    ("amsgrad", torch.optim.Adam, {"amsgrad": True}),
-    ("adamw", torch.optim.AdamW, {"betas": (0.9, 0.999)}),
-    ("rmsprop", torch.optim.RMSprop, {"alpha": 0.99, "momentum": 0.9}),
-    ("radam", RAdam, {"decoupled_weight_decay": True}),
-])
+@pytest.mark.parametrize(
+    "name, kind, facts",
+    [
+        ("sgd", torch.optim.SGD, {"momentum": 0.9, "dampening": 0, "nesterov": False}),
+        ("adam", torch.optim.Adam, {"betas": (0.9, 0.999), "amsgrad": False}),
+        ("amsgrad", torch.optim.Adam, {"amsgrad": True}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.9, 0.999)}),
+        ("rmsprop", torch.optim.RMSprop, {"alpha": 0.99, "momentum": 0.9}),
+        ("radam", RAdam, {"decoupled_weight_decay": True}),
+    ],
+)
 def test_optimisers_by_name(name, kind, facts):
     cfg = options()
     cfg.NAME = name

@@ -1,4 +1,5 @@
 """A run that is killed and started again ends as one that was not: bit equality of the parameters."""
+
 import logging
 import os
 
@@ -51,12 +52,23 @@ def test_twenty_kills_at_random_moments_and_inside_saves(toy, pictures, tmp_path
     assert not list((tmp_path / "cut").glob("*/.*.tmp"))  # nothing half-written stays
 
 
-@pytest.mark.parametrize("options", [
-    ("TRAINER.NAME", "ToyXU"),
-    ("OPTIM.NAME", "adamw", "OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", (2, 4),
-     "OPTIM.WARMUP_TYPE", "linear"),
-    ("TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "2", "OPTIM.MAX_EPOCH", "4"),
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("TRAINER.NAME", "ToyXU"),
+        (
+            "OPTIM.NAME",
+            "adamw",
+            "OPTIM.LR_SCHEDULER",
+            "multi_step",
+            "OPTIM.STEPSIZE",
+            (2, 4),
+            "OPTIM.WARMUP_TYPE",
+            "linear",
+        ),
+        ("TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "2", "OPTIM.MAX_EPOCH", "4"),
+    ],
+)
 def test_every_loop_optimiser_and_loader_resumes_exactly(toy, pictures, tmp_path, options):
     whole = toy.train(pictures, str(tmp_path / "whole"), *options)
     stop_after(toy, 2)(pictures, str(tmp_path / "cut"), *options)

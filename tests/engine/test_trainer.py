@@ -1,4 +1,5 @@
 """The loop, its files and its lines; log, meters, evaluator, models."""
+
 import io
 import os
 import sys
@@ -58,13 +59,31 @@ def test_files_and_keys_of_a_run(toy, pictures, tmp_path):
 
 
 def test_lines_that_other_programs_read(toy, pictures, tmp_path, capsys):
-    trainer = toy.build(toy.config(pictures, str(tmp_path), "OPTIM.MAX_EPOCH", "1", "TEST.PER_CLASS_RESULT", "True",
-                                   "TEST.COMPUTE_CMAT", "True"))
+    trainer = toy.build(
+        toy.config(
+            pictures,
+            str(tmp_path),
+            "OPTIM.MAX_EPOCH",
+            "1",
+            "TEST.PER_CLASS_RESULT",
+            "True",
+            "TEST.COMPUTE_CMAT",
+            "True",
+        )
+    )
     trainer.train()
     out = capsys.readouterr().out
     correct = sum(t == p for t, p in zip(trainer.evaluator._y_true, trainer.evaluator._y_pred))
-    for line in ("Finish training", "Evaluate on the *test* set", "=> result", "* total: 15", f"* correct: {correct}",
-                 f"* accuracy: {correct / .15:.1f}%", f"* error: {100 - correct / .15:.1f}%", "=> per-class result"):
+    for line in (
+        "Finish training",
+        "Evaluate on the *test* set",
+        "=> result",
+        "* total: 15",
+        f"* correct: {correct}",
+        f"* accuracy: {correct / 0.15:.1f}%",
+        f"* error: {100 - correct / 0.15:.1f}%",
+        "=> per-class result",
+    ):
         assert line in out.splitlines(), line
     assert "* macro_f1: " in out and "* class: 1 (green)\ttotal: 5\t" in out and "* average: " in out
     assert "epoch [1/1] batch [2/4] time " in out and " lr 1.0000e-05 eta " in out and " loss " in out
@@ -108,8 +127,18 @@ def test_load_model(toy, pictures, tmp_path, capsys):
 
 def test_unlabelled_data(toy, pictures, tmp_path):
     for count, batches in (("train_x", 4), ("train_u", 1), ("smaller_one", 1)):
-        trainer = toy.build(toy.config(pictures, str(tmp_path / count), "TRAINER.NAME", "ToyXU", "TRAIN.COUNT_ITER",
-                                       count, "OPTIM.MAX_EPOCH", "1"))
+        trainer = toy.build(
+            toy.config(
+                pictures,
+                str(tmp_path / count),
+                "TRAINER.NAME",
+                "ToyXU",
+                "TRAIN.COUNT_ITER",
+                count,
+                "OPTIM.MAX_EPOCH",
+                "1",
+            )
+        )
         seen = calls_of(trainer, "forward_backward")
         trainer.train()
         assert len(seen) == batches == trainer.num_batches
@@ -168,7 +197,8 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_after_it_is_saved(toy, p
     trainer = toy.build(toy.config(pictures, str(tmp_path), "TRAIN.CHECKPOINT_FREQ", "1"))
     step, backward = trainer.forward_backward, trainer.model_backward_and_update
     trainer.model_backward_and_update = lambda loss: backward(
-        loss * float("inf") if (trainer.epoch, trainer.batch_idx) == bad else loss)
+        loss * float("inf") if (trainer.epoch, trainer.batch_idx) == bad else loss
+    )
     last = []
     trainer.forward_backward = lambda batch: last.append((trainer.epoch, trainer.batch_idx)) or step(batch)
     with pytest.raises(FloatingPointError, match=f"inf in epoch {bad[0] + 1}, batch {bad[1] + 1}: lower OPTIM.LR"):
@@ -192,7 +222,16 @@ def test_a_loop_of_a_methods_own_is_checked_before_anything_is_saved(toy, pictur
 
 @pytest.mark.parametrize("every, lines", [(1, 10), (3, 2), (5, 2), (100, 2)])
 def test_points_and_lines_are_those_of_a_loop_that_waits(toy, pictures, tmp_path, capsys, every, lines):
-    options = ("OPTIM.MAX_EPOCH", 2, "TRAIN.PRINT_FREQ", every, "DATALOADER.TRAIN_X.BATCH_SIZE", 3, "DATASET.NUM_SHOTS", 5)
+    options = (
+        "OPTIM.MAX_EPOCH",
+        2,
+        "TRAIN.PRINT_FREQ",
+        every,
+        "DATALOADER.TRAIN_X.BATCH_SIZE",
+        3,
+        "DATASET.NUM_SHOTS",
+        5,
+    )
     trainer = toy.build(toy.config(pictures, str(tmp_path), *options))
     points, expected, step = [], [], trainer.forward_backward
     trainer.write_scalar = lambda *point: points.append(point)
@@ -221,8 +260,11 @@ def test_many_runs_in_one_process_leave_nothing_open(toy, pictures, tmp_path):
             toy.train(pictures, str(tmp_path / name), "OPTIM.MAX_EPOCH", "1")
 
     def files():
-        return sorted(os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
-                      if os.path.exists(f"/proc/self/fd/{n}"))
+        return sorted(
+            os.readlink(f"/proc/self/fd/{n}")
+            for n in os.listdir("/proc/self/fd")
+            if os.path.exists(f"/proc/self/fd/{n}")
+        )
 
     run("first")
     before, threads = [f for f in files() if str(tmp_path) in f], len(sys._current_frames())
@@ -412,8 +454,18 @@ def test_simple_net(capsys):
 
 
 def test_the_default_model_trains(toy, pictures, tmp_path):
-    cfg = toy.config(pictures, str(tmp_path), "MODEL.BACKBONE.NAME", "resnet18", "MODEL.BACKBONE.PRETRAINED", "False",
-                     "OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "9")
+    cfg = toy.config(
+        pictures,
+        str(tmp_path),
+        "MODEL.BACKBONE.NAME",
+        "resnet18",
+        "MODEL.BACKBONE.PRETRAINED",
+        "False",
+        "OPTIM.MAX_EPOCH",
+        "1",
+        "DATALOADER.TRAIN_X.BATCH_SIZE",
+        "9",
+    )
 
     class Plain(toy.TrainerX):
         def forward_backward(self, batch):

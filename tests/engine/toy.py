@@ -6,6 +6,7 @@
 
 Training uses every generator (random, numpy, torch): a resume that forgets one of them ends elsewhere.
 """
+
 import hashlib
 import os
 import random
@@ -51,14 +52,18 @@ class ToyColours(DatasetBase):
 
     @staticmethod
     def read(folder):
-        return [Datum(os.path.join(folder, name, file), label, label % 2, name) for label, name in enumerate(CLASSES)
-                for file in listdir_nohidden(os.path.join(folder, name), sort=True)]
+        return [
+            Datum(os.path.join(folder, name, file), label, label % 2, name)
+            for label, name in enumerate(CLASSES)
+            for file in listdir_nohidden(os.path.join(folder, name), sort=True)
+        ]
 
 
 class ToyModel(TrainerX):
     def build_model(self):
-        self.model = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Dropout(0.1),
-                                         torch.nn.Linear(48, self.num_classes)).to(self.device)
+        self.model = torch.nn.Sequential(
+            torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Dropout(0.1), torch.nn.Linear(48, self.num_classes)
+        ).to(self.device)
         self.optim = build_optimizer(self.model, self.cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model("toy", self.model, self.optim, self.sched)
@@ -90,14 +95,48 @@ class ToyXU(ToyModel, TrainerXU):
 
 def config(root, output, *options):
     cfg = get_cfg_default()
-    cfg.merge_from_list([
-        "DATASET.ROOT", root, "DATASET.NAME", "ToyColours", "DATASET.NUM_SHOTS", 6, "OUTPUT_DIR", output, "SEED", 0,
-        "INPUT.SIZE", (16, 16), "INPUT.TRANSFORMS", ("random_resized_crop", "random_flip", "normalize"),
-        "USE_CUDA", False,
-        "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 4, "DATALOADER.TEST.BATCH_SIZE", 6,
-        "OPTIM.NAME", "sgd", "OPTIM.LR", 0.02, "OPTIM.LR_SCHEDULER", "cosine", "OPTIM.MAX_EPOCH", 6,
-        "OPTIM.WARMUP_EPOCH", 1,
-        "OPTIM.WARMUP_TYPE", "constant", "TRAIN.PRINT_FREQ", 2, "TRAINER.NAME", "Toy"])
+    cfg.merge_from_list(
+        [
+            "DATASET.ROOT",
+            root,
+            "DATASET.NAME",
+            "ToyColours",
+            "DATASET.NUM_SHOTS",
+            6,
+            "OUTPUT_DIR",
+            output,
+            "SEED",
+            0,
+            "INPUT.SIZE",
+            (16, 16),
+            "INPUT.TRANSFORMS",
+            ("random_resized_crop", "random_flip", "normalize"),
+            "USE_CUDA",
+            False,
+            "DATALOADER.NUM_WORKERS",
+            0,
+            "DATALOADER.TRAIN_X.BATCH_SIZE",
+            4,
+            "DATALOADER.TEST.BATCH_SIZE",
+            6,
+            "OPTIM.NAME",
+            "sgd",
+            "OPTIM.LR",
+            0.02,
+            "OPTIM.LR_SCHEDULER",
+            "cosine",
+            "OPTIM.MAX_EPOCH",
+            6,
+            "OPTIM.WARMUP_EPOCH",
+            1,
+            "OPTIM.WARMUP_TYPE",
+            "constant",
+            "TRAIN.PRINT_FREQ",
+            2,
+            "TRAINER.NAME",
+            "Toy",
+        ]
+    )
     cfg.merge_from_list(list(options))
     cfg.freeze()
     return cfg

@@ -12,6 +12,7 @@ splits/split_zhou_*.json of the repository where the clone has the file, and inf
 for which random.sample gives every published position of every class, in all 15 files, and which sum to the size of the
 part. The script stops where there is more than one solution, and where the split file says otherwise.
 """
+
 import hashlib
 import itertools
 import json
@@ -21,11 +22,17 @@ import sys
 from pathlib import Path
 
 DATASETS = {  # train and val of the published split, name in its file's name
-    "caltech101": (4128, 1649, "Caltech101"), "dtd": (2820, 1128, "DescribableTextures"), "eurosat": (13500, 5400, "EuroSAT"),
-    "fgvc_aircraft": (3334, 3333, None), "food101": (50500, 20200, "Food101"), "oxford_flowers": (4093, 1633, "OxfordFlowers"),
-    "oxford_pets": (2944, 736, "OxfordPets"), "stanford_cars": (6509, 1635, "StanfordCars"), "sun397": (15880, 3970, "SUN397"),
+    "caltech101": (4128, 1649, "Caltech101"),
+    "dtd": (2820, 1128, "DescribableTextures"),
+    "eurosat": (13500, 5400, "EuroSAT"),
+    "fgvc_aircraft": (3334, 3333, None),
+    "food101": (50500, 20200, "Food101"),
+    "oxford_flowers": (4093, 1633, "OxfordFlowers"),
+    "oxford_pets": (2944, 736, "OxfordPets"),
+    "stanford_cars": (6509, 1635, "StanfordCars"),
+    "sun397": (15880, 3970, "SUN397"),
     "ucf101": (7639, 1898, "UCF101"),
-}  # fmt: skip
+}
 RUNS = list(itertools.product((1, 2, 4, 8, 16), (1, 2, 3)))
 
 
@@ -93,7 +100,10 @@ def from_split(file: Path) -> dict[str, list[int]] | None:
         tree = json.loads(file.read_text())
     except OSError:
         return None
-    return {part: [len(list(group)) for _, group in itertools.groupby(row[1] for row in tree[part])] for part in ("train", "val")}
+    return {
+        part: [len(list(group)) for _, group in itertools.groupby(row[1] for row in tree[part])]
+        for part in ("train", "val")
+    }
 
 
 def split_digest(file: Path) -> str:

@@ -12,8 +12,12 @@ from dicap.world.textures import tiles
 
 INDEX, SEED = [0, 1, 1234, 10**9], 2507
 latents = world.sample(INDEX, SEED)
-out = {"made_by": "python tests/golden/world.py", "index": INDEX, "seed": SEED,
-       "latents": {name: latents[name].tolist() for name in world.LATENTS.names}}  # fmt: skip
+out = {
+    "made_by": "python tests/golden/world.py",
+    "index": INDEX,
+    "seed": SEED,
+    "latents": {name: latents[name].tolist() for name in world.LATENTS.names},
+}
 for domain in ("PRETRAIN", "DOWNSTREAM"):
     blocks = world.render(latents, getattr(world, domain)).reshape(-1, 8, 8, 8, 8, 3).mean((2, 4))
     out[domain] = blocks.round(2).tolist()

@@ -1,4 +1,5 @@
 """Tables of cells: what is averaged, compared and marked, and that incomplete cells are neither."""
+
 import csv
 import io
 import json
@@ -16,19 +17,36 @@ BASE = {1: 60.0, 2: 62.0, 3: 61.0}
 
 def line(name, gain=(0.0, 0.0, 0.0), group="G", reference="ref", data="d", **changes):
     """A cell that is lower than the reference by `gain`."""
-    values = {(seed,): {"base": BASE[seed] - g, "new": 50.0, "h": 55.0, "worst_group": 40.0}
-              for seed, g in zip(BASE, gain)}
-    return Line(**{"name": name, "group": group, "reference": reference, "facts": FACTS,
-                   "draws": tuple((seed,) for seed in BASE), "values": values,
-                   "data": dict.fromkeys(values, data), **changes})
+    values = {
+        (seed,): {"base": BASE[seed] - g, "new": 50.0, "h": 55.0, "worst_group": 40.0} for seed, g in zip(BASE, gain)
+    }
+    return Line(
+        **{
+            "name": name,
+            "group": group,
+            "reference": reference,
+            "facts": FACTS,
+            "draws": tuple((seed,) for seed in BASE),
+            "values": values,
+            "data": dict.fromkeys(values, data),
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
 def table():
-    return CellTable("t", (
-        line("ref"), line("worse", (1.0, 1.2, 0.8)), line("noise", (1.0, -1.0, 0.1)),
-        line("half", (1.0,), group="Part", problems=("base: not finished (seed 2, 3)",)),
-        line("other data", (1.0, 1.2, 0.8), group="Part", data="e")), ("never",))
+    return CellTable(
+        "t",
+        (
+            line("ref"),
+            line("worse", (1.0, 1.2, 0.8)),
+            line("noise", (1.0, -1.0, 0.1)),
+            line("half", (1.0,), group="Part", problems=("base: not finished (seed 2, 3)",)),
+            line("other data", (1.0, 1.2, 0.8), group="Part", data="e"),
+        ),
+        ("never",),
+    )
 
 
 def rows(table):
@@ -38,7 +56,9 @@ def rows(table):
 
 def test_means_and_paired_differences(table):
     found = rows(table)["worse"]
-    assert float(found["base_mean"]) == pytest.approx(60.0) and float(found["base_std"]) == pytest.approx(0.84**0.5, abs=1e-4)
+    assert float(found["base_mean"]) == pytest.approx(60.0) and float(found["base_std"]) == pytest.approx(
+        0.84**0.5, abs=1e-4
+    )
     gain = difference({1: 1.0, 2: 1.2, 3: 0.8}, dict.fromkeys(BASE, 0.0))
     assert float(found["base_gain_mean"]) == pytest.approx(1.0) and found["pairs"] == "3"
     assert float(found["base_gain_low"]) == pytest.approx(gain.low, abs=1e-4)
@@ -57,7 +77,10 @@ def test_an_incomplete_cell_is_neither_averaged_nor_compared(table):
     assert not any(value for key, value in found.items() if key.endswith(("_mean", "_low", "_high")))
     assert found["complete"] == "no" and "not finished" in found["problems"]
     page = report.markdown(table)
-    assert "Incomplete: half: 1 of 3 seeds; base: not finished (seed 2, 3)." in page and "| half | 1/3 | incomplete |" in page
+    assert (
+        "Incomplete: half: 1 of 3 seeds; base: not finished (seed 2, 3)." in page
+        and "| half | 1/3 | incomplete |" in page
+    )
 
 
 def test_an_incomplete_reference_compares_with_nothing(table):
@@ -78,7 +101,12 @@ def test_files_and_terminal(table, tmp_path):
     assert tree["complete"] is False and tree["not_run"] == ["never"]
     worse = next(cell for cell in tree["cells"] if cell["name"] == "worse")
     assert worse["gain"]["base"]["excludes_zero"] is True and worse["values"][0] == {
-        "draw": [1], "base": 59.0, "new": 50.0, "h": 55.0, "worst_group": 40.0}
+        "draw": [1],
+        "base": 59.0,
+        "new": 50.0,
+        "h": 55.0,
+        "worst_group": 40.0,
+    }
     console = Console(width=140, record=True, file=io.StringIO())
     report.print_table(table, console)
     text = console.export_text()

@@ -1,11 +1,12 @@
 """Paired comparisons: units, intervals against scipy, wins; only whole results over equal data."""
+
 import pytest
 from scipy import stats
 
 from dicap.report.compare import paired_sheets
 from dicap.report.sheet import markdown
-from dicap.report.store import ResultError
 from dicap.report.table import gather
+from dicap.results import ResultError
 
 CODA = {"a": [3.0, 1.0, 2.0], "b": [-1.0, 0.0, -2.0], "c": [4.0, 4.5, 5.0]}  # DiCap minus CoOp, by seed
 
@@ -16,13 +17,20 @@ def two(put):
     for dataset, gains in CODA.items():
         for seed, gain in enumerate(gains, 1):
             for method, more in (("CoOp", 0.0), ("DiCap", gain)):
-                folder = put(protocol="few_shot", split="all", method=method, dataset=dataset, seed=seed, accuracy=50.0 + 7 * seed + more,
-                             data=f"{dataset}{seed}")
+                folder = put(
+                    protocol="few_shot",
+                    split="all",
+                    method=method,
+                    dataset=dataset,
+                    seed=seed,
+                    accuracy=50.0 + 7 * seed + more,
+                    data=f"{dataset}{seed}",
+                )
     return folder
 
 
 def rows(folder, *compare):
-    sheet, = paired_sheets(gather(folder)[0], compare)
+    (sheet,) = paired_sheets(gather(folder)[0], compare)
     return {(row["comparison"], row["measure"], row["dataset"]): row for row in sheet.rows}, sheet
 
 
@@ -35,8 +43,16 @@ def test_a_dataset_over_its_seeds_and_all_over_their_means(two):
     means = [sum(gains) / 3 for gains in CODA.values()]
     low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
     overall = found["DiCap − CoOp", "Accuracy", "overall"]
-    assert (overall["difference"].low, overall["difference"].high) == pytest.approx((low, high))  # 3 datasets, not 9 pairs
-    assert (overall["n"], overall["unit"], overall["wins"], overall["ties"], overall["losses"]) == (3, "datasets", 2, 0, 1)
+    assert (overall["difference"].low, overall["difference"].high) == pytest.approx(
+        (low, high)
+    )  # 3 datasets, not 9 pairs
+    assert (overall["n"], overall["unit"], overall["wins"], overall["ties"], overall["losses"]) == (
+        3,
+        "datasets",
+        2,
+        0,
+        1,
+    )
     b = found["DiCap − CoOp", "Accuracy", "b"]
     assert (b["wins"], b["ties"], b["losses"], b["unit"]) == (0, 1, 2, "seeds")
     assert "| -1.00 [-3.48, +1.48] | 0 | 1 | 2 | 3 | seeds |" in markdown(sheet) and not sheet.problems
@@ -45,8 +61,10 @@ def test_a_dataset_over_its_seeds_and_all_over_their_means(two):
 def test_base_new_and_h_of_each_seed(three_by_two):
     found, _ = rows(three_by_two)
     row = found["DiCap − CoOp", "H", "digits"]
+
     def h(base, new):
         return 2 * base * new / (base + new)
+
     gains = [h(60.123 + 2 * s, 50.123 + 2 * s) - h(60.123 + s, 50.123 + s) for s in (1, 2, 3)]
     assert row["difference"].mean == pytest.approx(sum(gains) / 3)
     assert found["DiCap − CoOp", "Base", "digits"]["difference"].mean == pytest.approx(2.0)
@@ -91,14 +109,24 @@ def test_a_seed_or_dataset_of_one_method_alone_is_named(two, put):
 def test_one_pair_has_a_difference_and_no_interval(put):
     put(protocol="few_shot", split="all", method="CoOp", accuracy=50.0)
     found, sheet = rows(put(protocol="few_shot", split="all", method="DiCap", accuracy=52.5))
-    assert found["DiCap − CoOp", "Accuracy", "digits"]["difference"] == 2.5 and "| +2.50 | 1 | 0 | 0 | 1 |" in markdown(sheet)
+    assert found["DiCap − CoOp", "Accuracy", "digits"]["difference"] == 2.5 and "| +2.50 | 1 | 0 | 0 | 1 |" in markdown(
+        sheet
+    )
 
 
 def test_half_a_result_a_doubled_one_and_unequal_settings_do_not_count(three_by_two, put):
     put(method="CoOp", dataset="digits", seed=2, split="new", model="another", data="digitsnew2")
     found, sheet = rows(three_by_two)
     assert found["DiCap − CoOp", "H", "digits"]["difference"] == "incomplete" and "seed 2" in sheet.problems[0]
-    put(method="CoOp", dataset="causal_shapes", seed=1, split="new", model="CoOp1", data="causal_shapesnew1", folder="twice")
+    put(
+        method="CoOp",
+        dataset="causal_shapes",
+        seed=1,
+        split="new",
+        model="CoOp1",
+        data="causal_shapesnew1",
+        folder="twice",
+    )
     put(method="ZeroshotCLIP", dataset="digits", seed=1, model="ZeroshotCLIP1", data="digitsbase1", registered="Other")
     found, _ = rows(three_by_two)
     assert found["DiCap − CoOp", "H", "causal_shapes"]["difference"] == "incomplete"
@@ -108,8 +136,14 @@ def test_half_a_result_a_doubled_one_and_unequal_settings_do_not_count(three_by_
 def test_shots_are_compared_apart(two, put):
     for method, accuracy in (("CoOp", 10.0), ("DiCap", 30.0)):
         put(protocol="few_shot", split="all", method=method, dataset="a", shots=1, accuracy=accuracy)
-    sheet, = paired_sheets(gather(two)[0])
-    assert [(row["shots"], row["dataset"]) for row in sheet.rows] == [(1, "a"), (16, "a"), (16, "b"), (16, "c"), (16, "overall")]
+    (sheet,) = paired_sheets(gather(two)[0])
+    assert [(row["shots"], row["dataset"]) for row in sheet.rows] == [
+        (1, "a"),
+        (16, "a"),
+        (16, "b"),
+        (16, "c"),
+        (16, "overall"),
+    ]
 
 
 def test_one_method_alone_compares_with_nothing(put):

@@ -1,4 +1,5 @@
 """Few-shot curves: means over seeds, averages over datasets, and what is shown as incomplete."""
+
 import pytest
 
 from dicap.report.few_shot import few_shot_sheets
@@ -9,19 +10,29 @@ from dicap.report.table import gather
 @pytest.fixture
 def curve(put):
     """curve("CoOp", "a", {1: 50.0, 2: 60.0}, seeds=(1, 2)): seed s has s points more than seed 0 would."""
+
     def write(method, dataset, accuracies, seeds=(1, 2, 3), recipe="tiny", **fields):
         for shots, accuracy in accuracies.items():
             for seed in seeds:
                 name = recipe if isinstance(recipe, str) else recipe[shots]
-                folder = put(protocol="few_shot", split="all", method=method, dataset=dataset, shots=shots, seed=seed, recipe=name,
-                             accuracy=accuracy + seed, **fields)
+                folder = put(
+                    protocol="few_shot",
+                    split="all",
+                    method=method,
+                    dataset=dataset,
+                    shots=shots,
+                    seed=seed,
+                    recipe=name,
+                    accuracy=accuracy + seed,
+                    **fields,
+                )
         return folder
 
     return write
 
 
 def rows(folder):
-    sheet, = few_shot_sheets(gather(folder)[0])
+    (sheet,) = few_shot_sheets(gather(folder)[0])
     return {(row["dataset"], row["method"], row["recipe"]): row for row in sheet.rows}, sheet
 
 
@@ -31,9 +42,12 @@ def test_curves_and_their_average(curve):
     assert found["a", "CoOp", "tiny"]["shots_1"].mean == 52.0 and found["a", "CoOp", "tiny"]["shots_1"].std == 1.0
     average = found["average of 2", "CoOp", "tiny"]
     assert (average["shots_1"].mean, average["shots_4"].mean, average["shots_4"].std) == (62.0, 67.0, 1.0)
-    assert [plot.title for plot in sheet.plots] == ["average of 2, tiny", "a, tiny", "b, tiny"] and sheet.plots[0].labels == ("1", "4")
-    assert to_csv(sheet).splitlines()[0] == ("dataset,method,recipe,backbone,seeds,shots_1_mean,shots_1_std,shots_4_mean,"
-                                             "shots_4_std,complete")
+    assert [plot.title for plot in sheet.plots] == ["average of 2, tiny", "a, tiny", "b, tiny"] and sheet.plots[
+        0
+    ].labels == ("1", "4")
+    assert to_csv(sheet).splitlines()[0] == (
+        "dataset,method,recipe,backbone,seeds,shots_1_mean,shots_1_std,shots_4_mean,shots_4_std,complete"
+    )
 
 
 def test_a_missing_seed_shot_or_dataset_is_named_and_not_averaged(curve):
@@ -43,10 +57,17 @@ def test_a_missing_seed_shot_or_dataset_is_named_and_not_averaged(curve):
     curve("DiCap", "b", {1: 50.0})
     found, sheet = rows(curve("CoCoOp", "a", {1: 50.0, 4: 60.0}))
     assert found["a", "DiCap", "tiny"]["shots_1"] == found["b", "DiCap", "tiny"]["shots_4"] == "incomplete"
-    assert found["b", "DiCap", "tiny"]["shots_1"].mean == 52.0 and found["average of 2", "DiCap", "tiny"]["shots_1"] == "incomplete"
+    assert (
+        found["b", "DiCap", "tiny"]["shots_1"].mean == 52.0
+        and found["average of 2", "DiCap", "tiny"]["shots_1"] == "incomplete"
+    )
     assert found["average of 2", "CoCoOp", "tiny"]["shots_1"] == "incomplete"
-    for problem in ("DiCap (tiny) on a, 1 shots: lacks seed 2", "DiCap (tiny) on b, 4 shots: not run",
-                    "DiCap on average of 2, 4 shots: not complete: a, b", "CoCoOp on average of 2, 1 shots: not complete: b"):
+    for problem in (
+        "DiCap (tiny) on a, 1 shots: lacks seed 2",
+        "DiCap (tiny) on b, 4 shots: not run",
+        "DiCap on average of 2, 4 shots: not complete: a, b",
+        "CoCoOp on average of 2, 1 shots: not complete: b",
+    ):
         assert problem in sheet.problems
     assert not any("CoOp (tiny) on" in problem for problem in sheet.problems)
 
@@ -57,7 +78,10 @@ def test_an_average_over_datasets_with_other_settings_says_so(curve):
     assert not any("not all" in note for note in few_shot_sheets(results)[0].notes)
     for result in results:
         result["config"]["OPTIM"] = {"LR": result["dataset"]}
-    assert few_shot_sheets(results)[0].notes[-1] == "CoOp on average of 2: not all datasets were run with the same OPTIM.LR."
+    assert (
+        few_shot_sheets(results)[0].notes[-1]
+        == "CoOp on average of 2: not all datasets were run with the same OPTIM.LR."
+    )
 
 
 def test_a_curve_has_the_same_seeds_at_each_number_of_shots(curve):

@@ -1,4 +1,5 @@
 """Paired differences against scipy's paired t test; measures of one draw."""
+
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,4 +1,5 @@
 """Pictures: a small difference does not look large, bars are where the figures are, and the same plot gives the same bytes."""
+
 import re
 
 import pytest
@@ -25,7 +26,9 @@ def limits(monkeypatch, plot):
 
 
 def make(kind, *means):
-    return Plot(kind, "P", "per cent", tuple(f"m{i}" for i in range(2)), {"A": tuple(Stat(mean, 0.1, 2) for mean in means)})
+    return Plot(
+        kind, "P", "per cent", tuple(f"m{i}" for i in range(2)), {"A": tuple(Stat(mean, 0.1, 2) for mean in means)}
+    )
 
 
 @pytest.mark.parametrize("kind", ["dots", "curves"])
@@ -48,20 +51,27 @@ def test_only_what_is_the_same_at_any_number_of_shots_is_a_line_across(monkeypat
     seen = []
     for name in ("axhline", "errorbar"):
         monkeypatch.setattr(f"matplotlib.axes.Axes.{name}", lambda *args, name=name, **_: seen.append(name))
-    plots._curves(Figure().add_subplot(), Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 0.1, 2), lacks, lacks)}))
+    plots._curves(
+        Figure().add_subplot(),
+        Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 0.1, 2), lacks, lacks)}),
+    )
     assert seen == [drawn]
 
 
 def test_a_curve_has_a_gap_where_a_figure_lacks():
     axes = Figure().add_subplot()
-    plots._curves(axes, Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 1.0, 2), "incomplete", 70.0)}))
+    plots._curves(
+        axes, Plot("curves", "P", "per cent", ("1", "2", "4"), {"A": (Stat(60.0, 1.0, 2), "incomplete", 70.0)})
+    )
     line = axes.get_lines()[0]
     assert list(line.get_xdata()) == [0, 1, 2] and [str(float(y)) for y in line.get_ydata()] == ["60.0", "nan", "70.0"]
 
 
 def bars(axes):
     """Ends of the bars of a picture."""
-    return [tuple(map(tuple, segment.round(6).tolist())) for lines in axes.collections for segment in lines.get_segments()]
+    return [
+        tuple(map(tuple, segment.round(6).tolist())) for lines in axes.collections for segment in lines.get_segments()
+    ]
 
 
 def test_bars_are_the_interval_or_the_spread_and_the_first_label_is_at_the_top():

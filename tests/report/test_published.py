@@ -1,20 +1,28 @@
 """Published numbers: the averages that the papers print follow from the rows, and they stand beside comparable runs only."""
+
 import dataclasses
 import json
 
 import pytest
 import yaml
 
+from dicap import results as store
 from dicap.config import CONFIGS
-from dicap.protocols import BASE2NEW, plan, request_of
-from dicap.report import published, store
+from dicap.experiments.protocols import BASE2NEW, plan, request_of
+from dicap.report import published
 from dicap.report.base2new import base2new_sheets
 from dicap.report.sheet import markdown
 from dicap.report.table import Row, base2new_table
 
 # average rows as the papers and the READMEs of MaPLe, KgCoOp and PromptSRC print them: base, new, H
-AVERAGES = {"ZeroshotCLIP": (69.34, 74.22, 71.70), "CoOp": (82.69, 63.22, 71.66), "CoCoOp": (80.47, 71.69, 75.83),
-            "KgCoOp": (80.73, 73.60, 77.00), "MaPLe": (82.28, 75.14, 78.55), "PromptSRC": (84.26, 76.10, 79.97)}
+AVERAGES = {
+    "ZeroshotCLIP": (69.34, 74.22, 71.70),
+    "CoOp": (82.69, 63.22, 71.66),
+    "CoCoOp": (80.47, 71.69, 75.83),
+    "KgCoOp": (80.73, 73.60, 77.00),
+    "MaPLe": (82.28, 75.14, 78.55),
+    "PromptSRC": (84.26, 76.10, 79.97),
+}
 
 
 @pytest.mark.parametrize("method", AVERAGES)
@@ -38,11 +46,24 @@ def test_the_names_are_those_that_the_datasets_are_registered_with():
 @pytest.fixture
 def run(put):
     """run("EuroSAT", "CoOp", base=..., new=...): results of seeds 1 2 3, ViT-B/16, 16 shots."""
+
     def write(registered, method, base=90.0, new=60.0, seeds=(1, 2, 3), **fields):
         for seed in seeds:
             for split, accuracy in (("base", base), ("new", new)):
-                folder = put(**{"registered": registered, "dataset": registered.lower(), "method": method, "split": split, "seed": seed,
-                                "accuracy": accuracy, "backbone": "ViT-B/16", "recipe": "vit_b16", "model": f"m{seed}", **fields})
+                folder = put(
+                    **{
+                        "registered": registered,
+                        "dataset": registered.lower(),
+                        "method": method,
+                        "split": split,
+                        "seed": seed,
+                        "accuracy": accuracy,
+                        "backbone": "ViT-B/16",
+                        "recipe": "vit_b16",
+                        "model": f"m{seed}",
+                        **fields,
+                    }
+                )
         return base2new_table(folder)
 
     return write
@@ -64,11 +85,19 @@ def test_beside_a_comparable_run_with_the_difference(run):
     assert context.rows[4]["h"] == 82.32 and context.name == "base2new_published"
 
 
-@pytest.mark.parametrize("registered, changes", [
-    ("Digits", {}), ("CausalShapes", {}), ("Folder", {"dataset": "EuroSAT"}), ("EuroSAT", {"backbone": "tiny"}),
-    ("EuroSAT", {"backbone": "RN50"}), ("EuroSAT", {"shots": 8})])
+@pytest.mark.parametrize(
+    "registered, changes",
+    [
+        ("Digits", {}),
+        ("CausalShapes", {}),
+        ("Folder", {"dataset": "EuroSAT"}),
+        ("EuroSAT", {"backbone": "tiny"}),
+        ("EuroSAT", {"backbone": "RN50"}),
+        ("EuroSAT", {"shots": 8}),
+    ],
+)
 def test_never_beside_a_run_that_is_not_comparable(run, registered, changes):
-    sheet, = base2new_sheets(run(registered, "CoOp", **changes))
+    (sheet,) = base2new_sheets(run(registered, "CoOp", **changes))
     assert all(row["published_h"] is None and row["h_difference"] is None for row in sheet.rows)
     assert "ublished" not in markdown(sheet).replace("not with published ones", "")
 
@@ -78,33 +107,66 @@ def test_other_seeds_than_the_published_ones_are_noted(run):
     assert "Other seeds than the published 1 2 3: CoOp (vit_b16) on eurosat." in sheet.notes
 
 
-@pytest.mark.parametrize("changes, said", [
-    ({"OPTIM": {"MAX_EPOCH": 50}}, "OPTIM.MAX_EPOCH 50, not 200"), ({"INPUT": {"VIEWS": 4}}, "INPUT.VIEWS 4, not 0"),
-    ({"TRAINER": {"COOP": {"CTX_INIT": ""}}}, "TRAINER.COOP.CTX_INIT '', not 'a photo of a'"),
-    ({"DATALOADER": {"TRAIN_X": {"BATCH_SIZE": 4}}}, "DATALOADER.TRAIN_X.BATCH_SIZE 4, not 32")])
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"OPTIM": {"MAX_EPOCH": 50}}, "OPTIM.MAX_EPOCH 50, not 200"),
+        ({"INPUT": {"VIEWS": 4}}, "INPUT.VIEWS 4, not 0"),
+        ({"TRAINER": {"COOP": {"CTX_INIT": ""}}}, "TRAINER.COOP.CTX_INIT '', not 'a photo of a'"),
+        ({"DATALOADER": {"TRAIN_X": {"BATCH_SIZE": 4}}}, "DATALOADER.TRAIN_X.BATCH_SIZE 4, not 32"),
+    ],
+)
 def test_never_beside_a_run_with_other_settings_which_are_named(run, changes, said):
     run("EuroSAT", "CoOp")
     table = run("FGVCAircraft", "CoOp")
     sheet, _ = base2new_sheets(with_config(table, "EuroSAT", changes))
-    eurosat, aircraft, average = sorted(sheet.rows, key=lambda row: ("eurosat", "fgvcaircraft", "average of 2").index(row["dataset"]))
-    assert eurosat["published_h"] is eurosat["h_difference"] is average["published_h"] is average["h_difference"] is None
+    eurosat, aircraft, average = sorted(
+        sheet.rows, key=lambda row: ("eurosat", "fgvcaircraft", "average of 2").index(row["dataset"])
+    )
+    assert (
+        eurosat["published_h"] is eurosat["h_difference"] is average["published_h"] is average["h_difference"] is None
+    )
     assert aircraft["published_h"] == 28.75
-    assert f"Not beside its published numbers, since its settings are others: CoOp (vit_b16) on eurosat: {said}." in sheet.notes
+    assert (
+        f"Not beside its published numbers, since its settings are others: CoOp (vit_b16) on eurosat: {said}."
+        in sheet.notes
+    )
 
 
 def with_config(table, registered, changes):
     """A table with other settings of the runs on one dataset."""
-    rows = [dataclasses.replace(row, config={**row.config, **changes}) if row.registered == registered else row for row in table.rows]
+    rows = [
+        dataclasses.replace(row, config={**row.config, **changes}) if row.registered == registered else row
+        for row in table.rows
+    ]
     return dataclasses.replace(table, rows=tuple(rows))
 
 
 def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes(tmp_path):
     """What `dicap base2new --data` runs stands beside published numbers; precision decides nothing."""
-    for method, dataset, more in (("CoOp", "imagenet", []), ("CoOp", "eurosat", ["TRAINER.COOP.PREC", "fp32"]), ("CoCoOp", "dtd", []),
-                                  ("ZeroshotCLIP", "dtd", ["OPTIM.MAX_EPOCH", "1"]), ("CoCoOp", "imagenet", [])):
+    for method, dataset, more in (
+        ("CoOp", "imagenet", []),
+        ("CoOp", "eurosat", ["TRAINER.COOP.PREC", "fp32"]),
+        ("CoCoOp", "dtd", []),
+        ("ZeroshotCLIP", "dtd", ["OPTIM.MAX_EPOCH", "1"]),
+        ("CoCoOp", "imagenet", []),
+    ):
         job = plan(BASE2NEW, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), settings=more))[0]
-        row = Row(dataset, method, job.recipe, "ViT-B/16", 16, (1,), None, None, None, None, None,
-                  registered=job.cfg.DATASET.NAME, config=json.loads(json.dumps(store.plain(job.cfg))))
+        row = Row(
+            dataset,
+            method,
+            job.recipe,
+            "ViT-B/16",
+            16,
+            (1,),
+            None,
+            None,
+            None,
+            None,
+            None,
+            registered=job.cfg.DATASET.NAME,
+            config=json.loads(json.dumps(store.plain(job.cfg))),
+        )
         assert published.beside([row]) and not published.departures(row), (method, dataset)
     wrong = dataclasses.replace(row, registered="EuroSAT", method="CoOp")
     assert published.departures(wrong)  # CoCoOp's settings are not CoOp's
@@ -113,7 +175,11 @@ def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes
 def test_an_incomplete_run_has_no_difference(run):
     run("EuroSAT", "CoOp", seeds=(1, 2))
     sheet, _ = base2new_sheets(run("EuroSAT", "DiCap"))
-    assert sheet.rows[0]["published_h"] == 68.69 and sheet.rows[0]["h_difference"] is None and sheet.rows[0]["h"] == "incomplete"
+    assert (
+        sheet.rows[0]["published_h"] == 68.69
+        and sheet.rows[0]["h_difference"] is None
+        and sheet.rows[0]["h"] == "incomplete"
+    )
 
 
 def test_an_average_that_lacks_a_dataset_or_seed_has_no_published_one_beside_it(run):

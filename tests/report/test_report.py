@@ -1,4 +1,5 @@
 """`dicap report`: the files of a folder, the page and its cells, what is escaped, and a clear error where nothing is there."""
+
 import csv
 import io
 import json
@@ -10,8 +11,8 @@ from rich.console import Console
 
 from dicap.report.render import NOTHING
 from dicap.report.report import sheets, write_report
-from dicap.report.store import ResultError
 from dicap.report.table import gather
+from dicap.results import ResultError
 
 
 def write(folder, *args, **options):
@@ -54,8 +55,13 @@ class Page(HTMLParser):
 
 def shown(row, key):
     """What a cell of the page must say, from the CSV file alone."""
-    digits = 2 if key.startswith(("published_", "difference")) or key.endswith("_difference") or row.get("published_base") else \
-        0 if key == "peak_memory_mib" else 1
+    digits = (
+        2
+        if key.startswith(("published_", "difference")) or key.endswith("_difference") or row.get("published_base")
+        else 0
+        if key == "peak_memory_mib"
+        else 1
+    )
     figures = [row[name] for part in ("_mean", "_std", "_low", "_high") if (name := f"{key}{part}") in row]
     if not figures:
         value = row[key]
@@ -80,7 +86,13 @@ def everything(three_by_two, put):
             put(protocol="source", dataset="causal_shapes", accuracy=60.0 + seed, **common)
             put(protocol="cross_dataset", trained_on="causal_shapes", accuracy=40.0 + seed, **common)
             for dataset in ("causal_shapes_noise", "causal_shapes_scenes"):
-                put(protocol="domain_generalization", dataset=dataset, trained_on="causal_shapes", accuracy=30.0 + seed, **common)
+                put(
+                    protocol="domain_generalization",
+                    dataset=dataset,
+                    trained_on="causal_shapes",
+                    accuracy=30.0 + seed,
+                    **common,
+                )
     return three_by_two
 
 
@@ -89,8 +101,10 @@ NAMES = ("base2new", "few_shot", "cross_dataset", "domain_generalization", "pair
 
 def test_three_methods_two_datasets_three_seeds_give_the_tables_and_the_page(three_by_two):
     files, terminal = write(three_by_two)
-    assert set(files) == {"report.html", *(f"{name}.{form}" for name in ("base2new", "paired", "cost")
-                                           for form in ("md", "csv", "json", "tex"))}
+    assert set(files) == {
+        "report.html",
+        *(f"{name}.{form}" for name in ("base2new", "paired", "cost") for form in ("md", "csv", "json", "tex")),
+    }
     assert not list(three_by_two.glob("*.tmp")) and "average of 2" in terminal and "Paired comparison" in terminal
     tree = json.loads(files["base2new.json"])
     assert tree["complete"] and len(tree["rows"]) == 6 and len(tree["averages"]) == 3 and len(tree["results"]) == 36
@@ -118,7 +132,12 @@ def test_the_cells_of_the_page_are_those_of_the_csv_files(everything):
 def test_the_page_needs_nothing_else_and_says_what_it_shows(everything):
     html = write(everything)[0]["report.html"]
     page = Page(html)
-    addresses = [attrs.get("src") or attrs.get("href") for tag in page.tags.values() for attrs in tag if "src" in attrs or "href" in attrs]
+    addresses = [
+        attrs.get("src") or attrs.get("href")
+        for tag in page.tags.values()
+        for attrs in tag
+        if "src" in attrs or "href" in attrs
+    ]
     assert addresses and all(address.startswith(("#", "data:")) for address in addresses)
     assert "url(" not in html and "@import" not in html and "script" not in page.tags
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.tags["meta"]
@@ -138,11 +157,15 @@ def test_what_is_incomplete_unreadable_or_left_out_is_on_the_page(three_by_two, 
     bad.write_text("{")
     files, terminal = write(three_by_two)
     page = Page(files["report.html"])
-    assert "Incomplete: CoCoOp (tiny) on digits: base lacks seed 1, 3." in page.text and "not complete JSON" in page.text
+    assert (
+        "Incomplete: CoCoOp (tiny) on digits: base lacks seed 1, 3." in page.text and "not complete JSON" in page.text
+    )
     assert "Left out: 1 result files of ablations." in page.text
     for name in ("base2new", "cost"):
         assert "Unreadable: " in files[f"{name}.md"] and json.loads(files[f"{name}.json"])["complete"] is False
-    assert "Incomplete: CoCoOp (tiny) on average of 2: not complete: causal_shapes, digits." in terminal.replace("\n", " ")
+    assert "Incomplete: CoCoOp (tiny) on average of 2: not complete: causal_shapes, digits." in terminal.replace(
+        "\n", " "
+    )
 
 
 def test_an_unreadable_file_keeps_every_table_from_being_complete(three_by_two):
@@ -157,8 +180,10 @@ def test_an_unreadable_file_keeps_every_table_from_being_complete(three_by_two):
 def test_a_stale_target_is_in_no_paired_comparison(everything, put):
     put(protocol="cross_dataset", split="all", method="DiCap", seed=2, trained_on="causal_shapes", model="old")
     sheet = next(sheet for sheet in sheets(gather(everything)[0]) if sheet.name == "paired")
-    row, = (row for row in sheet.rows if row["protocol"] == "cross_dataset")
-    assert row["difference"] == "incomplete" and any("cross_dataset" in problem and "seed 2" in problem for problem in sheet.problems)
+    (row,) = (row for row in sheet.rows if row["protocol"] == "cross_dataset")
+    assert row["difference"] == "incomplete" and any(
+        "cross_dataset" in problem and "seed 2" in problem for problem in sheet.problems
+    )
 
 
 HOSTILE = ("<script>alert(1)</script>", "a_b%$&#{}~^\\", "x|y*z`_w_")
@@ -168,19 +193,31 @@ def test_names_from_files_are_text_in_every_form(put):
     for dataset in HOSTILE:
         for method in ("CoOp", "DiCap"):
             for seed in (1, 2):
-                folder = put(protocol="few_shot", split="all", dataset=dataset, method=method, seed=seed,
-                             folder=str(HOSTILE.index(dataset)), versions={"device": "<b>"})
+                folder = put(
+                    protocol="few_shot",
+                    split="all",
+                    dataset=dataset,
+                    method=method,
+                    seed=seed,
+                    folder=str(HOSTILE.index(dataset)),
+                    versions={"device": "<b>"},
+                )
     files, _ = write(folder)
     page = Page(files["report.html"])
     assert "script" not in page.tags and "b" not in page.tags and all(name in page.text for name in HOSTILE)
     assert {row[0] for row in page.tables["few_shot"][1]} == {*HOSTILE, "average of 3"}
-    assert "| \\<script\\>alert(1)\\</script\\> |" in files["few_shot.md"] and "| x\\|y\\*z\\`\\_w\\_ |" in files["few_shot.md"]
+    assert (
+        "| \\<script\\>alert(1)\\</script\\> |" in files["few_shot.md"]
+        and "| x\\|y\\*z\\`\\_w\\_ |" in files["few_shot.md"]
+    )
     assert r"a\_b\%\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} &" in files["few_shot.tex"]
     assert [row["dataset"] for row in csv.DictReader(io.StringIO(files["few_shot.csv"]))][:2] == sorted(HOSTILE)[:1] * 2
 
 
 def test_nothing_there_names_what_was_looked_for_and_what_to_run(tmp_path, put):
-    with pytest.raises(ResultError, match="base2new, few_shot, source, cross_dataset, domain_generalization.*scripts/dicap/base2new.sh"):
+    with pytest.raises(
+        ResultError, match="base2new, few_shot, source, cross_dataset, domain_generalization.*scripts/dicap/base2new.sh"
+    ):
         write_report(tmp_path)
     with pytest.raises(ResultError, match="no such folder"):
         write_report(tmp_path / "nowhere")

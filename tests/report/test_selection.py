@@ -1,4 +1,5 @@
 """The table of `dicap select`: which point is best, what is within noise, and that half a grid chooses nothing."""
+
 import dataclasses
 import io
 
@@ -13,16 +14,37 @@ DRAWS = ((1, 1), (1, 2), (2, 1), (2, 2))
 
 def line(epochs, h, **changes):
     values = {draw: {"base": 50.0, "new": 60.0, "h": one} for draw, one in zip(DRAWS, h)}
-    facts = {"method": "CoOp", "recipe": "tiny", "dataset": "digits", "shots": 16,
-             "settings": {"OPTIM.MAX_EPOCH": epochs}}
-    return Line(**{"name": f"OPTIM.MAX_EPOCH={epochs}", "group": "", "reference": "OPTIM.MAX_EPOCH=10", "facts": facts,
-                   "draws": DRAWS, "values": values, "data": dict.fromkeys(values, "d"), **changes})
+    facts = {
+        "method": "CoOp",
+        "recipe": "tiny",
+        "dataset": "digits",
+        "shots": 16,
+        "settings": {"OPTIM.MAX_EPOCH": epochs},
+    }
+    return Line(
+        **{
+            "name": f"OPTIM.MAX_EPOCH={epochs}",
+            "group": "",
+            "reference": "OPTIM.MAX_EPOCH=10",
+            "facts": facts,
+            "draws": DRAWS,
+            "values": values,
+            "data": dict.fromkeys(values, "d"),
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
 def table():
-    return CellTable("t", (line("5", [50.0, 51.0, 52.0, 53.0]), line("10", [55.0, 55.5, 56.0, 56.5]),
-                           line("20", [57.0, 53.0, 58.0, 54.0])))
+    return CellTable(
+        "t",
+        (
+            line("5", [50.0, 51.0, 52.0, 53.0]),
+            line("10", [55.0, 55.5, 56.0, 56.5]),
+            line("20", [57.0, 53.0, 58.0, 54.0]),
+        ),
+    )
 
 
 def cells(page):
@@ -45,8 +67,10 @@ def test_of_equals_the_first_is_chosen(table):
 
 
 def test_half_a_grid_chooses_nothing(table, tmp_path):
-    part = dataclasses.replace(table, lines=(*table.lines[:2], dataclasses.replace(
-        table.lines[2], problems=("base: not finished (seed 2 fold 2)",))))
+    part = dataclasses.replace(
+        table,
+        lines=(*table.lines[:2], dataclasses.replace(table.lines[2], problems=("base: not finished (seed 2 fold 2)",))),
+    )
     page = selection.markdown(part, "")
     assert "Nothing is chosen" in page and "best" not in cells(page)["OPTIM.MAX_EPOCH=10"]
     assert "seed 2 fold 2" in page and "incomplete" in cells(page)["OPTIM.MAX_EPOCH=20"]

@@ -1,4 +1,5 @@
 """Cross-dataset and domain tables: source, targets, their average; a target counts only with the source's prompt."""
+
 import pytest
 
 from dicap.report.shifts import fresh, shift_sheets
@@ -8,13 +9,26 @@ from dicap.report.table import gather
 @pytest.fixture
 def run(put):
     """run("CoOp", targets={"eurosat": 50.0, "dtd": 40.0}): source accuracy 70 + seed, targets their figure + seed."""
-    def write(method, targets, protocol="cross_dataset", seeds=(1, 2, 3), source=True, prompt=lambda seed: f"p{seed}", **fields):
+
+    def write(
+        method,
+        targets,
+        protocol="cross_dataset",
+        seeds=(1, 2, 3),
+        source=True,
+        prompt=lambda seed: f"p{seed}",
+        **fields,
+    ):
         common = {"split": "all", "method": method, "trained_on": "imagenet", **fields}
         for seed in seeds:
             if source:
-                folder = put(protocol="source", dataset="imagenet", seed=seed, accuracy=70.0 + seed, model=f"p{seed}", **common)
+                folder = put(
+                    protocol="source", dataset="imagenet", seed=seed, accuracy=70.0 + seed, model=f"p{seed}", **common
+                )
             for name, accuracy in targets.items():
-                folder = put(protocol=protocol, dataset=name, seed=seed, accuracy=accuracy + seed, model=prompt(seed), **common)
+                folder = put(
+                    protocol=protocol, dataset=name, seed=seed, accuracy=accuracy + seed, model=prompt(seed), **common
+                )
         return folder
 
     return write
@@ -27,10 +41,21 @@ def sheets(folder):
 def test_source_targets_and_their_average(run):
     run("CoOp", {"dtd": 40.0, "eurosat": 50.0})
     found = sheets(run("CoOp", {"imagenet_a": 30.0}, "domain_generalization"))
-    row, = found["cross_dataset"].rows
-    assert (row["on_source"].mean, row["on_dtd"].mean, row["average"].mean, row["average"].std) == (72.0, 42.0, 47.0, 1.0)
+    (row,) = found["cross_dataset"].rows
+    assert (row["on_source"].mean, row["on_dtd"].mean, row["average"].mean, row["average"].std) == (
+        72.0,
+        42.0,
+        47.0,
+        1.0,
+    )
     assert [column.name for column in found["cross_dataset"].shown] == [
-        "Method", "Recipe", "Source: imagenet", "dtd", "eurosat", "Average of 2 targets"]
+        "Method",
+        "Recipe",
+        "Source: imagenet",
+        "dtd",
+        "eurosat",
+        "Average of 2 targets",
+    ]
     assert "trained on imagenet" in found["cross_dataset"].title and not found["cross_dataset"].problems
     assert found["domain_generalization"].rows[0]["on_imagenet_a"].mean == 32.0
     assert set(found) == {"cross_dataset", "domain_generalization"}
@@ -40,9 +65,12 @@ def test_a_stale_target_is_flagged_and_neither_it_nor_the_average_is_shown(run):
     folder = run("CoOp", {"dtd": 40.0, "eurosat": 50.0})
     run("CoOp", {"dtd": 40.0}, seeds=(2,), source=False, prompt=lambda seed: "old")
     sheet = sheets(folder)["cross_dataset"]
-    row, = sheet.rows
+    (row,) = sheet.rows
     assert row["on_dtd"] == row["average"] == "incomplete" and row["on_eurosat"].mean == 52.0
-    assert "CoOp (tiny) on dtd: stale: tested with another prompt than the present one of the source, seed 2" in sheet.problems
+    assert (
+        "CoOp (tiny) on dtd: stale: tested with another prompt than the present one of the source, seed 2"
+        in sheet.problems
+    )
     assert len(fresh(gather(folder)[0])) == 8
 
 
@@ -54,8 +82,11 @@ def test_a_missing_source_target_or_seed_is_named(run):
     assert coop["complete"] == "yes" and coop["average"].mean == 47.0
     assert cocoop["on_source"] == cocoop["on_dtd"] == cocoop["on_eurosat"] == cocoop["average"] == "incomplete"
     assert dicap["on_source"] == dicap["on_dtd"] == "incomplete"
-    for problem in ("CoCoOp (tiny) on dtd: lacks seed 3", "CoCoOp (tiny) on eurosat: not run",
-                    "DiCap (tiny) on dtd: no source run to check the prompt against, seed 1, 2, 3"):
+    for problem in (
+        "CoCoOp (tiny) on dtd: lacks seed 3",
+        "CoCoOp (tiny) on eurosat: not run",
+        "DiCap (tiny) on dtd: no source run to check the prompt against, seed 1, 2, 3",
+    ):
         assert problem in sheet.problems
 
 
@@ -74,7 +105,14 @@ def test_the_source_alone_is_a_table_of_its_own(run):
 def test_prompts_of_two_sources_stay_apart(run, put):
     run("CoOp", {"dtd": 40.0})
     for seed in (1, 2, 3):
-        common = {"split": "all", "method": "CoOp", "seed": seed, "trained_on": "sun397", "model": f"q{seed}", "folder": "other"}
+        common = {
+            "split": "all",
+            "method": "CoOp",
+            "seed": seed,
+            "trained_on": "sun397",
+            "model": f"q{seed}",
+            "folder": "other",
+        }
         put(protocol="source", dataset="sun397", accuracy=60.0, **common)
         folder = put(protocol="cross_dataset", dataset="dtd", accuracy=30.0, **common)
     sheet = sheets(folder)["cross_dataset"]
@@ -87,7 +125,10 @@ def test_backbones_and_shots_stay_apart(run):
     run("CoOp", {"dtd": 40.0})
     folder = run("CoOp", {"digits": 20.0}, backbone="tiny2", shots=4)
     sheet = sheets(folder)["cross_dataset"]
-    assert [(row["backbone"], row["shots"], row.get("on_dtd") is None) for row in sheet.rows] == [("tiny", 16, False), ("tiny2", 4, True)]
+    assert [(row["backbone"], row["shots"], row.get("on_dtd") is None) for row in sheet.rows] == [
+        ("tiny", 16, False),
+        ("tiny2", 4, True),
+    ]
     assert not sheet.problems and len(sheet.plots) == 2
 
 

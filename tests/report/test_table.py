@@ -1,4 +1,5 @@
 """Base-to-new tables: figures against a calculation by hand, and nothing incomplete is averaged silently."""
+
 import csv
 import io
 import json
@@ -6,11 +7,11 @@ import statistics
 
 import pytest
 
-from dicap.report import store
+from dicap import results as store
 from dicap.report.base2new import base2new_sheets, record_grid
 from dicap.report.sheet import markdown, print_sheet, to_csv, write_sheet
-from dicap.report.store import ResultError
 from dicap.report.table import base2new_table
+from dicap.results import ResultError
 
 
 def sheet(table):
@@ -23,6 +24,7 @@ BASE, NEW = {1: 60.0, 2: 64.0, 3: 71.0}, {1: 50.0, 2: 52.0, 3: 51.0}
 @pytest.fixture
 def add(tmp_path, make_result):
     """Write results of one method: add("CoOp", base={seed: accuracy}, new={...}, **fields)."""
+
     def write(method="CoOp", base=BASE, new=NEW, dataset="digits", **fields):
         for split, half in (("base", base), ("new", new)):
             for seed, accuracy in half.items():
@@ -35,7 +37,7 @@ def add(tmp_path, make_result):
 
 
 def test_figures(add):
-    row, = base2new_table(add()).rows
+    (row,) = base2new_table(add()).rows
     assert (row.base.mean, row.base.std) == (65.0, statistics.stdev(BASE.values())) and row.base.n == 3
     assert (row.new.mean, row.new.std) == (51.0, 1.0)
     assert row.h == pytest.approx(2 * 65 * 51 / (65 + 51))  # of the means, not the mean of three
@@ -71,7 +73,9 @@ def test_a_method_with_fewer_seeds_than_another_is_incomplete(add):
     add("CoOp")
     table = base2new_table(add("DiCap", base={1: 60.0}, new={1: 50.0}))
     assert table.rows[1].problems == ("base lacks seed 2, 3", "new lacks seed 2, 3")
-    assert base2new_table(add("CoOp", recipe="rn50", backbone="RN50", base={1: 60.0}, new={1: 50.0})).rows[0].h  # a table of its own
+    assert (
+        base2new_table(add("CoOp", recipe="rn50", backbone="RN50", base={1: 60.0}, new={1: 50.0})).rows[0].h
+    )  # a table of its own
     assert base2new_table(add(), seeds=[1]).complete  # asked for one seed: three are not needed
 
 
@@ -94,7 +98,7 @@ def test_unequal_settings_are_named(add):
 def test_a_new_half_that_was_tested_with_another_prompt_is_named(add):
     add()
     table = base2new_table(add(base={}, new={2: 1.0}, digests={"config": "", "data": "", "weights": "w", "model": "x"}))
-    row, = table.rows
+    (row,) = table.rows
     assert row.problems == ("new was tested with another prompt than the present one of seed 2",)
     assert row.base.mean == 65.0 and row.new is row.h is None
 
@@ -154,7 +158,7 @@ def test_the_files_agree(add, tmp_path):
     table = base2new_table(add(method_record={"valid_fraction": 0.75, "note": "x", "inner": {"steps": 3}}))
     paths = write_sheet(sheet(table), tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in paths)
-    row, = csv.DictReader(io.StringIO(to_csv(sheet(table))))
+    (row,) = csv.DictReader(io.StringIO(to_csv(sheet(table))))
     whole = json.loads(paths[2].read_text())
     assert float(row["base_mean"]) == whole["rows"][0]["base"]["mean"] == 65.0 and row["complete"] == "yes"
     assert float(row["h"]) == pytest.approx(whole["rows"][0]["h"], abs=1e-4)

@@ -84,11 +84,16 @@ def test_do_with_the_factual_values_changes_nothing():
     assert np.array_equal(world.counterfactual(latents, action), world.render(latents))
 
 
-@pytest.mark.parametrize(("action", "message"), [
-    ({"klass": 3}, "unknown variable; known are class, label, scene"),
-    ({"class": "striped stars"}, "'striped stars'.*known are"),
-    ({"scene": "moonlight"}, "known are grass"), ({"class": 50}, r"0\.\.49"), ({"colour": -1}, r"0\.\.15"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ({"klass": 3}, "unknown variable; known are class, label, scene"),
+        ({"class": "striped stars"}, "'striped stars'.*known are"),
+        ({"scene": "moonlight"}, "known are grass"),
+        ({"class": 50}, r"0\.\.49"),
+        ({"colour": -1}, r"0\.\.15"),
+    ],
+)
 def test_an_unknown_intervention(action, message):
     with pytest.raises(ValueError, match=message):
         world.intervene(world.sample(2), world.do(action))

@@ -103,9 +103,7 @@ def test_the_noisy_camera_amplifies_the_same_noise():
 
 @pytest.mark.parametrize(("shift", "factor"), FACTORS.items())
 def test_folders_pair_with_the_test_split(shift, factor, tmp_path):
-    plain, shifted = (
-        world.write_causal_shapes(tmp_path, world.Knobs(**TEST_ONLY, shift=name)) for name in ("", shift)
-    )
+    plain, shifted = (world.write_causal_shapes(tmp_path, world.Knobs(**TEST_ONLY, shift=name)) for name in ("", shift))
     before, after = world.read_manifest(plain), world.read_manifest(shifted)
     assert [row["path"] for row in after] == [row["path"] for row in before]
     assert [VALUES[factor].index(row[factor]) for row in after] == [VALUES[factor].index(r[factor]) + 8 for r in before]

@@ -1,4 +1,5 @@
 """Configuration with Dassl's keys and defaults (a yacs CfgNode, unknown keys are refused)."""
+
 from yacs.config import CfgNode
 
 from dicap.engine.config.defaults import DEFAULTS

@@ -1,4 +1,5 @@
 """The keys and defaults of Dassl.pytorch 0.6.3: facts of its interface that other repositories' YAML files rely on."""
+
 from typing import Any
 
 _ANY_TRAIN_LOADER = {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16}
@@ -100,14 +101,27 @@ _TRAINER = {
     "NAME": "",
     "MCD": {"N_STEP_F": 4},
     "MME": {"LMDA": 0.1},
-    "CDAC": {"CLASS_LR_MULTI": 10, "RAMPUP_COEF": 30, "RAMPUP_ITRS": 1000, "TOPK_MATCH": 5, "P_THRESH": 0.95,
-             "STRONG_TRANSFORMS": ()},
+    "CDAC": {
+        "CLASS_LR_MULTI": 10,
+        "RAMPUP_COEF": 30,
+        "RAMPUP_ITRS": 1000,
+        "TOPK_MATCH": 5,
+        "P_THRESH": 0.95,
+        "STRONG_TRANSFORMS": (),
+    },
     "SE": {"EMA_ALPHA": 0.999, "CONF_THRE": 0.95, "RAMPUP": 300},
     "M3SDA": {"LMDA": 0.5, "N_STEP_F": 4},
     "DAEL": {"WEIGHT_U": 0.5, "CONF_THRE": 0.95, "STRONG_TRANSFORMS": ()},
     "CROSSGRAD": {"EPS_F": 1.0, "EPS_D": 1.0, "ALPHA_F": 0.5, "ALPHA_D": 0.5},
-    "DDAIG": {"G_ARCH": "", "LMDA": 0.3, "CLAMP": False, "CLAMP_MIN": -1.0, "CLAMP_MAX": 1.0, "WARMUP": 0,
-              "ALPHA": 0.5},
+    "DDAIG": {
+        "G_ARCH": "",
+        "LMDA": 0.3,
+        "CLAMP": False,
+        "CLAMP_MIN": -1.0,
+        "CLAMP_MAX": 1.0,
+        "WARMUP": 0,
+        "ALPHA": 0.5,
+    },
     "DAELDG": {"WEIGHT_U": 0.5, "CONF_THRE": 0.95, "STRONG_TRANSFORMS": ()},
     "DOMAINMIX": {"TYPE": "crossdomain", "ALPHA": 1.0, "BETA": 1.0},
     "ENTMIN": {"LMDA": 1e-3},

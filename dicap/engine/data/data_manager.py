@@ -1,4 +1,5 @@
 """The loaders of a run: labelled and unlabelled training, validation, test."""
+
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 def build_data_loader(
-    cfg: Any, sampler_type: str = "SequentialSampler", data_source: Any = None, batch_size: int = 64, n_domain: int = 0,
-    n_ins: int = 2, tfm: Any = None, is_train: bool = True, dataset_wrapper: Callable[..., Any] | None = None,
+    cfg: Any,
+    sampler_type: str = "SequentialSampler",
+    data_source: Any = None,
+    batch_size: int = 64,
+    n_domain: int = 0,
+    n_ins: int = 2,
+    tfm: Any = None,
+    is_train: bool = True,
+    dataset_wrapper: Callable[..., Any] | None = None,
 ) -> "DataLoader[Any]":
     """A loader over a list of Datum. Only in training is an incomplete last batch dropped, and only if there is a whole
     one.
@@ -31,16 +39,25 @@ def build_data_loader(
         ValueError: no items.
     """
     if not data_source:
-        raise ValueError(f"{cfg.DATASET.NAME}: no items for {'training' if is_train else 'validation or test'}; is "
-                         "DATASET.ROOT right and the split file complete?")
+        raise ValueError(
+            f"{cfg.DATASET.NAME}: no items for {'training' if is_train else 'validation or test'}; is "
+            "DATASET.ROOT right and the split file complete?"
+        )
     sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
-    loader = DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=cfg.DATALOADER.NUM_WORKERS,
-                        drop_last=is_train and len(data_source) >= batch_size,
-                        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        drop_last=is_train and len(data_source) >= batch_size,
+        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+    )
     if len(loader) == 0:
-        raise ValueError(f"{cfg.DATASET.NAME}: {sampler_type} makes no batch of {batch_size} from {len(data_source)} "
-                         "items; lower the batch size")
+        raise ValueError(
+            f"{cfg.DATASET.NAME}: {sampler_type} makes no batch of {batch_size} from {len(data_source)} "
+            "items; lower the batch size"
+        )
     return loader
 
 
@@ -54,8 +71,13 @@ class DataManager:
         dataset_wrapper: class in place of DatasetWrapper.
     """
 
-    def __init__(self, cfg: Any, custom_tfm_train: Any = None, custom_tfm_test: Any = None,
-                 dataset_wrapper: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        cfg: Any,
+        custom_tfm_train: Any = None,
+        custom_tfm_test: Any = None,
+        dataset_wrapper: Callable[..., Any] | None = None,
+    ) -> None:
         self.dataset = dataset = build_dataset(cfg)
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
@@ -63,13 +85,29 @@ class DataManager:
         train_u = train_x if cfg.DATALOADER.TRAIN_U.SAME_AS_X else cfg.DATALOADER.TRAIN_U
 
         def train_loader(options: Any, items: Any) -> "DataLoader[Any]":
-            return build_data_loader(cfg, options.SAMPLER, items, options.BATCH_SIZE, options.N_DOMAIN, options.N_INS,
-                                     tfm_train, is_train=True, dataset_wrapper=dataset_wrapper)
+            return build_data_loader(
+                cfg,
+                options.SAMPLER,
+                items,
+                options.BATCH_SIZE,
+                options.N_DOMAIN,
+                options.N_INS,
+                tfm_train,
+                is_train=True,
+                dataset_wrapper=dataset_wrapper,
+            )
 
         def test_loader(items: Any) -> "DataLoader[Any]":
             options = cfg.DATALOADER.TEST
-            return build_data_loader(cfg, options.SAMPLER, items, options.BATCH_SIZE, tfm=tfm_test, is_train=False,
-                                     dataset_wrapper=dataset_wrapper)
+            return build_data_loader(
+                cfg,
+                options.SAMPLER,
+                items,
+                options.BATCH_SIZE,
+                tfm=tfm_test,
+                is_train=False,
+                dataset_wrapper=dataset_wrapper,
+            )
 
         self.train_loader_x = train_loader(train_x, dataset.train_x)
         self.train_loader_u = train_loader(train_u, dataset.train_u) if dataset.train_u else None
@@ -96,8 +134,12 @@ class DataManager:
 
     def show_dataset_summary(self, cfg: Any) -> None:
         """Logs name, domains, number of classes and of items in each split."""
-        rows = {"Dataset": cfg.DATASET.NAME, "Source": cfg.DATASET.SOURCE_DOMAINS, "Target": cfg.DATASET.TARGET_DOMAINS,
-                "# classes": self.num_classes}
+        rows = {
+            "Dataset": cfg.DATASET.NAME,
+            "Source": cfg.DATASET.SOURCE_DOMAINS,
+            "Target": cfg.DATASET.TARGET_DOMAINS,
+            "# classes": self.num_classes,
+        }
         for split in ("train_x", "train_u", "val", "test"):
             rows[f"# {split}"] = len(getattr(self.dataset, split) or ())
         rows = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows.items() if value}

@@ -1,4 +1,5 @@
 """Orders in which a loader goes through a dataset."""
+
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,11 @@ from typing import Any
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 __all__ = [
-    "RandomClassSampler", "RandomDomainSampler", "RandomSampler", "SeqDomainSampler", "SequentialSampler",
+    "RandomClassSampler",
+    "RandomDomainSampler",
+    "RandomSampler",
+    "SeqDomainSampler",
+    "SequentialSampler",
     "build_sampler",
 ]
 
@@ -36,8 +41,10 @@ class RandomDomainSampler(_GroupSampler):
         self.domains = list(self.domain_dict)
         self.n_domain = n_domain if n_domain and n_domain > 0 else len(self.domains)
         if self.n_domain > len(self.domains) or batch_size % self.n_domain:
-            raise ValueError(f"{self.n_domain} domains in a batch of {batch_size}: the dataset has {len(self.domains)} "
-                             "domains, and the batch size must be a multiple of those in a batch")
+            raise ValueError(
+                f"{self.n_domain} domains in a batch of {batch_size}: the dataset has {len(self.domains)} "
+                "domains, and the batch size must be a multiple of those in a batch"
+            )
         self.n_img_per_domain = batch_size // self.n_domain
         self.length = len(list(iter(self)))
 
@@ -77,8 +84,10 @@ class RandomClassSampler(_GroupSampler):
         self.n_ins = n_ins
         self.ncls_per_batch = batch_size // n_ins
         if not 1 <= self.ncls_per_batch <= len(self.index_dic):
-            raise ValueError(f"a batch of {batch_size} with N_INS {n_ins} takes {self.ncls_per_batch} classes; the "
-                             f"dataset has {len(self.index_dic)}, and one is the least")
+            raise ValueError(
+                f"a batch of {batch_size} with N_INS {n_ins} takes {self.ncls_per_batch} classes; the "
+                f"dataset has {len(self.index_dic)}, and one is the least"
+            )
         self.length = len(list(iter(self)))
 
     def __iter__(self) -> Iterator[int]:
@@ -105,7 +114,11 @@ def _indices_by(data_source: Sequence[Any], attribute: str) -> dict[int, list[in
 
 
 def build_sampler(
-    sampler_type: str, cfg: Any = None, data_source: Any = None, batch_size: int = 32, n_domain: int = 0,
+    sampler_type: str,
+    cfg: Any = None,
+    data_source: Any = None,
+    batch_size: int = 32,
+    n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
     """The sampler of that name.
@@ -123,5 +136,7 @@ def build_sampler(
         return SeqDomainSampler(data_source, batch_size)
     if sampler_type == "RandomClassSampler":
         return RandomClassSampler(data_source, batch_size, n_ins)
-    raise ValueError(f"sampler {sampler_type}: there are RandomSampler, SequentialSampler, RandomDomainSampler, "
-                     "SeqDomainSampler, RandomClassSampler")
+    raise ValueError(
+        f"sampler {sampler_type}: there are RandomSampler, SequentialSampler, RandomDomainSampler, "
+        "SeqDomainSampler, RandomClassSampler"
+    )

@@ -1,4 +1,5 @@
 """Trainers: the base classes that plugins derive from, and their registry. No trainer is built in."""
+
 from dicap.engine.engine.build import TRAINER_REGISTRY, build_trainer
 from dicap.engine.engine.trainer import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU
 

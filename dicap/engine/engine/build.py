@@ -1,4 +1,5 @@
 """The trainer that a configuration names."""
+
 import logging
 from typing import Any
 

@@ -4,6 +4,7 @@ OUTPUT_DIR/resume/epoch-<n>.pt is written after each epoch, atomically; the newe
 a whole one. They are apart from the checkpoints model.pth.tar-<n>, which other programs read. Tensors, numbers and
 strings only: they load with weights_only=True.
 """
+
 import logging
 import os
 import random
@@ -20,14 +21,20 @@ __all__ = ["epochs_done", "load_resume", "random_state", "save_resume", "set_ran
 
 _log = logging.getLogger(__name__)
 
+
 def random_state() -> dict[str, Any]:
     """States of the generators of random, numpy, torch and each GPU, as tensors and numbers."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
-        "numpy": {"name": name, "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "position": int(position),
-                  "has_gauss": int(has_gauss), "cached": float(cached)},
+        "numpy": {
+            "name": name,
+            "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -11,6 +11,7 @@ training.
 A step that returns tensors is never waited for: averages, points of TensorBoard and the check of the losses are made
 together, whenever a line is printed and at the end of an epoch.
 """
+
 import datetime
 import hashlib
 import logging
@@ -70,8 +71,15 @@ class SimpleNet(nn.Module):
         self.head = None
         if head.NAME and head.HIDDEN_LAYERS:
             self.head = build_head(
-                head.NAME, verbose=cfg.VERBOSE, in_features=self._fdim, hidden_layers=head.HIDDEN_LAYERS,
-                activation=head.ACTIVATION, bn=head.BN, dropout=head.DROPOUT, **kwargs)
+                head.NAME,
+                verbose=cfg.VERBOSE,
+                in_features=self._fdim,
+                hidden_layers=head.HIDDEN_LAYERS,
+                activation=head.ACTIVATION,
+                bn=head.BN,
+                dropout=head.DROPOUT,
+                **kwargs,
+            )
             self._fdim = self.head.out_features
         self.classifier = nn.Linear(self._fdim, num_classes) if num_classes > 0 else None
 
@@ -169,8 +177,9 @@ class TrainerBase:
         values = read_numbers([loss for _, _, loss in self._unchecked])
         for (epoch, batch, _), value in zip(self._unchecked, values):
             if not math.isfinite(value):
-                raise FloatingPointError(f"the loss is {value} in epoch {epoch + 1}, batch {batch + 1}: lower OPTIM.LR, or "
-                                         "use PREC fp32")
+                raise FloatingPointError(
+                    f"the loss is {value} in epoch {epoch + 1}, batch {batch + 1}: lower OPTIM.LR, or use PREC fp32"
+                )
         self._unchecked = []
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
@@ -209,9 +218,11 @@ class TrainerBase:
 
     def _state(self, name: str) -> dict[str, Any]:
         optim, sched = self._optims[name], self._scheds[name]
-        return {"state_dict": self._models[name].state_dict(),
-                "optimizer": None if optim is None else optim.state_dict(),
-                "scheduler": None if sched is None else sched.state_dict()}
+        return {
+            "state_dict": self._models[name].state_dict(),
+            "optimizer": None if optim is None else optim.state_dict(),
+            "scheduler": None if sched is None else sched.state_dict(),
+        }
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads each model from directory/<model>.
@@ -242,8 +253,10 @@ class TrainerBase:
             path = folder / (folder / "checkpoint").read_text(encoding="utf-8").splitlines()[0]
         if not path.exists():
             there = sorted(p.name for p in folder.glob("model*.pth.tar*"))
-            raise FileNotFoundError(f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check "
-                                    "--model-dir and --load-epoch, or train first")
+            raise FileNotFoundError(
+                f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check "
+                "--model-dir and --load-epoch, or train first"
+            )
         return path
 
     # -- resume
@@ -264,9 +277,12 @@ class TrainerBase:
         if not self.output_dir or not self._models:
             return
         state = {
-            "epoch": self.epoch + 1, "run": self._run_facts(), "best_result": float(self.best_result),
+            "epoch": self.epoch + 1,
+            "run": self._run_facts(),
+            "best_result": float(self.best_result),
             "models": {name: self._state(name) for name in self._models},
-            "extra": self.resume_state(), "random": random_state(),
+            "extra": self.resume_state(),
+            "random": random_state(),
         }
         save_resume(Path(self.output_dir, "resume"), state, self.epoch + 1)
 
@@ -287,12 +303,19 @@ class TrainerBase:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        return [resume_from_checkpoint(str(folder), self._models[folder.name], self._optims[folder.name],
-                                       self._scheds[folder.name]) for folder in folders][-1]
+        return [
+            resume_from_checkpoint(
+                str(folder), self._models[folder.name], self._optims[folder.name], self._scheds[folder.name]
+            )
+            for folder in folders
+        ][-1]
 
     def _restore(self, state: dict[str, Any], path: Path) -> int:
-        differing = {key: (value, self._run_facts()[key]) for key, value in state["run"].items()
-                     if self._run_facts().get(key) != value}
+        differing = {
+            key: (value, self._run_facts()[key])
+            for key, value in state["run"].items()
+            if self._run_facts().get(key) != value
+        }
         if differing:
             changes = ", ".join(f"{key} was {was} and is {now}" for key, (was, now) in differing.items())
             raise ValueError(f"{path} is of another run: {changes}. Choose another OUTPUT_DIR, or delete that folder")
@@ -314,10 +337,15 @@ class TrainerBase:
         cfg = self.cfg
         if cfg is None:
             return {}
-        return {"TRAINER.NAME": cfg.TRAINER.NAME, "DATASET.NAME": cfg.DATASET.NAME,
-                "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS, "SEED": cfg.SEED,
-                "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-                "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME, "the training set": self._training_set()}
+        return {
+            "TRAINER.NAME": cfg.TRAINER.NAME,
+            "DATASET.NAME": cfg.DATASET.NAME,
+            "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS,
+            "SEED": cfg.SEED,
+            "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+            "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME,
+            "the training set": self._training_set(),
+        }
 
     def _training_set(self) -> str:
         """Digest of the training items: file name, label, class name."""
@@ -559,9 +587,11 @@ class SimpleTrainer(TrainerBase):
 
     def _print_progress(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> None:
         left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
-        print(f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
-              f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-              f"{losses} lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}")
+        print(
+            f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
+            f"{losses} lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}"
+        )
 
 
 class TrainerX(SimpleTrainer):

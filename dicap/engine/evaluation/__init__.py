@@ -1,4 +1,5 @@
 """Evaluators: they see outputs and labels batch by batch and report at the end."""
+
 from dicap.engine.evaluation.build import EVALUATOR_REGISTRY, build_evaluator
 from dicap.engine.evaluation.evaluator import Classification, EvaluatorBase
 

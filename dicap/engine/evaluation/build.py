@@ -1,4 +1,5 @@
 """The evaluator that a configuration names."""
+
 import logging
 from typing import Any
 

@@ -1,4 +1,5 @@
 """Accuracy, error, macro-F1, accuracy of each class, confusion matrix. Other repositories' parsers read the printed lines."""
+
 import operator
 from collections import OrderedDict
 from pathlib import Path
@@ -68,12 +69,14 @@ class Classification(EvaluatorBase):
         counts = confusion(self._y_true, self._y_pred)
         accuracy = 100.0 * self._correct / self._total
         results = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=macro_f1(counts))
-        print("=> result\n"
-              f"* total: {self._total:,}\n"
-              f"* correct: {self._correct:,}\n"
-              f"* accuracy: {accuracy:.1f}%\n"
-              f"* error: {results['error_rate']:.1f}%\n"
-              f"* macro_f1: {results['macro_f1']:.1f}%")
+        print(
+            "=> result\n"
+            f"* total: {self._total:,}\n"
+            f"* correct: {self._correct:,}\n"
+            f"* accuracy: {accuracy:.1f}%\n"
+            f"* error: {results['error_rate']:.1f}%\n"
+            f"* macro_f1: {results['macro_f1']:.1f}%"
+        )
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._print_classes(counts)
         if self.cfg.TEST.COMPUTE_CMAT:
@@ -87,8 +90,10 @@ class Classification(EvaluatorBase):
         for label in sorted(set(self._y_true)):
             total, correct = counts[label].sum(), counts[label, label]
             accuracies.append(100.0 * correct / total)
-            print(f"* class: {label} ({self._lab2cname[label]})\t"
-                  f"total: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%")
+            print(
+                f"* class: {label} ({self._lab2cname[label]})\t"
+                f"total: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%"
+            )
         print(f"* average: {np.mean(accuracies):.1f}%")
         return float(np.mean(accuracies))
 

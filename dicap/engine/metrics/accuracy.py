@@ -1,4 +1,5 @@
 """Top-k accuracy."""
+
 import torch
 
 __all__ = ["compute_accuracy"]

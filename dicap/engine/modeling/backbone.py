@@ -1,4 +1,5 @@
 """Backbones by name: ResNets of torchvision, and whatever a plugin registers."""
+
 import logging
 from typing import Any
 

@@ -1,4 +1,5 @@
 """Heads by name: layers between a backbone and its classifier."""
+
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +19,21 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 class MLP(nn.Module):
     """Linear layers, each with activation and, on request, batch normalisation and dropout: (B, in) to (B, last width)."""
 
-    def __init__(self, in_features: int = 2048, hidden_layers: int | Sequence[int] = (), activation: str = "relu",
-                 bn: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_features: int = 2048,
+        hidden_layers: int | Sequence[int] = (),
+        activation: str = "relu",
+        bn: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         widths = [hidden_layers] if isinstance(hidden_layers, int) else list(hidden_layers)
         if not widths or activation not in _ACTIVATIONS:
-            raise ValueError(f"MODEL.HEAD: HIDDEN_LAYERS {widths} must not be empty, ACTIVATION {activation} one of "
-                             f"{', '.join(_ACTIVATIONS)}")
+            raise ValueError(
+                f"MODEL.HEAD: HIDDEN_LAYERS {widths} must not be empty, ACTIVATION {activation} one of "
+                f"{', '.join(_ACTIVATIONS)}"
+            )
         layers: list[nn.Module] = []
         for before, width in zip([in_features, *widths], widths):
             layers.append(nn.Linear(before, width))

@@ -1,4 +1,5 @@
 """Other networks by name; none is built in, plugins register theirs."""
+
 import logging
 from typing import Any
 

@@ -4,6 +4,7 @@ The warm-up does not shorten the schedule that follows: cosine over MAX_EPOCH = 
 warm-up is LR/2 (1 + cos(pi (e - W) / N)) in epoch e >= W. The state of a schedule is plain numbers: it can be saved
 without pickling an object, and after loading it steers the optimiser of the new process.
 """
+
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 class _BaseWarmupScheduler(LRScheduler):
     """warmup_epoch epochs of its own rates, then the successor takes over."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int,
-                 last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1
+    ) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)
@@ -54,8 +56,14 @@ class _BaseWarmupScheduler(LRScheduler):
 class ConstantWarmupScheduler(_BaseWarmupScheduler):
     """Warm-up at the rate cons_lr."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int, cons_lr: float,
-                 last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        cons_lr: float,
+        last_epoch: int = -1,
+    ) -> None:
         self.cons_lr = cons_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
@@ -67,8 +75,14 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
 class LinearWarmupScheduler(_BaseWarmupScheduler):
     """Warm-up from min_lr in epoch 0, then along a straight line from 0 to the base rate."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int, min_lr: float,
-                 last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        min_lr: float,
+        last_epoch: int = -1,
+    ) -> None:
         self.min_lr = min_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 

@@ -1,4 +1,5 @@
 """Optimisers by name."""
+
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -37,8 +38,13 @@ def build_optimizer(
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
     betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
     if optim_cfg.NAME == "sgd":
-        return torch.optim.SGD(param_groups, momentum=optim_cfg.MOMENTUM, dampening=optim_cfg.SGD_DAMPNING,
-                               nesterov=optim_cfg.SGD_NESTEROV, **common)
+        return torch.optim.SGD(
+            param_groups,
+            momentum=optim_cfg.MOMENTUM,
+            dampening=optim_cfg.SGD_DAMPNING,
+            nesterov=optim_cfg.SGD_NESTEROV,
+            **common,
+        )
     if optim_cfg.NAME == "rmsprop":
         return torch.optim.RMSprop(param_groups, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
     if optim_cfg.NAME == "radam":

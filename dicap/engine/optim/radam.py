@@ -1,4 +1,5 @@
 """RAdam (Liu et al. 2020, arXiv 1908.03265) with Dassl's arguments, on torch's implementation."""
+
 from typing import Any
 
 import torch
@@ -14,8 +15,13 @@ class RAdam(torch.optim.RAdam):
     """
 
     def __init__(
-        self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0, degenerated_to_sgd: bool = True,
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        degenerated_to_sgd: bool = True,
     ) -> None:
         if not degenerated_to_sgd:
             raise ValueError("RAdam: degenerated_to_sgd=False is not supported; leave it True, or use adam")

@@ -1,4 +1,5 @@
 """Small tools under Dassl's names: files, seeds, meters, registry, log, checkpoints."""
+
 from dicap.engine.utils.logger import Logger, logged_to, setup_logger
 from dicap.engine.utils.meters import AverageMeter, MetricMeter
 from dicap.engine.utils.registry import Registry
@@ -27,9 +28,29 @@ from dicap.engine.utils.torchtools import (
 )
 
 __all__ = [
-    "AverageMeter", "Logger", "MetricMeter", "Registry", "check_availability", "check_isfile", "collect_env_info",
-    "count_num_param", "get_most_similar_str_to_a_from_b", "init_network_weights", "listdir_nohidden",
-    "load_checkpoint", "load_pretrained_weights", "logged_to", "mkdir_if_missing", "open_all_layers",
-    "open_specified_layers", "read_image", "read_json", "resume_from_checkpoint", "save_checkpoint", "set_random_seed",
-    "setup_logger", "tolist_if_not", "write_json",
+    "AverageMeter",
+    "Logger",
+    "MetricMeter",
+    "Registry",
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "count_num_param",
+    "get_most_similar_str_to_a_from_b",
+    "init_network_weights",
+    "listdir_nohidden",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "logged_to",
+    "mkdir_if_missing",
+    "open_all_layers",
+    "open_specified_layers",
+    "read_image",
+    "read_json",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+    "set_random_seed",
+    "setup_logger",
+    "tolist_if_not",
+    "write_json",
 ]

@@ -5,6 +5,7 @@ Published CoOp and CoCoOp checkpoints hold pickled optimiser and scheduler objec
 what it was given; the exceptions are the few functions that put a tensor together, and those are this file's own. Both
 of torch's formats are read: the zip archive (torch >= 1.6) and the stream before it.
 """
+
 import collections
 import io
 import os
@@ -74,9 +75,16 @@ _REBUILD: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
 _DTYPES = {
-    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
 }
 
 

@@ -3,6 +3,7 @@
 Library messages go through `logging` (logger "dicap"); setup_logger shows them on standard output as plain lines, so
 that they reach the log too. Progress bars go to the terminal alone.
 """
+
 import contextlib
 import logging
 import os

@@ -3,6 +3,7 @@
 Reading a tensor makes the host wait for the GPU. So a step only keeps its tensors, copied and in double precision, and
 one transfer brings all of them when somebody looks.
 """
+
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,5 @@
 """Names of classes and functions that a configuration can choose."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,10 @@ class Registry:
         name = obj.__name__
         if name in self._obj_map and not force:
             taken = self._obj_map[name]
-            raise KeyError(f"{name} was already registered in {self._name}, by {taken.__module__}; {obj.__module__} "
-                           "cannot register it again: import only one of the two, or rename one")
+            raise KeyError(
+                f"{name} was already registered in {self._name}, by {taken.__module__}; {obj.__module__} "
+                "cannot register it again: import only one of the two, or rename one"
+            )
         self._obj_map[name] = obj
         return obj
 

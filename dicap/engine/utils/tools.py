@@ -1,4 +1,5 @@
 """Files, seeds, names: the small functions that datasets and trainers share."""
+
 import contextlib
 import difflib
 import json
@@ -17,8 +18,18 @@ import torch
 from PIL import Image
 
 __all__ = [
-    "atomic_open", "check_availability", "check_isfile", "collect_env_info", "get_most_similar_str_to_a_from_b",
-    "listdir_nohidden", "mkdir_if_missing", "read_image", "read_json", "set_random_seed", "tolist_if_not", "write_json",
+    "atomic_open",
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "tolist_if_not",
+    "write_json",
 ]
 
 
@@ -81,7 +92,9 @@ def set_random_seed(seed: int) -> None:
         ValueError: not in 0 .. 2^32 - 1, the range that numpy takes.
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed {seed}: seeds go from 0 to 4294967295; a negative SEED in a configuration means unseeded")
+        raise ValueError(
+            f"seed {seed}: seeds go from 0 to 4294967295; a negative SEED in a configuration means unseeded"
+        )
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -108,9 +121,15 @@ def collect_env_info() -> str:
     """Versions and hardware of this run, one a line. Quick: asks no other program."""
     import torchvision
 
-    lines = [f"Python: {platform.python_version()} ({sys.executable})", f"Platform: {platform.platform()}",
-             f"PyTorch: {torch.__version__}", f"torchvision: {torchvision.__version__}", f"numpy: {np.__version__}",
-             f"Pillow: {PIL.__version__}", f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used"]
+    lines = [
+        f"Python: {platform.python_version()} ({sys.executable})",
+        f"Platform: {platform.platform()}",
+        f"PyTorch: {torch.__version__}",
+        f"torchvision: {torchvision.__version__}",
+        f"numpy: {np.__version__}",
+        f"Pillow: {PIL.__version__}",
+        f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+    ]
     if torch.cuda.is_available():
         lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
         lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]

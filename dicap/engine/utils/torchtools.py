@@ -4,6 +4,7 @@ A checkpoint is OUTPUT_DIR/<model>/model.pth.tar-<epoch> with the keys state_dic
 scheduler and val_result; the text file `checkpoint` beside it names the last one. Ours load with weights_only=True;
 older ones that hold pickled objects are read by dicap.engine.utils.inert, which runs nothing.
 """
+
 import logging
 import os
 import pickle
@@ -22,15 +23,24 @@ from dicap.engine.utils.inert import Placeholder, read_checkpoint
 from dicap.engine.utils.tools import atomic_open
 
 __all__ = [
-    "count_num_param", "init_network_weights", "load_checkpoint", "load_pretrained_weights", "open_all_layers",
-    "open_specified_layers", "resume_from_checkpoint", "save_checkpoint",
+    "count_num_param",
+    "init_network_weights",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "open_all_layers",
+    "open_specified_layers",
+    "resume_from_checkpoint",
+    "save_checkpoint",
 ]
 
 _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    state: dict[str, Any], save_dir: str, is_best: bool = False, remove_module_from_keys: bool = True,
+    state: dict[str, Any],
+    save_dir: str,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
     """Writes a checkpoint, atomically, and notes its name in the text file `checkpoint`.
@@ -78,8 +88,9 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         items = [item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT]
         return tuple(items) if isinstance(value, tuple) else items
-    _log.warning("%s holds a %s, which is not saved: what depends on it starts anew after a resume", where,
-                 type(value).__name__)
+    _log.warning(
+        "%s holds a %s, which is not saved: what depends on it starts anew after a resume", where, type(value).__name__
+    )
     return _LEFT_OUT
 
 
@@ -138,6 +149,7 @@ def resume_from_checkpoint(
 
 def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
     """A scheduler's state in which the pickled inner scheduler is replaced by that one's own state."""
+
     def unwrap(value: Any) -> Any:
         if not isinstance(value, Placeholder):
             return value
@@ -155,8 +167,10 @@ def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.Path
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model ({error}): it was written with another configuration "
-                         "(backbone, number of context tokens, classes); use that one, or another folder") from error
+        raise ValueError(
+            f"{path} does not fit the model ({error}): it was written with another configuration "
+            "(backbone, number of context tokens, classes); use that one, or another folder"
+        ) from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
@@ -166,8 +180,10 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     own = model.state_dict()
     fit = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     if not fit:
-        warnings.warn(f"nothing in {weight_path} fits the model: it has {sorted(found)[:5]} ..., the model "
-                      f"{sorted(own)[:5]} ...", stacklevel=2)
+        warnings.warn(
+            f"nothing in {weight_path} fits the model: it has {sorted(found)[:5]} ..., the model {sorted(own)[:5]} ...",
+            stacklevel=2,
+        )
         return
     model.load_state_dict(fit, strict=False)
     print(f"Successfully loaded pretrained weights from {weight_path}")

@@ -1,4 +1,5 @@
 """Base classes of datasets and their registry; no dataset is built in, plugins register theirs."""
+
 from dicap.engine.data.datasets.base_dataset import DatasetBase, Datum
 from dicap.engine.data.datasets.build import DATASET_REGISTRY, build_dataset
 

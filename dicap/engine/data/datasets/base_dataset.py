@@ -1,4 +1,5 @@
 """What a dataset of the family is: lists of Datum for training, validation and test, and the names of the classes."""
+
 import logging
 import os
 import random
@@ -26,7 +27,9 @@ class Datum:
         if not isinstance(impath, str):
             raise TypeError(f"impath is a string, not {type(impath).__name__}: {impath!r}")
         if not os.path.isfile(impath):
-            raise FileNotFoundError(f"no image at {impath} (class {classname!r}): is DATASET.ROOT right, the dataset complete?")
+            raise FileNotFoundError(
+                f"no image at {impath} (class {classname!r}): is DATASET.ROOT right, the dataset complete?"
+            )
         self._impath = impath
         self._label = label
         self._domain = domain
@@ -64,11 +67,16 @@ class DatasetBase:
     domains: Sequence[str] = ()
 
     def __init__(
-        self, train_x: list[Datum] | None = None, train_u: list[Datum] | None = None, val: list[Datum] | None = None,
+        self,
+        train_x: list[Datum] | None = None,
+        train_u: list[Datum] | None = None,
+        val: list[Datum] | None = None,
         test: list[Datum] | None = None,
     ) -> None:
         if not train_x:
-            raise ValueError(f"{type(self).__name__}: no training item; is DATASET.ROOT right, the split file complete?")
+            raise ValueError(
+                f"{type(self).__name__}: no training item; is DATASET.ROOT right, the split file complete?"
+            )
         self._train_x, self._train_u, self._val, self._test = train_x, train_u, val, test
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)

@@ -1,4 +1,5 @@
 """The dataset that a configuration names."""
+
 import logging
 from typing import Any
 

@@ -3,6 +3,7 @@
 Training: resize (only where no random crop brings the size), crops, flip, policies, colour, blur, to tensor, normalise.
 Test: shorter edge to max(SIZE), centre crop to SIZE, to tensor, normalise.
 """
+
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +36,12 @@ _TRAIN: dict[str, Callable[[Any], Any]] = {
 }
 AVAI_CHOICES = [*_TRAIN, "center_crop", "normalize"]  # a centre crop is always part of the test transform
 _DASSL_ONLY = [
-    "cutout", "gaussian_noise", "instance_norm", "random_translation", "randaugment2", "randaugment_fixmatch",
+    "cutout",
+    "gaussian_noise",
+    "instance_norm",
+    "random_translation",
+    "randaugment2",
+    "randaugment_fixmatch",
 ]
 
 
@@ -71,8 +77,10 @@ def check_choices(choices: Sequence[str]) -> None:
     """
     for choice in choices:
         if choice in _DASSL_ONLY:
-            raise ValueError(f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine "
-                             f"carries only {AVAI_CHOICES}; give DataManager a custom_tfm_train, or use Dassl itself")
+            raise ValueError(
+                f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine "
+                f"carries only {AVAI_CHOICES}; give DataManager a custom_tfm_train, or use Dassl itself"
+            )
         if choice not in AVAI_CHOICES:
             raise ValueError(f"INPUT.TRANSFORMS {choice}: there are {AVAI_CHOICES}")
 

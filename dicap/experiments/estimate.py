@@ -4,12 +4,13 @@
     time and memory                from finished runs of the same method, recipe and backbone below OUT: their seconds a
                                    step times the steps, plus their seconds a test image times the images; of the same
                                    dataset and classes where there are such runs. Nothing alike has run: no estimate
-    with --measure                 from short trials (dicap/preflight.py) of what has not run on the same dataset and classes
+    with --measure                 from short trials (dicap/experiments/preflight.py) of what has not run on the same dataset and classes
     downloads                      backbone weights that CLIP's cache lacks
 
 A step costs more with more classes, and views or features that are cached cost nothing, so an estimate from other data
 is rough; it says what it is from.
 """
+
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
@@ -17,17 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicap import results as store
 from dicap.cache import cache_folder
 from dicap.data.named import Data
-from dicap.protocols import Job, Request, learns, many
-from dicap.report import store
+from dicap.experiments.protocols import Job, Request, learns, many
 from dicap.report.table import gather
 
 log = logging.getLogger(__name__)
 
 # MiB of OpenAI's files, as the clip package's progress bar shows them
-SIZES = {"RN50": 244, "RN101": 278, "RN50x4": 402, "RN50x16": 630, "RN50x64": 1291, "ViT-B/32": 338, "ViT-B/16": 335,
-         "ViT-L/14": 890, "ViT-L/14@336px": 891}
+SIZES = {
+    "RN50": 244,
+    "RN101": 278,
+    "RN50x4": 402,
+    "RN50x16": 630,
+    "RN50x64": 1291,
+    "ViT-B/32": 338,
+    "ViT-B/16": 335,
+    "ViT-L/14": 890,
+    "ViT-L/14@336px": 891,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a short trial took (dicap/preflight.py), in seconds, its peak of memory and the device's memory in MiB.
+    """What a short trial took (dicap/experiments/preflight.py), in seconds, its peak of memory and the device's memory in MiB.
 
     Args:
         build: reading the data, building the model.
@@ -118,8 +128,11 @@ class Trial:
 
     def encoding_seconds(self, work: Work, training: bool) -> float:
         """Of encoding a run's views of training images, or its other images."""
-        return sum(found.seconds * (work.train * work.views if training else found.images)
-                   for found in self.encodings if found.training is training)
+        return sum(
+            found.seconds * (work.train * work.views if training else found.images)
+            for found in self.encodings
+            if found.training is training
+        )
 
     @property
     def source(self) -> str:
@@ -149,7 +162,7 @@ def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, me
     """Print what the runs of a plan cost, those that differ in the seed alone as one line, and what is downloaded.
 
     Args:
-        measure: makes a trial of a job (dicap.preflight.Preflight), where nothing like it has run; None = no trials.
+        measure: makes a trial of a job (dicap.experiments.preflight.Preflight), where nothing like it has run; None = no trials.
     """
     _SIZES.clear()  # the data may be others than when this process last looked
     for line in downloads(jobs):
@@ -157,7 +170,9 @@ def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, me
     results = _results(request.out)
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
-        groups.setdefault((job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots), []).append(job)
+        groups.setdefault(
+            (job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots), []
+        ).append(job)
     costs: list[tuple[int, Cost | None]] = []
     unreadable: set[Data] = set()
     for some in groups.values():
@@ -184,14 +199,18 @@ def _in_all(costs: Sequence[tuple[int, Cost | None]]) -> str:
     return text
 
 
-def _cost(jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data], measure: Measure | None) -> tuple[str, Cost | None]:
+def _cost(
+    jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data], measure: Measure | None
+) -> tuple[str, Cost | None]:
     """A line on runs that differ in the seed alone, and what each costs, None where nothing is known.
 
     Data that cannot be read join `unreadable`; why is said once.
     """
     job = jobs[0]
-    head = (f"{job.method} ({job.recipe}) on {job.dataset}, {job.stage.split} classes, {many(job.request.shots, 'shot')}: "
-            f"{len(jobs)} to run")
+    head = (
+        f"{job.method} ({job.recipe}) on {job.dataset}, {job.stage.split} classes, {many(job.request.shots, 'shot')}: "
+        f"{len(jobs)} to run"
+    )
     if job.data in unreadable:
         return f"{head}; its data cannot be read, as said above", None
     try:
@@ -206,7 +225,9 @@ def _cost(jobs: Sequence[Job], results: Sequence[dict], unreadable: set[Data], m
     seconds = rate.seconds(work) if rate else None
     if rate is None or seconds is None:
         return f"{head}; no estimate yet", None
-    return f"{head}; about {duration(seconds)} each, {rate.memory:,.0f} MiB ({rate.source})", Cost(seconds, rate.memory, {})
+    return f"{head}; about {duration(seconds)} each, {rate.memory:,.0f} MiB ({rate.source})", Cost(
+        seconds, rate.memory, {}
+    )
 
 
 def _measured(jobs: Sequence[Job], work: Work, head: str, measure: Measure) -> tuple[str, Cost | None]:
@@ -281,7 +302,11 @@ def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
     alike = [r for r in results if (r["method"], r["recipe"], r["backbone"]) == (job.method, job.recipe, name)]
     near = [r for r in alike if r["dataset"] == job.dataset]
     nearest = [r for r in near if r["split"] == job.stage.split]
-    for some, where in ((nearest, f" on {job.dataset}, {job.stage.split} classes"), (near, f" on {job.dataset}"), (alike, "")):
+    for some, where in (
+        (nearest, f" on {job.dataset}, {job.stage.split} classes"),
+        (near, f" on {job.dataset}"),
+        (alike, ""),
+    ):
         trained = [r for r in some if r.get("steps") and not r.get("resumed_from_epoch")]
         if some and (trained or job.prompt or not learns(job.method)):
             return dataclasses.replace(_rate(some, trained, where), near=some is nearest)
@@ -292,10 +317,12 @@ def _rate(results: Sequence[dict], trained: Sequence[dict], where: str) -> Rate:
     other = "" if where else f" on {', '.join(sorted({r['dataset'] for r in results}))}"
     devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in results}))
     steps, images = sum(r["steps"] for r in trained), sum(r["n"] for r in results)
-    return Rate(sum(r["seconds"]["train"] for r in trained) / steps if trained else None,
-                sum(r["seconds"]["test"] for r in results) / images,
-                max(r["peak_memory_mib"] for r in results),
-                f"from {many(len(results), 'finished run')}{where or other}; {devices}")
+    return Rate(
+        sum(r["seconds"]["train"] for r in trained) / steps if trained else None,
+        sum(r["seconds"]["test"] for r in results) / images,
+        max(r["peak_memory_mib"] for r in results),
+        f"from {many(len(results), 'finished run')}{where or other}; {devices}",
+    )
 
 
 def _results(out: str) -> list[dict]:

@@ -1,9 +1,10 @@
-"""A run cut short: the parts that dicap/preflight.py puts into a trainer to time it, without knowing more of it than its methods.
+"""A run cut short: the parts that preflight.py puts into a trainer to time it, knowing no more of it than its methods.
 
-    Training      trains whole epochs until SECONDS have passed, of a longer epoch LEAST steps behind a warm-up
-    Evaluation    tests batches until SECONDS have passed
-    Encoder       encodes images for SECONDS, at least a batch, and makes features of the others of those
+Training      trains whole epochs until SECONDS have passed, of a longer epoch LEAST steps behind a warm-up
+Evaluation    tests batches until SECONDS have passed
+Encoder       encodes images for SECONDS, at least a batch, and makes features of the others of those
 """
+
 import contextlib
 import math
 import time
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from dicap import features
-from dicap.estimate import Encoding, TrialError
+from dicap.experiments.estimate import Encoding, TrialError
 
 SECONDS = 3.0  # of encoding, of training and of testing
 WARM_UP = 1.0  # seconds of steps that do not count, at least one step
@@ -101,9 +102,16 @@ class Training:
     def __init__(self, trainer: Any, test: "Evaluation", encoder: "Encoder") -> None:
         self.trainer, self.test, self.steps = trainer, test, Calls(trainer.forward_backward)
         self.epochs: list[tuple[float, int]] = []  # seconds of steps, steps
-        self.starts, self.ends = list[float](), list[float]()  # seconds of an epoch before its first step, behind its last
+        self.starts, self.ends = (
+            list[float](),
+            list[float](),
+        )  # seconds of an epoch before its first step, behind its last
         self._run_epoch, self._before_epoch = trainer.run_epoch, trainer.before_epoch
-        trainer.forward_backward, trainer.run_epoch, trainer.before_epoch = self.steps, self.run_epoch, self.before_epoch
+        trainer.forward_backward, trainer.run_epoch, trainer.before_epoch = (
+            self.steps,
+            self.run_epoch,
+            self.before_epoch,
+        )
         encoder.training, encoded, start = True, encoder.seconds, clock()
         self.began = self.ended = 0.0
         with contextlib.suppress(_Enough):
@@ -124,7 +132,9 @@ class Training:
     def run_epoch(self) -> None:
         """Trainer's, cut short where it is long."""
         trainer, loader, steps, first = self.trainer, self.trainer.train_loader_x, self.steps, not self.epochs
-        trainer.train_loader_x = few = Few(loader, lambda: not (first and steps.warm is None) and steps.counted(0)[1] >= LEAST)
+        trainer.train_loader_x = few = Few(
+            loader, lambda: not (first and steps.warm is None) and steps.counted(0)[1] >= LEAST
+        )
         steps.restart(WARM_UP if first else math.inf)
         start = clock()
         try:
@@ -143,8 +153,12 @@ class Training:
         first, *later = self.starts
         start = mean(later) if later else 0.0 if self.workers_stay else first
         end = mean(self.ends[1:] or self.ends or [0.0])  # of an only epoch it is not seen
-        return {"before": self.before + max(0.0, first - start), "epoch": start + end, "steps": steps,
-                "step": sum(seconds for seconds, _ in kept) / steps}
+        return {
+            "before": self.before + max(0.0, first - start),
+            "epoch": start + end,
+            "steps": steps,
+            "step": sum(seconds for seconds, _ in kept) / steps,
+        }
 
 
 class Evaluation:
@@ -255,7 +269,9 @@ def like(rows: Tensor, number: int) -> Tensor:
     if len(rows) == number:
         return rows
     more = rows[torch.arange(number - len(rows)) % len(rows)]
-    return torch.cat([rows, more + 0.1 * rows.std() * torch.randn(more.shape, generator=torch.Generator().manual_seed(0))])
+    return torch.cat(
+        [rows, more + 0.1 * rows.std() * torch.randn(more.shape, generator=torch.Generator().manual_seed(0))]
+    )
 
 
 @contextlib.contextmanager

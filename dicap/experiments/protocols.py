@@ -1,4 +1,4 @@
-"""Protocols: which runs make up a published comparison, planned and checked before anything runs (dicap/driver.py runs them).
+"""Protocols: which runs make up a published comparison, planned and checked before anything runs (dicap/experiments/driver.py runs them).
 
     base2new                train on the first half of the classes, test on it and on the other half (arXiv 2203.05557, 4.1)
     few_shot                train on all classes with 1, 2, 4, 8 and 16 shots, test on them (arXiv 2109.01134, 4.1)
@@ -7,6 +7,7 @@
 
 A protocol is a list of stages; docs/protocols.md tells what each fixes. The last two share one training ("source").
 """
+
 import dataclasses
 import functools
 from collections.abc import Iterable
@@ -62,8 +63,9 @@ BASE2NEW = Protocol("base2new", (Stage("train_base", "base"), Stage("test_new", 
 FEW_SHOT = Protocol("few_shot", (Stage("train", "all"),), shots=(1, 2, 4, 8, 16))
 SOURCE = Protocol("source", (Stage("train", "all"),), everything=PUBLISHED[:1], embedded=EMBEDDED[:1])
 CROSS_DATASET = Protocol("cross_dataset", (Stage("test", "all"),), PUBLISHED[1:], EMBEDDED[1:], source=SOURCE)
-DOMAIN_GENERALIZATION = Protocol("domain_generalization", (Stage("test", "all"),), SHIFTS, EMBEDDED_SHIFTS,
-                                 source=SOURCE, shifts=True)
+DOMAIN_GENERALIZATION = Protocol(
+    "domain_generalization", (Stage("test", "all"),), SHIFTS, EMBEDDED_SHIFTS, source=SOURCE, shifts=True
+)
 PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW, FEW_SHOT, CROSS_DATASET, DOMAIN_GENERALIZATION)}
 
 
@@ -85,8 +87,11 @@ class Request:
 
 def request_of(**values: Any) -> Request:
     """A Request from a command line's values; None and empty ones keep their default."""
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-             for key, value in values.items() if value not in (None, "", [])}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if value not in (None, "", [])
+    }
     return dataclasses.replace(Request(), **given)
 
 
@@ -133,18 +138,38 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where this run writes: the family's path."""
-        return Path(self.request.out, self.protocol.name, self.stage.folder, self.dataset,
-                    f"shots_{self.request.shots}", self.method, self.recipe, f"seed{self.seed}")
+        return Path(
+            self.request.out,
+            self.protocol.name,
+            self.stage.folder,
+            self.dataset,
+            f"shots_{self.request.shots}",
+            self.method,
+            self.recipe,
+            f"seed{self.seed}",
+        )
 
     @functools.cached_property
     def cfg(self) -> Any:
         """Its frozen configuration. Raises ConfigError."""
         request = self.request
         return build_cfg(
-            config_path("datasets", self.data.config), config_path(f"trainers/{self.method}", self.recipe), self.method,
-            root=request.data, output_dir=str(self.folder), seed=self.seed, backbone=request.backbone,
-            opts=["DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split,
-                  *self.data.settings, *request.settings])
+            config_path("datasets", self.data.config),
+            config_path(f"trainers/{self.method}", self.recipe),
+            self.method,
+            root=request.data,
+            output_dir=str(self.folder),
+            seed=self.seed,
+            backbone=request.backbone,
+            opts=[
+                "DATASET.NUM_SHOTS",
+                str(request.shots),
+                "DATASET.SUBSAMPLE_CLASSES",
+                self.stage.split,
+                *self.data.settings,
+                *request.settings,
+            ],
+        )
 
 
 # --- planning ----------------------------------------------------------------------------------------------------
@@ -165,7 +190,9 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
             raise ConfigError(f"{name} {numbers}: expected whole numbers from {int(name == 'shots')}, at least one")
     runs = [(method, seed) for method in methods for seed in dict.fromkeys(request.seeds)]
     if protocol.source is None:
-        jobs = [job for data in datasets for method, seed in runs for job in _stages(protocol, data, method, seed, request)]
+        jobs = [
+            job for data in datasets for method, seed in runs for job in _stages(protocol, data, method, seed, request)
+        ]
     else:
         source = find_source(protocol, request)
         trained = {run: _stages(protocol.source, source, *run, request)[0] for run in runs}
@@ -196,8 +223,10 @@ def _check(job: Job) -> None:
 
     section = job.cfg.TRAINER.NAME.upper()
     if job.prompt and job.cfg.TRAINER.get(section, {}).get("CSC", False):
-        raise ConfigError(f"TRAINER.{section}.CSC is True: a context for each class says nothing of other classes, and "
-                          f"{job.protocol.name} tests on them; set it False, or use few_shot")
+        raise ConfigError(
+            f"TRAINER.{section}.CSC is True: a context for each class says nothing of other classes, and "
+            f"{job.protocol.name} tests on them; set it False, or use few_shot"
+        )
     cls = TRAINER_REGISTRY.get(job.cfg.TRAINER.NAME)
     if issubclass(cls, PromptTrainer):  # its check_cfg reads the configuration alone; others' may need a whole trainer
         cls.check_cfg(object.__new__(cls), job.cfg)
@@ -239,8 +268,10 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
     """
     names = request.datasets or (("all",) if request.data else protocol.embedded)
     if "all" in names and not request.data:
-        raise ConfigError(f"the dataset 'all' needs a data folder: DATA=/path/to/datasets, or --data; without one: "
-                          f"{', '.join(protocol.embedded)}")
+        raise ConfigError(
+            f"the dataset 'all' needs a data folder: DATA=/path/to/datasets, or --data; without one: "
+            f"{', '.join(protocol.embedded)}"
+        )
     texts = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
     source = find_source(protocol, request).name if protocol.source else ""
     found = [find_dataset(text, request.data, protocol.embedded) for text in texts if text != source or text in names]
@@ -252,13 +283,17 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
 def _check_dataset(protocol: Protocol, data: Data, source: str) -> None:
     """Raises ConfigError where a protocol is not for a dataset."""
     if data.name == source:
-        raise ConfigError(f"the dataset {source!r} is the source, which prompts are trained on; {protocol.name} tests on others")
+        raise ConfigError(
+            f"the dataset {source!r} is the source, which prompts are trained on; {protocol.name} tests on others"
+        )
     if data.is_shift and not protocol.shifts:
         raise ConfigError(f"the dataset {data.name!r} is a shift, for tests only: dicap domain_generalization")
     if protocol.shifts and not data.is_shift and data.config != OWN:
-        raise ConfigError(f"the dataset {data.name!r} is no shift of {source}; shifts: "
-                          f"{', '.join(name for name, cls in registered().items() if getattr(cls, 'test_only', False))}; "
-                          "other classes: dicap cross_dataset")
+        raise ConfigError(
+            f"the dataset {data.name!r} is no shift of {source}; shifts: "
+            f"{', '.join(name for name, cls in registered().items() if getattr(cls, 'test_only', False))}; "
+            "other classes: dicap cross_dataset"
+        )
 
 
 def _distinct(found: Iterable[Data]) -> list[Data]:
@@ -266,8 +301,10 @@ def _distinct(found: Iterable[Data]) -> list[Data]:
     by_name: dict[str, Data] = {}
     for data in found:
         if by_name.setdefault(data.name, data) != data:
-            raise ConfigError(f"two datasets are called {data.name!r}: {by_name[data.name].settings[-1]} and "
-                              f"{data.settings[-1]}; run them into two output folders")
+            raise ConfigError(
+                f"two datasets are called {data.name!r}: {by_name[data.name].settings[-1]} and "
+                f"{data.settings[-1]}; run them into two output folders"
+            )
     return list(by_name.values())
 
 
@@ -285,13 +322,20 @@ def find_recipe(method: str, data: Data, request: Request, protocol: Protocol = 
     """The recipe (stem of a file in configs/trainers/METHOD) of a training. Raises ConfigError with those there are."""
     there = _recipes(method)
     tiny = data.embedded or request.backbone == "tiny"
-    wanted = (request.recipe,) if request.recipe else ("tiny",) if tiny else \
-        published_recipes(protocol, data.name, request.shots)
+    wanted = (
+        (request.recipe,)
+        if request.recipe
+        else ("tiny",)
+        if tiny
+        else published_recipes(protocol, data.name, request.shots)
+    )
     for name in wanted:
         if name in there:
             return name
-    raise ConfigError(f"configs/trainers/{method} has no recipe {' or '.join(wanted)}; give one with CFG= or --config: "
-                      f"{', '.join(there)}")
+    raise ConfigError(
+        f"configs/trainers/{method} has no recipe {' or '.join(wanted)}; give one with CFG= or --config: "
+        f"{', '.join(there)}"
+    )
 
 
 def published_recipes(protocol: Protocol, dataset: str, shots: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ A cell is one method with one recipe and its settings on one dataset. Its units 
 on base and on new classes. Everything is planned and checked before anything runs; finished units are skipped,
 interrupted ones go on; a failing unit is reported at the end and the others run all the same.
 """
+
 import concurrent.futures
 import dataclasses
 import logging
@@ -18,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dicap.driver import NOT_FINISHED, RunError, finish, planned_digests, why_run
-from dicap.estimate import duration
+from dicap import results as store
+from dicap.experiments.driver import NOT_FINISHED, RunError, finish, planned_digests, why_run
+from dicap.experiments.estimate import duration
+from dicap.experiments.protocols import Job, Protocol, Request, plan
 from dicap.options import ConfigError
-from dicap.protocols import Job, Protocol, Request, plan
-from dicap.report import store
 from dicap.report.paired import Draw, measures_of
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,10 @@ def plan_units(cell: str, protocol: Protocol, request: Request, fold: int | None
     for job in jobs:
         by_seed.setdefault(job.seed, []).append(job)
     ending = "" if fold is None else f", fold {fold}"
-    return [Unit(cell, (seed,) if fold is None else (seed, fold), f"{cell}, seed {seed}{ending}", tuple(some))
-            for seed, some in by_seed.items()]
+    return [
+        Unit(cell, (seed,) if fold is None else (seed, fold), f"{cell}, seed {seed}{ending}", tuple(some))
+        for seed, some in by_seed.items()
+    ]
 
 
 def gather(units: Iterable[Unit]) -> tuple[dict[Draw, dict[str, float]], tuple[str, ...], dict[Draw, str]]:
@@ -95,8 +98,14 @@ def gather(units: Iterable[Unit]) -> tuple[dict[Draw, dict[str, float]], tuple[s
             missing.setdefault(problem, []).append(unit.draw)
         else:
             values[unit.draw], data[unit.draw] = measures_of(found[0], found[-1]), found[0]["digests"]["data"]
-    return values, tuple(f"{problem} (seed {', '.join(' fold '.join(map(str, draw)) for draw in draws)})"
-                         for problem, draws in missing.items()), data
+    return (
+        values,
+        tuple(
+            f"{problem} (seed {', '.join(' fold '.join(map(str, draw)) for draw in draws)})"
+            for problem, draws in missing.items()
+        ),
+        data,
+    )
 
 
 def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
@@ -140,8 +149,9 @@ def numbers(values: Any, what: str = "seeds") -> tuple[int, ...]:
 # --- running -----------------------------------------------------------------------------------------------------
 
 
-def run_units(units: Sequence[Unit], jobs: int = 1, *, verbose: bool = False, engine: str = "auto",
-              plugins: Sequence[str] = ()) -> list[Outcome]:
+def run_units(
+    units: Sequence[Unit], jobs: int = 1, *, verbose: bool = False, engine: str = "auto", plugins: Sequence[str] = ()
+) -> list[Outcome]:
     """Run what is not finished, `jobs` units at a time; returns the failures.
 
     Units are taken draw by draw, so that an interrupted job has whole draws of all cells. With jobs > 1 each unit
@@ -153,8 +163,11 @@ def run_units(units: Sequence[Unit], jobs: int = 1, *, verbose: bool = False, en
     """
     order = list(dict.fromkeys(unit.draw for unit in units))
     plans = {unit.name: unit.planned() for unit in units}  # the whole data is looked at before the first run
-    waiting = [unit for unit in sorted(units, key=lambda unit: order.index(unit.draw))
-               if any(why_run(job, planned) for job, planned in zip(unit.jobs, plans[unit.name]))]
+    waiting = [
+        unit
+        for unit in sorted(units, key=lambda unit: order.index(unit.draw))
+        if any(why_run(job, planned) for job, planned in zip(unit.jobs, plans[unit.name]))
+    ]
     log.info("%d of %d to run, %d finished before", len(waiting), len(units), len(units) - len(waiting))
     tasks = [(unit, plans[unit.name], verbose) for unit in waiting]
     failures, start = [], time.perf_counter()
@@ -170,8 +183,14 @@ def _tell(outcome: Outcome, number: int, total: int, seconds: float) -> None:
     if outcome.error:
         log.info("%s: FAILED: %s", head, outcome.error.splitlines()[0])
     else:
-        log.info("%s: %s; %.0f s%s%s", head, ", ".join(f"{split} {value:.1f}" for split, value in outcome.accuracies),
-                 outcome.seconds, outcome.why, f"; {left} left" if number < total else "")
+        log.info(
+            "%s: %s; %.0f s%s%s",
+            head,
+            ", ".join(f"{split} {value:.1f}" for split, value in outcome.accuracies),
+            outcome.seconds,
+            outcome.why,
+            f"; {left} left" if number < total else "",
+        )
 
 
 def _outcomes(tasks: list[tuple], jobs: int, engine: str, plugins: Sequence[str]) -> Iterator[Outcome]:
@@ -179,9 +198,12 @@ def _outcomes(tasks: list[tuple], jobs: int, engine: str, plugins: Sequence[str]
     if jobs == 1 or len(tasks) < 2:
         yield from (_run_unit(*task) for task in tasks)
         return
-    with _one_thread(), concurrent.futures.ProcessPoolExecutor(
-            min(jobs, len(tasks)), multiprocessing.get_context("spawn"), start_worker,
-            (engine, tuple(plugins))) as pool:
+    with (
+        _one_thread(),
+        concurrent.futures.ProcessPoolExecutor(
+            min(jobs, len(tasks)), multiprocessing.get_context("spawn"), start_worker, (engine, tuple(plugins))
+        ) as pool,
+    ):
         names = {pool.submit(_run_unit, _bare(unit), *rest): unit.name for unit, *rest in tasks}
         try:
             for future in concurrent.futures.as_completed(names):
@@ -201,8 +223,12 @@ def _outcome_of(future: concurrent.futures.Future, name: str) -> Outcome:
 def _bare(unit: Unit) -> Unit:
     """Without the configurations that its jobs remember: a worker builds its own."""
     bare = {job.folder: dataclasses.replace(job) for job in unit.jobs}
-    return dataclasses.replace(unit, jobs=tuple(
-        dataclasses.replace(job, prompt=bare[job.prompt.folder] if job.prompt else None) for job in bare.values()))
+    return dataclasses.replace(
+        unit,
+        jobs=tuple(
+            dataclasses.replace(job, prompt=bare[job.prompt.folder] if job.prompt else None) for job in bare.values()
+        ),
+    )
 
 
 @contextmanager
@@ -261,5 +287,6 @@ def raise_failures(failures: Sequence[Outcome], total: int) -> None:
     """One error that lists all that failed. Raises RunError."""
     if failures:
         lines = "\n".join(f"- {outcome.name}: {outcome.error}" for outcome in failures)
-        raise RunError(f"{len(failures)} of {total} failed:\n{lines}\nThe others are finished; the same command runs "
-                       "these again.")
+        raise RunError(
+            f"{len(failures)} of {total} failed:\n{lines}\nThe others are finished; the same command runs these again."
+        )

@@ -1,4 +1,5 @@
 """One run: its measures, its result file, its log, and that runs in one process do not disturb one another."""
+
 import copy
 import logging
 import random
@@ -9,10 +10,10 @@ import torch
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 
+from dicap import results as store
 from dicap.config import build_cfg, config_path
+from dicap.experiments.run import measures, model_digest, run
 from dicap.options import ConfigError
-from dicap.report import store
-from dicap.run import measures, model_digest, run
 
 
 class LinearProbe(TrainerX):
@@ -45,8 +46,14 @@ def linear_probe(embedded_data):
 
 
 def make_cfg(folder, *opts, trainer="LinearProbe", seed=0):
-    return build_cfg(config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny"), trainer, seed=seed,
-                     output_dir=str(folder), opts=["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "2", *opts])
+    return build_cfg(
+        config_path("datasets", "digits"),
+        config_path("trainers/CoOp", "tiny"),
+        trainer,
+        seed=seed,
+        output_dir=str(folder),
+        opts=["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "2", *opts],
+    )
 
 
 @pytest.fixture(scope="module")

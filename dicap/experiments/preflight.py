@@ -1,7 +1,7 @@
 """Short trials: what a planned run will take, measured before it is started (`dicap PROTOCOL --dry-run --measure`).
 
     with Preflight() as measure:
-        trial = measure(job)              # dicap.estimate.Trial: seconds of a step, an epoch, a test image ..., peak memory
+        trial = measure(job)              # dicap.experiments.estimate.Trial: seconds of a step, an epoch, a test image ..., peak memory
 
 A trial is the run itself, cut short. In a process of its own the trainer is built of the job's configuration and trains
 until there is enough to go by: whole epochs for 3 seconds, of a longer epoch at least 3 steps behind the warm-up; then it
@@ -9,6 +9,7 @@ tests a batch or more. Images are encoded for 3 seconds, at least a batch; featu
 all tensors have their true sizes. What a method does before its first epoch is done whole. Features in the cache are
 read. Nothing is written in OUT or in the cache: the trial has a folder of its own, and a cache of links.
 """
+
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -24,9 +25,9 @@ import torch
 
 from dicap import discover
 from dicap.cache import cache_folder
-from dicap.estimate import Trial, TrialError, work_of
-from dicap.protocols import Job, learns
-from dicap.trial import Evaluation, Training, clock, some_encoded
+from dicap.experiments.estimate import Trial, TrialError, work_of
+from dicap.experiments.protocols import Job, learns
+from dicap.experiments.trial import Evaluation, Training, clock, some_encoded
 
 
 class Preflight:
@@ -86,11 +87,12 @@ def _bare(job: Job) -> Job:
 
 
 def _start_process() -> concurrent.futures.ProcessPoolExecutor:
-    from dicap.cells import start_worker
+    from dicap.experiments.cells import start_worker
 
     engine = os.environ.get("DICAP_ENGINE") or "auto"
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker,
-                                                  (engine, tuple(discover.PLUGINS)))
+    return concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), start_worker, (engine, tuple(discover.PLUGINS))
+    )
 
 
 # --- in that process ---------------------------------------------------------------------------------------------
@@ -98,11 +100,15 @@ def _start_process() -> concurrent.futures.ProcessPoolExecutor:
 
 def try_out(job: Job) -> Trial | str:
     """The trial of a job, or what went wrong."""
-    from dicap.run import free_memory
+    from dicap.experiments.run import free_memory
 
     try:
-        with tempfile.TemporaryDirectory(prefix="dicap-trial-") as folder, linked_cache(Path(folder, "cache")), \
-                contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            tempfile.TemporaryDirectory(prefix="dicap-trial-") as folder,
+            linked_cache(Path(folder, "cache")),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             return _try_out(job, str(Path(folder, "run")))
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
@@ -113,7 +119,7 @@ def try_out(job: Job) -> Trial | str:
 def _try_out(job: Job, folder: str) -> Trial:
     from dassl.utils import set_random_seed
 
-    from dicap.run import build, device_name, peak_memory
+    from dicap.experiments.run import build, device_name, peak_memory
 
     cfg = job.cfg.clone()
     cfg.defrost()
@@ -132,8 +138,15 @@ def _try_out(job: Job, folder: str) -> Trial:
         finally:
             trainer.close_writer()
     memory, _ = peak_memory(trainer)
-    return Trial(build=built, **(training.figures() if training else {}), **test.figures(), encodings=tuple(encoder.found),
-                 memory=memory, capacity=capacity(trainer.device), device=device_name(trainer.device))
+    return Trial(
+        build=built,
+        **(training.figures() if training else {}),
+        **test.figures(),
+        encodings=tuple(encoder.found),
+        memory=memory,
+        capacity=capacity(trainer.device),
+        device=device_name(trainer.device),
+    )
 
 
 def capacity(device: torch.device) -> float:

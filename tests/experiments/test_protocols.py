@@ -1,4 +1,5 @@
 """Protocols and their driver: what is planned, skipped and why, how a failure ends, that a plan ends in a table."""
+
 import json
 import shutil
 from pathlib import Path
@@ -6,14 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import dicap.run
-from dicap import driver
+import dicap.experiments.run
+from dicap import results as store
 from dicap.data.named import PUBLISHED, SHIFTS, Data
-from dicap.driver import RunError, execute, run_protocol
-from dicap.estimate import Work, downloads, rate_of, work_of
-from dicap.files import locked
-from dicap.options import ConfigError
-from dicap.protocols import (
+from dicap.experiments import driver
+from dicap.experiments.driver import RunError, execute, run_protocol
+from dicap.experiments.estimate import Work, downloads, rate_of, work_of
+from dicap.experiments.protocols import (
     BASE2NEW,
     CROSS_DATASET,
     DOMAIN_GENERALIZATION,
@@ -25,14 +25,24 @@ from dicap.protocols import (
     published_recipes,
     request_of,
 )
-from dicap.report import store
+from dicap.files import locked
+from dicap.options import ConfigError
 
 QUICK = ["OPTIM.MAX_EPOCH", "1"]
 
 
 def make_request(out, **values):
-    return request_of(**{"methods": ["CoOp"], "datasets": ["digits"], "seeds": [0], "shots": 1, "settings": QUICK,
-                         "out": str(out), **values})
+    return request_of(
+        **{
+            "methods": ["CoOp"],
+            "datasets": ["digits"],
+            "seeds": [0],
+            "shots": 1,
+            "settings": QUICK,
+            "out": str(out),
+            **values,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +63,13 @@ def finished(done, tmp_path):
 @pytest.fixture
 def ran(monkeypatch):
     """The runs that are really made: (stage, method, eval_only)."""
-    made, real = [], dicap.run.run
+    made, real = [], dicap.experiments.run.run
 
     def run(cfg, **kwargs):
         made.append((Path(cfg.OUTPUT_DIR).parts[-6], cfg.TRAINER.NAME, kwargs["eval_only"]))
         return real(cfg, **kwargs)
 
-    monkeypatch.setattr(dicap.run, "run", run)
+    monkeypatch.setattr(dicap.experiments.run, "run", run)
     return made
 
 
@@ -107,12 +117,14 @@ def test_changed_settings_are_run_again_and_the_old_run_is_put_aside(finished, r
     assert "settings changed, OPTIM.MAX_EPOCH 1 -> 2" in caplog.text
     result = store.read_result(folder(finished, "train_base"))
     assert result["config"]["OPTIM"]["MAX_EPOCH"] == 2 and result["resumed_from_epoch"] == 0
-    aside, = (folder(finished, "train_base").parent / ".old").iterdir()
+    (aside,) = (folder(finished, "train_base").parent / ".old").iterdir()
     assert store.read_result(aside)["config"]["OPTIM"]["MAX_EPOCH"] == 1
 
 
-@pytest.mark.parametrize("part, value, why", [
-    ("data", "x", "the data changed"), ("weights", "x", "the backbone's weights changed"), ("model", "x", "")])
+@pytest.mark.parametrize(
+    "part, value, why",
+    [("data", "x", "the data changed"), ("weights", "x", "the backbone's weights changed"), ("model", "x", "")],
+)
 def test_other_data_weights_or_prompt_are_run_again(finished, ran, caplog, part, value, why):
     caplog.set_level("INFO", "dicap")
     path = folder(finished, "train_base") / store.FILE
@@ -168,15 +180,21 @@ def test_a_result_of_an_earlier_version_stays_finished(finished, ran):
     for stage in ("train_base", "test_new"):
         path = folder(finished, stage) / store.FILE
         result = store.read_result(path)
-        store.write_json(path, {key: value for key, value in result.items() if key not in ("trained_on", "trainable_parameters", "steps")})
+        store.write_json(
+            path,
+            {key: value for key, value in result.items() if key not in ("trained_on", "trainable_parameters", "steps")},
+        )
     execute(plan(BASE2NEW, make_request(finished)))
     assert ran == []
     job = plan(CROSS_DATASET, make_request(finished, source="digits", datasets=["causal_shapes"]))[-1]
-    assert "trained_on 'causal_shapes', not 'digits'" in driver._other_run(job, {"protocol": "cross_dataset", "dataset": "causal_shapes",
-                                                                                "recipe": "tiny", "split": "all"})
+    assert "trained_on 'causal_shapes', not 'digits'" in driver._other_run(
+        job, {"protocol": "cross_dataset", "dataset": "causal_shapes", "recipe": "tiny", "split": "all"}
+    )
 
 
-@pytest.mark.parametrize("field, value", [("protocol", ""), ("recipe", "other"), ("trained_on", "causal_shapes"), ("dataset", "other")])
+@pytest.mark.parametrize(
+    "field, value", [("protocol", ""), ("recipe", "other"), ("trained_on", "causal_shapes"), ("dataset", "other")]
+)
 def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran, field, value):
     path = folder(finished, "test_new") / store.FILE
     store.write_json(path, {**store.read_result(path), field: value})
@@ -184,7 +202,9 @@ def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran
     assert ran == [("test_new", "CoOp", True)]
 
 
-def test_a_failing_run_stops_only_what_needs_it_and_is_listed_with_its_cause_and_log(finished, monkeypatch, ran, caplog):
+def test_a_failing_run_stops_only_what_needs_it_and_is_listed_with_its_cause_and_log(
+    finished, monkeypatch, ran, caplog
+):
     from dicap.trainers.coop import CoOp
 
     caplog.set_level("INFO", "dicap")
@@ -197,12 +217,19 @@ def test_a_failing_run_stops_only_what_needs_it_and_is_listed_with_its_cause_and
 
     monkeypatch.setattr(CoOp, "loss", fail)
     request = make_request(finished, seeds=[5, 0, 6])
-    with pytest.raises(RunError, match=r"(?s)^2 of 6 runs failed:\n- digits, CoOp \(tiny\), seed 5, base classes: ValueError: the "
-                                       r"cause\n  log: .*seed5/log.txt\n- .*seed 5, new classes: not run: its training failed"):
+    with pytest.raises(
+        RunError,
+        match=r"(?s)^2 of 6 runs failed:\n- digits, CoOp \(tiny\), seed 5, base classes: ValueError: the "
+        r"cause\n  log: .*seed5/log.txt\n- .*seed 5, new classes: not run: its training failed",
+    ):
         run_protocol(BASE2NEW, request, shots=[1])
     jobs = plan(BASE2NEW, request)
     assert "ValueError: the cause" in (jobs[0].folder / "log.txt").read_text() and not jobs[1].folder.exists()
-    assert [made[0] for made in ran] == ["train_base", "train_base", "test_new"] and "2 finished before, 2 failed" in caplog.text
+    assert [made[0] for made in ran] == [
+        "train_base",
+        "train_base",
+        "test_new",
+    ] and "2 finished before, 2 failed" in caplog.text
     assert json.loads((finished / "base2new.json").read_text())["rows"]
     monkeypatch.undo()
     assert execute(jobs) == []  # the same command runs these again
@@ -228,18 +255,18 @@ def test_data_that_cannot_be_read_stop_only_their_own_runs(tmp_path, embedded_da
 
 
 def test_what_was_done_before_a_kill_is_not_done_again(tmp_path, embedded_data, ran, monkeypatch):
-    counted = dicap.run.run
+    counted = dicap.experiments.run.run
 
     def killed(cfg, **kwargs):
         if len(ran) == 2:
             raise KeyboardInterrupt
         return counted(cfg, **kwargs)
 
-    monkeypatch.setattr(dicap.run, "run", killed)
+    monkeypatch.setattr(dicap.experiments.run, "run", killed)
     request = make_request(tmp_path, methods=["zeroshot"], seeds=[1, 2, 3])
     with pytest.raises(KeyboardInterrupt):
         execute(plan(FEW_SHOT, request))
-    monkeypatch.setattr(dicap.run, "run", counted)
+    monkeypatch.setattr(dicap.experiments.run, "run", counted)
     assert execute(plan(FEW_SHOT, request)) == [] and len(ran) == 3
 
 
@@ -250,7 +277,10 @@ def test_a_plan_is_printed_and_nothing_is_run(finished, ran, caplog):
     assert "digits, CoOp (tiny), seed 1, base classes: to run (not finished)" in caplog.text
     assert "digits, CoOp (tiny), seed 0, new classes: finished" in caplog.text
     assert not (folder(finished, "train_base").parent / "seed1").exists()
-    assert "CoOp (tiny) on digits, base classes, 1 shot: 1 to run, each 1 optimiser step and 701 test images; about" in caplog.text
+    assert (
+        "CoOp (tiny) on digits, base classes, 1 shot: 1 to run, each 1 optimiser step and 701 test images; about"
+        in caplog.text
+    )
     assert "from 1 finished run on digits, new classes; cpu" in caplog.text
 
 
@@ -271,9 +301,15 @@ def test_the_main_job(tmp_path, embedded_data):
     assert {job.dataset for job in jobs} == {"causal_shapes", "digits"} and {job.seed for job in jobs} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("method, dataset, recipe", [
-    ("CoOp", "caltech101", "vit_b16_ctxv1"), ("CoCoOp", "caltech101", "vit_b16_c4_ep10_batch1_ctxv1"),
-    ("DiCap", "caltech101", "vit_b16_ctxv1"), ("ZeroshotCLIP", "caltech101", "vit_b16")])
+@pytest.mark.parametrize(
+    "method, dataset, recipe",
+    [
+        ("CoOp", "caltech101", "vit_b16_ctxv1"),
+        ("CoCoOp", "caltech101", "vit_b16_c4_ep10_batch1_ctxv1"),
+        ("DiCap", "caltech101", "vit_b16_ctxv1"),
+        ("ZeroshotCLIP", "caltech101", "vit_b16"),
+    ],
+)
 def test_the_real_benchmark_takes_the_published_recipes(tmp_path, method, dataset, recipe):
     jobs = plan(BASE2NEW, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), out="o"))
     assert {job.recipe for job in jobs} == {recipe} and jobs[0].cfg.MODEL.BACKBONE.NAME == "ViT-B/16"
@@ -282,13 +318,22 @@ def test_the_real_benchmark_takes_the_published_recipes(tmp_path, method, datase
 
 def test_names():
     assert [find_method(name) for name in ("zeroshot", "coop", "CoCoOp", "DICAP")] == [
-        "ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap"]
+        "ZeroshotCLIP",
+        "CoOp",
+        "CoCoOp",
+        "DiCap",
+    ]
 
 
-@pytest.mark.parametrize("protocol, embedded, everything", [
-    (BASE2NEW, ["causal_shapes", "digits"], PUBLISHED), (FEW_SHOT, ["causal_shapes", "digits"], PUBLISHED),
-    (CROSS_DATASET, ["digits"], PUBLISHED[1:]),
-    (DOMAIN_GENERALIZATION, ["causal_shapes_scenes", "causal_shapes_colours", "causal_shapes_noise"], SHIFTS)])
+@pytest.mark.parametrize(
+    "protocol, embedded, everything",
+    [
+        (BASE2NEW, ["causal_shapes", "digits"], PUBLISHED),
+        (FEW_SHOT, ["causal_shapes", "digits"], PUBLISHED),
+        (CROSS_DATASET, ["digits"], PUBLISHED[1:]),
+        (DOMAIN_GENERALIZATION, ["causal_shapes_scenes", "causal_shapes_colours", "causal_shapes_noise"], SHIFTS),
+    ],
+)
 def test_the_datasets_of_each_protocol(protocol, embedded, everything):
     def names(**values):
         return [data.name for data in find_datasets(protocol, request_of(**values))]
@@ -318,7 +363,9 @@ def test_what_the_data_say_is_shown_once_for_all_runs(tmp_path, embedded_data, r
         (tmp_path / "pets" / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (64, 64)).save(tmp_path / "pets" / name / f"{number}.png")
-    request = make_request(tmp_path / "out", methods=["zeroshot"], datasets=[str(tmp_path / "pets")], recipe="tiny", seeds=[1, 2])
+    request = make_request(
+        tmp_path / "out", methods=["zeroshot"], datasets=[str(tmp_path / "pets")], recipe="tiny", seeds=[1, 2]
+    )
     run_protocol(FEW_SHOT, request, shots=[1])
     assert "6 images of 2 classes" in capsys.readouterr().err
     Image.new("RGB", (64, 64)).save(tmp_path / "pets/dog/new.png")
@@ -327,14 +374,23 @@ def test_what_the_data_say_is_shown_once_for_all_runs(tmp_path, embedded_data, r
     assert len(ran) == 4  # those of one shot are finished: what is added changes nothing
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"methods": ["coap"]}, "unknown method 'coap'; allowed: .*CoOp"), ({"methods": [""]}, "unknown method ''"),
-    ({"datasets": ["digit"]}, "unknown dataset 'digit'; allowed: causal_shapes, digits, caltech101, .*path"),
-    ({"datasets": ["no/such/folder"]}, "no/such/folder"),
-    ({"datasets": ["caltech101"]}, "'caltech101' needs a data folder: DATA="),
-    ({"datasets": ["all"]}, "'all' needs a data folder"), ({"data": "/no/such/folder"}, "no folder '/no/such/folder'"),
-    ({"seeds": [-1]}, "seeds"), ({"shots": 0}, "shots"), ({"recipe": "vit_b61"}, "no recipe vit_b61.*tiny"),
-    ({"settings": ["OPTIM.LRR", "1"]}, "OPTIM.LRR.*did you mean OPTIM.LR"), ({"settings": ["OPTIM.LR"]}, "pairs")])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"methods": ["coap"]}, "unknown method 'coap'; allowed: .*CoOp"),
+        ({"methods": [""]}, "unknown method ''"),
+        ({"datasets": ["digit"]}, "unknown dataset 'digit'; allowed: causal_shapes, digits, caltech101, .*path"),
+        ({"datasets": ["no/such/folder"]}, "no/such/folder"),
+        ({"datasets": ["caltech101"]}, "'caltech101' needs a data folder: DATA="),
+        ({"datasets": ["all"]}, "'all' needs a data folder"),
+        ({"data": "/no/such/folder"}, "no folder '/no/such/folder'"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"shots": 0}, "shots"),
+        ({"recipe": "vit_b61"}, "no recipe vit_b61.*tiny"),
+        ({"settings": ["OPTIM.LRR", "1"]}, "OPTIM.LRR.*did you mean OPTIM.LR"),
+        ({"settings": ["OPTIM.LR"]}, "pairs"),
+    ],
+)
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, ran, values, message):
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         run_protocol(BASE2NEW, make_request(tmp_path / "out", **values), shots=[values.get("shots", 1)])
@@ -349,8 +405,10 @@ def test_few_shot_trains_and_tests_on_all_classes_for_each_number_of_shots(tmp_p
     results = [store.read_result(folder(tmp_path, "train", protocol="few_shot", shots=shots)) for shots in (1, 8)]
     for shots, steps, result in zip((1, 8), (2, 4), results):  # 80 images are two batches of 32
         assert (result["protocol"], result["split"], result["shots"]) == ("few_shot", "all", shots)
-        assert result["n"] == 1397 and result["trained_on"] == result["dataset"] == "digits" and result["steps"] == steps
-    job, = plan(FEW_SHOT, make_request(tmp_path, shots=8, settings=["OPTIM.MAX_EPOCH", "2"]))
+        assert (
+            result["n"] == 1397 and result["trained_on"] == result["dataset"] == "digits" and result["steps"] == steps
+        )
+    (job,) = plan(FEW_SHOT, make_request(tmp_path, shots=8, settings=["OPTIM.MAX_EPOCH", "2"]))
     assert (work_of(job).steps, work_of(job).images) == (4, 1397)  # what a plan says is what was done
 
 
@@ -358,14 +416,23 @@ SMALL = [f"DATASET.CAUSALSHAPES.PER_CLASS_{part} {number}" for part, number in (
 SHORT = [*QUICK, *" ".join(SMALL).split(), "TRAINER.DICAP.TRAIN_STEPS", "5"]
 
 
-def test_a_prompt_of_one_dataset_is_tested_on_another_with_its_own_words_alone(tmp_path, embedded_data, monkeypatch, ran):
+def test_a_prompt_of_one_dataset_is_tested_on_another_with_its_own_words_alone(
+    tmp_path, embedded_data, monkeypatch, ran
+):
     """Trained once, loaded for other classes; the hand template of the target is the zero-shot method's business."""
     from dicap.datasets.causal_shapes import CausalShapes
 
-    request = make_request(tmp_path, methods=["zeroshot", "coop", "cocoop", "dicap"], datasets=["causal_shapes"], source="digits",
-                           settings=SHORT)
+    request = make_request(
+        tmp_path,
+        methods=["zeroshot", "coop", "cocoop", "dicap"],
+        datasets=["causal_shapes"],
+        source="digits",
+        settings=SHORT,
+    )
     run_protocol(CROSS_DATASET, request, shots=[1])
-    assert sorted(ran) == sorted([("train", m, m == "ZeroshotCLIP") for m in METHODS] + [("test", m, True) for m in METHODS])
+    assert sorted(ran) == sorted(
+        [("train", m, m == "ZeroshotCLIP") for m in METHODS] + [("test", m, True) for m in METHODS]
+    )
     before = {}
     for method in METHODS:
         source = store.read_result(folder(tmp_path, "train", method, "source"))
@@ -378,7 +445,9 @@ def test_a_prompt_of_one_dataset_is_tested_on_another_with_its_own_words_alone(t
         shutil.rmtree(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
     monkeypatch.setattr(CausalShapes, "template", "no place for a name")
     failures = execute(plan(CROSS_DATASET, request))
-    assert [failure.job.method for failure in failures] == ["ZeroshotCLIP"] and "no place for a name" in failures[0].cause
+    assert [failure.job.method for failure in failures] == ["ZeroshotCLIP"] and "no place for a name" in failures[
+        0
+    ].cause
     for method in METHODS[1:]:
         target = store.read_result(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
         assert target["accuracy"] == before[method]
@@ -393,32 +462,51 @@ def test_both_transfers_share_one_training(tmp_path):
     assert all(job.depends_on.seed == job.seed and job.recipe == "vit_b16_ep50_ctxv1" for job in cross[3:] + shifts[3:])
 
 
-@pytest.mark.parametrize("protocol, values, message", [
-    (CROSS_DATASET, {"settings": ["TRAINER.COOP.CSC", "True"]}, "TRAINER.COOP.CSC is True: .*use few_shot"),
-    (BASE2NEW, {"settings": ["TRAINER.COOP.CSC", "True"]}, "TRAINER.COOP.CSC is True"),
-    (CROSS_DATASET, {"datasets": ["causal_shapes"]}, "'causal_shapes' is the source"),
-    (CROSS_DATASET, {"datasets": ["imagenetv2"], "data": "."}, "'imagenetv2' is a shift.*domain_generalization"),
-    (FEW_SHOT, {"datasets": ["imagenetv2"], "data": "."}, "'imagenetv2' is a shift"),
-    (CROSS_DATASET, {"source": "imagenet_r", "data": "."}, "the source 'imagenet_r' is a shift"),
-    (DOMAIN_GENERALIZATION, {"datasets": ["digits"]}, "'digits' is no shift of causal_shapes; .*imagenet_a.*cross_dataset")])
+@pytest.mark.parametrize(
+    "protocol, values, message",
+    [
+        (CROSS_DATASET, {"settings": ["TRAINER.COOP.CSC", "True"]}, "TRAINER.COOP.CSC is True: .*use few_shot"),
+        (BASE2NEW, {"settings": ["TRAINER.COOP.CSC", "True"]}, "TRAINER.COOP.CSC is True"),
+        (CROSS_DATASET, {"datasets": ["causal_shapes"]}, "'causal_shapes' is the source"),
+        (CROSS_DATASET, {"datasets": ["imagenetv2"], "data": "."}, "'imagenetv2' is a shift.*domain_generalization"),
+        (FEW_SHOT, {"datasets": ["imagenetv2"], "data": "."}, "'imagenetv2' is a shift"),
+        (CROSS_DATASET, {"source": "imagenet_r", "data": "."}, "the source 'imagenet_r' is a shift"),
+        (
+            DOMAIN_GENERALIZATION,
+            {"datasets": ["digits"]},
+            "'digits' is no shift of causal_shapes; .*imagenet_a.*cross_dataset",
+        ),
+    ],
+)
 def test_what_a_protocol_is_not_for_is_refused(protocol, values, message):
     with pytest.raises(ConfigError, match=message):
         plan(protocol, make_request("o", **values))
 
 
 def test_csc_is_trained_where_the_same_classes_are_tested():
-    job, = plan(FEW_SHOT, make_request("o", settings=["TRAINER.COOP.CSC", "True"]))
+    (job,) = plan(FEW_SHOT, make_request("o", settings=["TRAINER.COOP.CSC", "True"]))
     assert job.cfg.TRAINER.COOP.CSC
 
 
-@pytest.mark.parametrize("method, dataset, shots, recipe", [
-    ("CoOp", "caltech101", 1, "vit_b16_ep50"), ("CoOp", "caltech101", 2, "vit_b16_ep100"),
-    ("CoOp", "caltech101", 4, "vit_b16_ep100"), ("CoOp", "caltech101", 8, "vit_b16"), ("CoOp", "caltech101", 16, "vit_b16"),
-    ("CoOp", "imagenet", 1, "vit_b16_ep50"), ("CoOp", "imagenet", 16, "vit_b16_ep50"),
-    ("CoCoOp", "caltech101", 1, "vit_b16_c4_ep10_batch1_ctxv1"), ("DiCap", "imagenet", 4, "vit_b16_ctxv1"),
-    ("ZeroshotCLIP", "imagenet", 1, "vit_b16")])
+@pytest.mark.parametrize(
+    "method, dataset, shots, recipe",
+    [
+        ("CoOp", "caltech101", 1, "vit_b16_ep50"),
+        ("CoOp", "caltech101", 2, "vit_b16_ep100"),
+        ("CoOp", "caltech101", 4, "vit_b16_ep100"),
+        ("CoOp", "caltech101", 8, "vit_b16"),
+        ("CoOp", "caltech101", 16, "vit_b16"),
+        ("CoOp", "imagenet", 1, "vit_b16_ep50"),
+        ("CoOp", "imagenet", 16, "vit_b16_ep50"),
+        ("CoCoOp", "caltech101", 1, "vit_b16_c4_ep10_batch1_ctxv1"),
+        ("DiCap", "imagenet", 4, "vit_b16_ctxv1"),
+        ("ZeroshotCLIP", "imagenet", 1, "vit_b16"),
+    ],
+)
 def test_few_shot_takes_the_papers_length_for_each_number_of_shots(tmp_path, method, dataset, shots, recipe):
-    job, = plan(FEW_SHOT, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), shots=shots, seeds=[1]))
+    (job,) = plan(
+        FEW_SHOT, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), shots=shots, seeds=[1])
+    )
     assert job.recipe == recipe
     if method == "CoOp":
         epochs = 50 if dataset == "imagenet" else {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}[shots]
@@ -453,7 +541,9 @@ def some_data(tmp_path, monkeypatch):
 
 
 def on(data, out, **values):
-    return make_request(out, **{"methods": ["zeroshot"], "data": str(data), "datasets": ["all"], "backbone": "tiny", **values})
+    return make_request(
+        out, **{"methods": ["zeroshot"], "data": str(data), "datasets": ["all"], "backbone": "tiny", **values}
+    )
 
 
 def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, ran):
@@ -462,8 +552,10 @@ def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, 
     rows = json.loads((tmp_path / "out/base2new.json").read_text())["rows"]
     assert {row["dataset"] for row in rows} == {"dtd", "eurosat"} and len(ran) == 4
     assert caplog.text.count(": skipped; get it with: dicap data download ") == 9
-    assert f"caltech101 is missing (no folder {some_data}/caltech-101): skipped; get it with: dicap data download caltech101 " \
+    assert (
+        f"caltech101 is missing (no folder {some_data}/caltech-101): skipped; get it with: dicap data download caltech101 "
         f"--data {some_data}" in caplog.text
+    )
     assert "food101 is missing (no split_zhou_Food101.json in" in caplog.text
     assert "the data are not there: imagenet, caltech101" in caplog.text
     assert caplog.text.index("caltech101 is missing") < caplog.text.index("[1/4]")  # up front
@@ -471,13 +563,20 @@ def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, 
     assert len(ran) == 4
     (some_data / "dtd/split_zhou_DescribableTextures.json").write_text("{")
     driver._DATA_DIGESTS.clear()
-    with pytest.raises(RunError, match="^2 of 4 runs failed"):  # those without data are not among "the others are finished"
+    with pytest.raises(
+        RunError, match="^2 of 4 runs failed"
+    ):  # those without data are not among "the others are finished"
         run_protocol(BASE2NEW, on(some_data, tmp_path / "bad"), shots=[1])
 
 
-@pytest.mark.parametrize("names, policy, message", [
-    (["dtd", "food101"], "", "food101; MISSING=skip"), (["all"], "refuse", "imagenet, caltech101, .*MISSING=skip"),
-    (["food101"], "skip", "no dataset of this comparison")])
+@pytest.mark.parametrize(
+    "names, policy, message",
+    [
+        (["dtd", "food101"], "", "food101; MISSING=skip"),
+        (["all"], "refuse", "imagenet, caltech101, .*MISSING=skip"),
+        (["food101"], "skip", "no dataset of this comparison"),
+    ],
+)
 def test_missing_datasets_are_refused_as_asked(some_data, tmp_path, ran, names, policy, message):
     with pytest.raises(ConfigError, match=message):
         run_protocol(BASE2NEW, on(some_data, tmp_path / "out", datasets=names), shots=[1], policy=policy)
@@ -508,7 +607,9 @@ def test_a_plan_tells_what_is_missing_and_what_is_downloaded(some_data, tmp_path
     assert "1 to run, 0 finished, 1 without data" in caplog.text and "food101 is missing" in caplog.text
     assert f"the weights of ViT-B/16 (about 335 MiB) into {tmp_path}/clip" in caplog.text
     assert "1 to run, each 1 optimiser step and" in caplog.text and "no estimate yet" in caplog.text
-    assert not (some_data / "dtd/split_fewshot").exists() and not (tmp_path / "out").exists()  # a plan draws and writes nothing
+    assert (
+        not (some_data / "dtd/split_fewshot").exists() and not (tmp_path / "out").exists()
+    )  # a plan draws and writes nothing
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip/ViT-B-16.pt").touch()
     assert downloads(plan(FEW_SHOT, request)) == []
@@ -519,7 +620,14 @@ def test_an_estimate_is_of_finished_runs_of_the_nearest_kind(finished):
     run = store.read_result(folder(finished, "train_base"))
 
     def result(**values):
-        return {**run, "steps": 10, "n": 100, "seconds": {"train": 20.0, "test": 5.0}, "peak_memory_mib": 300.0, **values}
+        return {
+            **run,
+            "steps": 10,
+            "n": 100,
+            "seconds": {"train": 20.0, "test": 5.0},
+            "peak_memory_mib": 300.0,
+            **values,
+        }
 
     job = plan(BASE2NEW, make_request("o"))[0]
     other = result(dataset="dtd", seconds={"train": 60.0, "test": 5.0}, peak_memory_mib=900.0)

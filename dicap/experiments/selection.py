@@ -13,6 +13,7 @@ datasets' users have none; what is learned on k shots is then chosen from k shot
 Fewer images make shorter epochs, and the length of training is what is mostly chosen: a run here gets as many more
 epochs (OPTIM.MAX_EPOCH) as it takes to make the number of optimiser steps of the run that the settings are for.
 """
+
 import contextlib
 import dataclasses
 import io
@@ -23,11 +24,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap.cells import Unit, by_key, gather, own_settings, plan_units, raise_failures, run_units, show_units, slug
+from dicap import results as store
 from dicap.data.named import find_dataset
+from dicap.experiments.cells import (
+    Unit,
+    by_key,
+    gather,
+    own_settings,
+    plan_units,
+    raise_failures,
+    run_units,
+    show_units,
+    slug,
+)
+from dicap.experiments.protocols import BASE2NEW, Job, Protocol, Request, find_method
 from dicap.options import ConfigError
-from dicap.protocols import BASE2NEW, Job, Protocol, Request, find_method
-from dicap.report import store
 from dicap.report.cells import CellTable, Line
 from dicap.report.selection import best, print_selection, write_selection
 
@@ -74,7 +85,9 @@ def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) 
         held = ("DATASET.HOLDOUT_FOLDS", str(folds), "DATASET.HOLDOUT_FOLD", str(fold))
         wanted = dataclasses.replace(request, settings=(*request.settings, *own_settings(point, method), *held))
         protocol = Protocol(f"select/{dataset}/{method}/{slug(name)}/fold{fold}of{folds}", BASE2NEW.stages)
-        epochs = _epochs(plan_units(name, protocol, dataclasses.replace(wanted, seeds=wanted.seeds[:1]), fold)[0], sizes)
+        epochs = _epochs(
+            plan_units(name, protocol, dataclasses.replace(wanted, seeds=wanted.seeds[:1]), fold)[0], sizes
+        )
         settings = (*wanted.settings, "OPTIM.MAX_EPOCH", str(epochs))
         units[name] += plan_units(name, protocol, dataclasses.replace(wanted, settings=settings), fold)
     return units
@@ -99,7 +112,9 @@ def _read(job: Job) -> Any:
     from dicap.datasets.base import FewShotDataset
 
     if not issubclass(DATASET_REGISTRY.get(job.cfg.DATASET.NAME), FewShotDataset):
-        raise ConfigError(f"dataset {job.dataset!r} cannot hold classes out: it is no dicap.datasets.base.FewShotDataset")
+        raise ConfigError(
+            f"dataset {job.dataset!r} cannot hold classes out: it is no dicap.datasets.base.FewShotDataset"
+        )
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return build_dataset(job.cfg)
@@ -115,8 +130,13 @@ def selection_table(points: Sequence[dict[str, str]], units: dict[str, list[Unit
         values, problems, data = gather(units[name])
         job = units[name][0].jobs[0]
         kept = {draw: {key: found[key] for key in ("base", "new", "h")} for draw, found in values.items()}
-        facts = {"method": job.method, "recipe": job.recipe, "dataset": job.dataset, "shots": request.shots,
-                 "settings": by_key(own_settings(point, job.method))}
+        facts = {
+            "method": job.method,
+            "recipe": job.recipe,
+            "dataset": job.dataset,
+            "shots": request.shots,
+            "settings": by_key(own_settings(point, job.method)),
+        }
         lines.append(Line(name, "", "", facts, tuple(unit.draw for unit in units[name]), kept, data, problems))
     winner = best(lines)
     if winner is not None:
@@ -125,8 +145,17 @@ def selection_table(points: Sequence[dict[str, str]], units: dict[str, list[Unit
     return CellTable(f"{facts['dataset']}_{facts['method']}_{facts['recipe']}_shots_{facts['shots']}", tuple(lines))
 
 
-def run_selection(grid: Sequence[str], request: Request, *, folds: int = FOLDS, jobs: int = 1, dry_run: bool = False,
-                  verbose: bool = False, engine: str = "auto", plugins: Sequence[str] = ()) -> None:
+def run_selection(
+    grid: Sequence[str],
+    request: Request,
+    *,
+    folds: int = FOLDS,
+    jobs: int = 1,
+    dry_run: bool = False,
+    verbose: bool = False,
+    engine: str = "auto",
+    plugins: Sequence[str] = (),
+) -> None:
     """Plan and check all points, run them, tabulate, name the best one and the command that uses it.
 
     Raises:
@@ -136,9 +165,15 @@ def run_selection(grid: Sequence[str], request: Request, *, folds: int = FOLDS, 
     points = read_grid(grid or GRID)
     units = plan_points(points, request, folds)
     every = [unit for point in points for unit in units[name_of(point)]]
-    log.info("select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
-             every[0].jobs[0].method, every[0].jobs[0].dataset, len(points), folds, " ".join(map(str, request.seeds)),
-             len(every))
+    log.info(
+        "select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
+        every[0].jobs[0].method,
+        every[0].jobs[0].dataset,
+        len(points),
+        folds,
+        " ".join(map(str, request.seeds)),
+        len(every),
+    )
     if dry_run:
         show_units(every)
         return
@@ -157,10 +192,23 @@ def how_to_use(table: CellTable, request: Request) -> str:
         return ""
     facts: dict[str, Any] = winner.facts
     chosen = {**by_key(request.settings), **facts["settings"]}
-    words = ["dicap", "base2new", "--methods", facts["method"], "--datasets", (request.datasets or (facts["dataset"],))[0],
-             "--shots", str(facts["shots"]),
-             "--config", facts["recipe"]]
-    words += [word for key, value in (("data", request.data), ("backbone", request.backbone)) if value
-              for word in (f"--{key}", value)]
+    words = [
+        "dicap",
+        "base2new",
+        "--methods",
+        facts["method"],
+        "--datasets",
+        (request.datasets or (facts["dataset"],))[0],
+        "--shots",
+        str(facts["shots"]),
+        "--config",
+        facts["recipe"],
+    ]
+    words += [
+        word
+        for key, value in (("data", request.data), ("backbone", request.backbone))
+        if value
+        for word in (f"--{key}", value)
+    ]
     words += ["--set"] if chosen else []
     return shlex.join([*words, *(word for pair in chosen.items() for word in pair)])

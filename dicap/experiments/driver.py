@@ -6,6 +6,7 @@
 All runs of a plan share one process. A finished run is skipped only if its result file is whole and settings, data,
 backbone weights and tested prompt are the planned ones. A run that fails stops nothing but the runs that need its prompt.
 """
+
 import contextlib
 import dataclasses
 import functools
@@ -21,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicap import results as store
 from dicap.data.named import Data, missing
+from dicap.experiments.protocols import Job, Protocol, Request, learns, many, plan
 from dicap.files import locked
 from dicap.options import ConfigError
-from dicap.protocols import Job, Protocol, Request, learns, many, plan
-from dicap.report import store
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +123,22 @@ def why_run(job: Job, planned: dict[str, str]) -> str:
 
 
 def _other_run(job: Job, result: dict) -> str:
-    names = {"protocol": job.protocol.name, "dataset": job.dataset, "recipe": job.recipe, "split": job.stage.split,
-             "trained_on": job.trained_on}
+    names = {
+        "protocol": job.protocol.name,
+        "dataset": job.dataset,
+        "recipe": job.recipe,
+        "split": job.stage.split,
+        "trained_on": job.trained_on,
+    }
     result = {"trained_on": result["dataset"], **result}  # which older results do not say
-    return next((f"its result says {key} {result[key]!r}, not {value!r}" for key, value in names.items()
-                 if result[key] != value), "")
+    return next(
+        (
+            f"its result says {key} {result[key]!r}, not {value!r}"
+            for key, value in names.items()
+            if result[key] != value
+        ),
+        "",
+    )
 
 
 def _other_content(job: Job, planned: dict[str, str], result: dict) -> str:
@@ -189,8 +201,13 @@ def execute(jobs: Sequence[Job], *, verbose: bool = False) -> list[Failure]:
             else:
                 skipped += outcome == FINISHED_BEFORE
                 log.info("%s: %s", head, outcome)
-    log.info("%d runs in %.0f s, %d finished before, %d failed", len(jobs) - skipped - len(failures),
-             time.perf_counter() - start, skipped, len(failures))
+    log.info(
+        "%d runs in %.0f s, %d finished before, %d failed",
+        len(jobs) - skipped - len(failures),
+        time.perf_counter() - start,
+        skipped,
+        len(failures),
+    )
     return list(failures.values())
 
 
@@ -207,7 +224,9 @@ def _settled() -> Iterator[None]:
 FINISHED_BEFORE = "finished before"
 
 
-def _one(job: Job, planned: "dict[str, str] | Failure", failures: dict[Path, Failure], verbose: bool) -> "str | Failure":
+def _one(
+    job: Job, planned: "dict[str, str] | Failure", failures: dict[Path, Failure], verbose: bool
+) -> "str | Failure":
     """What came of a run: a line for the terminal, or its failure."""
     if isinstance(planned, Failure):
         return planned
@@ -217,7 +236,7 @@ def _one(job: Job, planned: "dict[str, str] | Failure", failures: dict[Path, Fai
     try:
         result, why = finish(job, planned, verbose)
     except (RunError, ConfigError, store.ResultError, OSError) as error:
-        from dicap.run import free_memory
+        from dicap.experiments.run import free_memory
 
         cause = getattr(error, "cause", f"{type(error).__name__}: {error}")
         failure = Failure(job, cause, getattr(error, "log_file", ""))
@@ -249,7 +268,9 @@ def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[di
     lock = job.folder.parent / f".{job.folder.name}.lock"
     with locked(lock) as mine:
         if not mine:
-            raise RunError(f"another process is at work on it (it holds {lock}); wait for that one, then run the same command again")
+            raise RunError(
+                f"another process is at work on it (it holds {lock}); wait for that one, then run the same command again"
+            )
         why = why_run(job, planned)  # another process may have finished it meanwhile
         if not why:
             return store.read_result(job.folder), ""
@@ -261,7 +282,9 @@ def _make_way(job: Job, planned: dict[str, str], why: str) -> None:
     """Keep a folder whose checkpoints belong to this run (training resumes there), put any other aside, stamp it."""
     stamp, weights = job.folder / STAMP, {"weights": _weights_digest(job.cfg)}
     with contextlib.suppress(OSError, ValueError):
-        if why != OTHER_WEIGHTS and {**weights, **store.read_json(stamp)} == planned | weights:  # older stamps say nothing of weights
+        if (
+            why != OTHER_WEIGHTS and {**weights, **store.read_json(stamp)} == planned | weights
+        ):  # older stamps say nothing of weights
             return
     if job.folder.exists() and any(job.folder.iterdir()):
         aside = job.folder.parent / ".old" / f"{job.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -272,14 +295,21 @@ def _make_way(job: Job, planned: dict[str, str], why: str) -> None:
 
 
 def _run(job: Job, verbose: bool) -> dict:
-    from dicap.run import run
+    from dicap.experiments.run import run
 
     trains = job.prompt is None and learns(job.method)
     source = str(job.depends_on.folder) if job.depends_on else ""
     try:
         with contextlib.nullcontext() if verbose else _quiet():
-            result = run(job.cfg, eval_only=not trains, model_dir=source, protocol=job.protocol.name,
-                         dataset=job.dataset, recipe=job.recipe, trained_on=job.trained_on)
+            result = run(
+                job.cfg,
+                eval_only=not trains,
+                model_dir=source,
+                protocol=job.protocol.name,
+                dataset=job.dataset,
+                recipe=job.recipe,
+                trained_on=job.trained_on,
+            )
     except Exception as error:
         cause, log_file = f"{type(error).__name__}: {error}", str(job.folder / "log.txt")
         raise RunError(f"{job.name} failed: {cause}\nlog: {log_file}", cause, log_file) from error
@@ -314,8 +344,16 @@ def _quiet() -> Iterator[None]:
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] = (), policy: str = "",
-                 dry_run: bool = False, measure: bool = False, verbose: bool = False) -> None:
+def run_protocol(
+    protocol: Protocol,
+    request: Request,
+    *,
+    shots: Sequence[int] = (),
+    policy: str = "",
+    dry_run: bool = False,
+    measure: bool = False,
+    verbose: bool = False,
+) -> None:
     """Plan, skip, run, tabulate.
 
     Args:
@@ -329,10 +367,16 @@ def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] =
     """
     shots = tuple(dict.fromkeys(shots or protocol.shots))
     jobs = [job for number in shots for job in plan(protocol, dataclasses.replace(request, shots=number))]
-    log.info("%s: %d runs (%s; %s; seeds %s; %s shots) in %s", protocol.name, len(jobs),
-             ", ".join(dict.fromkeys(job.dataset for job in jobs)),
-             ", ".join(f"{method} ({recipe})" for method, recipe in dict.fromkeys((j.method, j.recipe) for j in jobs)),
-             " ".join(map(str, request.seeds)), " ".join(map(str, shots)), Path(request.out, protocol.name))
+    log.info(
+        "%s: %d runs (%s; %s; seeds %s; %s shots) in %s",
+        protocol.name,
+        len(jobs),
+        ", ".join(dict.fromkeys(job.dataset for job in jobs)),
+        ", ".join(f"{method} ({recipe})" for method, recipe in dict.fromkeys((j.method, j.recipe) for j in jobs)),
+        " ".join(map(str, request.seeds)),
+        " ".join(map(str, shots)),
+        Path(request.out, protocol.name),
+    )
     absent = absent_datasets(jobs, request, policy, dry_run)
     if dry_run:
         _show_costs(show_plan(jobs, absent), absent, request, measure)
@@ -346,12 +390,12 @@ def run_protocol(protocol: Protocol, request: Request, *, shots: Sequence[int] =
 
 
 def _show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, measure: bool) -> None:
-    from dicap.estimate import show_costs
+    from dicap.experiments.estimate import show_costs
 
     if not measure:
         show_costs(jobs, absent, request)
         return
-    from dicap.preflight import Preflight
+    from dicap.experiments.preflight import Preflight
 
     log.info("Measuring, a short trial for each method, dataset and set of classes:")
     with Preflight() as trials:
@@ -367,15 +411,29 @@ def absent_datasets(jobs: Sequence[Job], request: Request, policy: str = "", dry
     why = {data: missing(data, request.data) for data in dict.fromkeys(job.data for job in jobs)}
     absent = [data for data, reason in why.items() if reason]
     sources = {job.depends_on.data for job in jobs if job.depends_on and job.depends_on.data != job.data}
-    refused = [data for data in absent if data in sources or policy == "refuse"
-               or (not policy and data.name in request.datasets)]
+    refused = [
+        data
+        for data in absent
+        if data in sources or policy == "refuse" or (not policy and data.name in request.datasets)
+    ]
     for data in absent:
-        log.info("%s is missing (%s): %s; get it with: dicap data download %s --data %s", data.name, why[data],
-                 "refused" if data in refused else "skipped", data.name, request.data)
+        log.info(
+            "%s is missing (%s): %s; get it with: dicap data download %s --data %s",
+            data.name,
+            why[data],
+            "refused" if data in refused else "skipped",
+            data.name,
+            request.data,
+        )
     if refused and not dry_run:
-        raise ConfigError(f"missing below {request.data}: {', '.join(data.name for data in refused)}; "
-                          + ("prompts are trained on it" if set(refused) & sources else "MISSING=skip (--missing skip) leaves"
-                             " them out"))
+        raise ConfigError(
+            f"missing below {request.data}: {', '.join(data.name for data in refused)}; "
+            + (
+                "prompts are trained on it"
+                if set(refused) & sources
+                else "MISSING=skip (--missing skip) leaves them out"
+            )
+        )
     if len(absent) == len(why) and not dry_run:
         raise ConfigError(f"no dataset of this comparison is in {request.data}; `dicap data list` tells what there is")
     return absent
@@ -402,12 +460,16 @@ def raise_failures(failures: Sequence[Failure], total: int) -> None:
         by_cause.setdefault(failure.cause, []).append(failure)
     lines = []
     for cause, some in by_cause.items():
-        names = "; ".join(failure.job.name for failure in some[:3]) + (f"; and {len(some) - 3} more" if some[3:] else "")
+        names = "; ".join(failure.job.name for failure in some[:3]) + (
+            f"; and {len(some) - 3} more" if some[3:] else ""
+        )
         logs = [f"\n  log: {failure.log_file}" for failure in some if failure.log_file]
         lines.append(f"- {names}: {cause}{''.join(logs[:3])}")
     listed = "\n".join(lines)
-    raise RunError(f"{len(failures)} of {total} runs failed:\n{listed}\nThe others are finished; the same command runs these"
-                   " again.")
+    raise RunError(
+        f"{len(failures)} of {total} runs failed:\n{listed}\nThe others are finished; the same command runs these"
+        " again."
+    )
 
 
 def show_plan(jobs: Sequence[Job], absent: Sequence[Data] = ()) -> list[Job]:
@@ -424,14 +486,20 @@ def show_plan(jobs: Sequence[Job], absent: Sequence[Data] = ()) -> list[Job]:
         if why:
             remade[job.folder] = job
         log.info("%s: %s", job.name, f"to run ({why})" if why else "finished")
-    log.info("%d to run, %d finished%s", len(remade), len(jobs) - len(remade) - len(waiting),
-             f", {len(waiting)} without data" if waiting else "")
+    log.info(
+        "%d to run, %d finished%s",
+        len(remade),
+        len(jobs) - len(remade) - len(waiting),
+        f", {len(waiting)} without data" if waiting else "",
+    )
     return list(remade.values())
 
 
 def _why_planned(job: Job, remade: set[Path]) -> str:
     try:
-        planned = planned_digests(job) if (job.folder / store.FILE).exists() else {"config": store.config_digest(job.cfg)}
+        planned = (
+            planned_digests(job) if (job.folder / store.FILE).exists() else {"config": store.config_digest(job.cfg)}
+        )
     except (ValueError, OSError) as error:
         return f"its data cannot be read: {error}"
     why = why_run(job, planned)

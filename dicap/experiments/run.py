@@ -7,6 +7,7 @@ Any trainer of the Dassl family works, also a third-party one on an installed Da
 evaluator's lists of true and predicted labels, never from the log. A trainer may add `extra_result() -> dict` (kept
 as "method_record") and `weights_digest` (SHA-256 of the frozen backbone).
 """
+
 import functools
 import gc
 import hashlib
@@ -24,15 +25,24 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from dicap import results as store
 from dicap.options import ConfigError
-from dicap.report import store
 
 log = logging.getLogger(__name__)
 
 
-def run(cfg: Any, *, eval_only: bool = False, model_dir: str = "", load_epoch: int | None = None,
-        no_train: bool = False, protocol: str = "", dataset: str = "", recipe: str = "",
-        trained_on: str = "") -> dict | None:
+def run(
+    cfg: Any,
+    *,
+    eval_only: bool = False,
+    model_dir: str = "",
+    load_epoch: int | None = None,
+    no_train: bool = False,
+    protocol: str = "",
+    dataset: str = "",
+    recipe: str = "",
+    trained_on: str = "",
+) -> dict | None:
     """Train and test, or only test, one trainer on one dataset; write result.json atomically in cfg.OUTPUT_DIR.
 
     Args:
@@ -90,8 +100,9 @@ def _system_info() -> str:
     return collect_env_info()
 
 
-def _build_and_work(cfg: Any, names: dict[str, str], eval_only: bool, model_dir: str, load_epoch: int | None,
-                    no_train: bool) -> dict | None:
+def _build_and_work(
+    cfg: Any, names: dict[str, str], eval_only: bool, model_dir: str, load_epoch: int | None, no_train: bool
+) -> dict | None:
     trainer = build(cfg)
     if no_train and not eval_only:
         return None
@@ -131,8 +142,10 @@ def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None)
         trainer.test()
         return {"train": 0.0, "test": round(last[0], 3)}
     if getattr(trainer.dm.dataset, "test_only", False) and trainable_parameters(trainer):
-        raise ConfigError(f"{type(trainer.dm.dataset).__name__} is a test set of another dataset's classes: nothing is trained on"
-                          " it; test a prompt with --eval-only --model-dir, or run dicap domain_generalization")
+        raise ConfigError(
+            f"{type(trainer.dm.dataset).__name__} is a test set of another dataset's classes: nothing is trained on"
+            " it; test a prompt with --eval-only --model-dir, or run dicap domain_generalization"
+        )
     trainer.train()
     return {"train": round(time.perf_counter() - start - last[0], 3), "test": round(last[0], 3)}
 
@@ -145,21 +158,38 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
     data = trainer.dm.dataset
     items = data.val if cfg.TEST.SPLIT == "val" and data.val else data.test
     if y_true != [item.label for item in items]:
-        raise store.ResultError(f"{cfg.OUTPUT_DIR}: the evaluator holds {len(y_true)} labels that are not those of the "
-                                f"{len(items)} {cfg.TEST.SPLIT} images in order; no result.json can be written")
+        raise store.ResultError(
+            f"{cfg.OUTPUT_DIR}: the evaluator holds {len(y_true)} labels that are not those of the "
+            f"{len(items)} {cfg.TEST.SPLIT} images in order; no result.json can be written"
+        )
     peak, source = peak_memory(trainer)
     record = trainer.extra_result() if hasattr(trainer, "extra_result") else {}
     return {
-        "schema": store.SCHEMA, **names, "method": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME,
-        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-        "test_set": cfg.TEST.SPLIT, **measures(y_true, y_pred, [item.impath for item in items],
-                                               getattr(data, "groups", {})),
-        "trainable_parameters": trainable_parameters(trainer), "steps": steps, "seconds": seconds,
+        "schema": store.SCHEMA,
+        **names,
+        "method": cfg.TRAINER.NAME,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "seed": cfg.SEED,
+        "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+        "test_set": cfg.TEST.SPLIT,
+        **measures(y_true, y_pred, [item.impath for item in items], getattr(data, "groups", {})),
+        "trainable_parameters": trainable_parameters(trainer),
+        "steps": steps,
+        "seconds": seconds,
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
-        "peak_memory_mib": peak, "peak_memory_source": source, "config": store.plain(cfg),
-        "digests": {"config": store.config_digest(cfg), "data": store.data_digest(data),
-                    "weights": getattr(trainer, "weights_digest", ""), "model": model_digest(trainer)},
-        "versions": versions(trainer), "method_record": store.plain(record), "status": "complete",
+        "peak_memory_mib": peak,
+        "peak_memory_source": source,
+        "config": store.plain(cfg),
+        "digests": {
+            "config": store.config_digest(cfg),
+            "data": store.data_digest(data),
+            "weights": getattr(trainer, "weights_digest", ""),
+            "model": model_digest(trainer),
+        },
+        "versions": versions(trainer),
+        "method_record": store.plain(record),
+        "status": "complete",
     }
 
 
@@ -179,9 +209,12 @@ def measures(y_true: list[int], y_pred: list[int], impaths: list[str], groups: d
             by_group.setdefault(groups[path], []).append(hit)
     f1 = f1_score(y_true, y_pred, average="macro", labels=sorted(set(y_true)), zero_division=0.0)
     return {
-        "n": len(right), "accuracy": 100 * sum(right) / len(right), "macro_f1": 100 * float(f1),
-        "groups": {name: {"n": len(hits), "accuracy": 100 * sum(hits) / len(hits)}
-                   for name, hits in sorted(by_group.items())},
+        "n": len(right),
+        "accuracy": 100 * sum(right) / len(right),
+        "macro_f1": 100 * float(f1),
+        "groups": {
+            name: {"n": len(hits), "accuracy": 100 * sum(hits) / len(hits)} for name, hits in sorted(by_group.items())
+        },
     }
 
 
@@ -205,8 +238,12 @@ def model_digest(trainer: Any) -> str:
 
 def trainable_parameters(trainer: Any) -> int:
     """How many numbers the trainer learns; 0 where it learns nothing."""
-    return sum(value.numel() for model in getattr(trainer, "_models", {}).values()
-               for value in model.parameters() if value.requires_grad)
+    return sum(
+        value.numel()
+        for model in getattr(trainer, "_models", {}).values()
+        for value in model.parameters()
+        if value.requires_grad
+    )
 
 
 def optimiser_steps(trainer: Any) -> int:
@@ -223,10 +260,15 @@ def versions(trainer: Any) -> dict[str, Any]:
 
     device = torch.device(getattr(trainer, "device", "cpu"))
     return {
-        "dicap": dicap.__version__, "torch": torch.__version__, "torchvision": _version("torchvision"),
-        "clip": _version("clip-anytorch", "openai-clip", "clip"), "numpy": _version("numpy"),
-        "python": platform.python_version(), "engine": os.environ.get("DICAP_ENGINE", "dassl"),
-        "device": device_name(device), "threads": torch.get_num_threads(),
+        "dicap": dicap.__version__,
+        "torch": torch.__version__,
+        "torchvision": _version("torchvision"),
+        "clip": _version("clip-anytorch", "openai-clip", "clip"),
+        "numpy": _version("numpy"),
+        "python": platform.python_version(),
+        "engine": os.environ.get("DICAP_ENGINE", "dassl"),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
     }
 
 

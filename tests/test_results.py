@@ -1,12 +1,13 @@
 """The results store: schema, atomic writes, digests that tell runs apart and nothing else."""
+
 import json
 import os
 from types import SimpleNamespace
 
 import pytest
 
-from dicap.report import store
-from dicap.report.store import ResultError
+from dicap import results as store
+from dicap.results import ResultError
 
 
 def test_written_and_read_back(tmp_path, make_result):
@@ -23,15 +24,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, make_result):
     assert os.listdir(tmp_path) == ["result.json"]
 
 
-@pytest.mark.parametrize("change, field", [
-    ({"schema": 2}, "schema"), ({"accuracy": None}, "accuracy"), ({"accuracy": 100.1}, "accuracy"),
-    ({"accuracy": True}, "accuracy"), ({"macro_f1": float("nan")}, "macro_f1"), ({"split": "old"}, "split"),
-    ({"n": 0}, "n"),
-    ({"status": "running"}, "status"), ({"seed": "1"}, "seed"), ({"groups": {"aligned": 3}}, "groups.aligned"),
-    ({"groups": {"aligned": {"n": 1, "accuracy": -1}}}, "groups.aligned.accuracy"),
-    ({"digests": {"config": "", "data": "", "weights": ""}}, "digests.model"),
-    ({"seconds": {"train": 1}}, "seconds.test"),
-])
+@pytest.mark.parametrize(
+    "change, field",
+    [
+        ({"schema": 2}, "schema"),
+        ({"accuracy": None}, "accuracy"),
+        ({"accuracy": 100.1}, "accuracy"),
+        ({"accuracy": True}, "accuracy"),
+        ({"macro_f1": float("nan")}, "macro_f1"),
+        ({"split": "old"}, "split"),
+        ({"n": 0}, "n"),
+        ({"status": "running"}, "status"),
+        ({"seed": "1"}, "seed"),
+        ({"groups": {"aligned": 3}}, "groups.aligned"),
+        ({"groups": {"aligned": {"n": 1, "accuracy": -1}}}, "groups.aligned.accuracy"),
+        ({"digests": {"config": "", "data": "", "weights": ""}}, "digests.model"),
+        ({"seconds": {"train": 1}}, "seconds.test"),
+    ],
+)
 def test_a_field_that_does_not_fit_is_named(tmp_path, make_result, change, field):
     with pytest.raises(ResultError, match=field):
         store.write_result(tmp_path, {**make_result(), **change})
@@ -43,7 +53,7 @@ def test_a_field_that_does_not_fit_is_named(tmp_path, make_result, change, field
 def test_a_missing_field_and_a_cut_file_are_named(tmp_path, make_result):
     path = store.write_result(tmp_path, make_result())
     whole = path.read_text()
-    path.write_text(whole[:len(whole) // 2])
+    path.write_text(whole[: len(whole) // 2])
     with pytest.raises(ResultError, match="not complete JSON"):
         store.read_result(tmp_path)
     path.write_text(json.dumps({key: value for key, value in make_result().items() if key != "backbone"}))
@@ -63,8 +73,14 @@ def test_results_are_found_but_not_those_put_aside(tmp_path, make_result):
 
 
 def config(**changes):
-    tree = {"SEED": 1, "OUTPUT_DIR": "a", "DATASET": {"NAME": "Digits", "ROOT": ""}, "OPTIM": {"LR": 0.002},
-            "DATALOADER": {"NUM_WORKERS": 0}, "TRAINER": {"NAME": "CoOp", "COOP": {"N_CTX": 16}, "DICAP": {"M": 3}}}
+    tree = {
+        "SEED": 1,
+        "OUTPUT_DIR": "a",
+        "DATASET": {"NAME": "Digits", "ROOT": ""},
+        "OPTIM": {"LR": 0.002},
+        "DATALOADER": {"NUM_WORKERS": 0},
+        "TRAINER": {"NAME": "CoOp", "COOP": {"N_CTX": 16}, "DICAP": {"M": 3}},
+    }
     for key, value in changes.items():
         *sections, last = key.split("__")
         node = tree
@@ -79,19 +95,31 @@ def defaults(monkeypatch):
     monkeypatch.setattr(store, "_section_defaults", lambda: {"TRAINER.COOP.N_CTX": 16, "TRAINER.DICAP.M": 3})
 
 
-@pytest.mark.parametrize("changes", [
-    {"OUTPUT_DIR": "b"}, {"DATASET__ROOT": "/elsewhere"}, {"DATALOADER__NUM_WORKERS": 8}, {"SEED": 1.0},
-    {"TRAINER__DICAP": {}},  # a method that is not installed
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"OUTPUT_DIR": "b"},
+        {"DATASET__ROOT": "/elsewhere"},
+        {"DATALOADER__NUM_WORKERS": 8},
+        {"SEED": 1.0},
+        {"TRAINER__DICAP": {}},  # a method that is not installed
+    ],
+)
 def test_config_digest_is_the_same_for_the_same_computation(defaults, changes):
     assert store.config_digest(config(**changes)) == store.config_digest(config())
 
 
-@pytest.mark.parametrize("changes", [
-    {"SEED": 2}, {"OPTIM__LR": 0.01}, {"TRAINER__COOP": {"N_CTX": 4}}, {"TRAINER__NAME": "DiCap"},
-    {"TRAINER__DICAP": {"M": 4}},  # another method's section, but somebody set it: this method may read it
-    {"TRAINER__COOP": {}},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SEED": 2},
+        {"OPTIM__LR": 0.01},
+        {"TRAINER__COOP": {"N_CTX": 4}},
+        {"TRAINER__NAME": "DiCap"},
+        {"TRAINER__DICAP": {"M": 4}},  # another method's section, but somebody set it: this method may read it
+        {"TRAINER__COOP": {}},
+    ],
+)
 def test_config_digest_tells_settings_apart(defaults, changes):
     assert store.config_digest(config(**changes)) != store.config_digest(config())
 

@@ -6,6 +6,7 @@
 
 Tables are made from these files only, never from logs.
 """
+
 import hashlib
 import json
 import math
@@ -21,15 +22,42 @@ SPLITS = ("base", "new", "all")
 
 # keys of a configuration that say where and how loudly a run works, not what it computes
 PLACES = (
-    "OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "TRAIN.PRINT_FREQ",
-    "TRAIN.CHECKPOINT_FREQ", "DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES", "MODEL.TEXT_MEMORY",
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERSION",
+    "VERBOSE",
+    "DATASET.ROOT",
+    "DATALOADER.NUM_WORKERS",
+    "TRAIN.PRINT_FREQ",
+    "TRAIN.CHECKPOINT_FREQ",
+    "DATASET.FOLDER.PATH",
+    "DATASET.FOLDER.NAMES",
+    "DATASET.FOLDER.IMAGES",
+    "MODEL.TEXT_MEMORY",
 )
 
 _NUMBER = (int, float)
 FIELDS: dict[str, Any] = {
-    "schema": int, "protocol": str, "method": str, "backbone": str, "recipe": str, "dataset": str, "shots": int,
-    "seed": int, "split": str, "n": int, "accuracy": _NUMBER, "macro_f1": _NUMBER, "groups": dict, "seconds": dict,
-    "peak_memory_mib": _NUMBER, "config": dict, "digests": dict, "versions": dict, "method_record": dict, "status": str,
+    "schema": int,
+    "protocol": str,
+    "method": str,
+    "backbone": str,
+    "recipe": str,
+    "dataset": str,
+    "shots": int,
+    "seed": int,
+    "split": str,
+    "n": int,
+    "accuracy": _NUMBER,
+    "macro_f1": _NUMBER,
+    "groups": dict,
+    "seconds": dict,
+    "peak_memory_mib": _NUMBER,
+    "config": dict,
+    "digests": dict,
+    "versions": dict,
+    "method_record": dict,
+    "status": str,
 }
 
 
@@ -148,8 +176,10 @@ def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
     own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
     defaults = _section_defaults()
     kept = {
-        key: value for key, value in leaves.items()
-        if key not in PLACES and key not in leave_out
+        key: value
+        for key, value in leaves.items()
+        if key not in PLACES
+        and key not in leave_out
         and (key.rpartition(".")[0] in own or key not in defaults or value != defaults[key])
     }
     return digest_of(kept)
@@ -161,7 +191,8 @@ def _section_defaults() -> dict[str, Any]:
 
     return {key: plain(option.default) for key, option in GENERAL.items()} | {
         f"{section}.{key}": plain(option.default)
-        for section, cls in classes_with_options().items() for key, option in cls.OPTIONS.items()  # type: ignore[attr-defined]
+        for section, cls in classes_with_options().items()
+        for key, option in cls.OPTIONS.items()  # type: ignore[attr-defined]
     }
 
 
@@ -193,7 +224,8 @@ def data_digest(dataset: Any) -> str:
     """
     splits = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
     folder = getattr(dataset, "dataset_dir", None) or os.path.commonpath(
-        [os.path.dirname(os.path.abspath(item.impath)) for items in splits.values() for item in items] or ["/"])
+        [os.path.dirname(os.path.abspath(item.impath)) for items in splits.values() for item in items] or ["/"]
+    )
     total = hashlib.sha256()
     for name, items in splits.items():
         for item in items:
@@ -205,5 +237,5 @@ def data_digest(dataset: Any) -> str:
 
 def _relative(path: str, folder: str) -> str:
     inside = folder.rstrip(os.sep) + os.sep
-    relative = path[len(inside):] if path.startswith(inside) else os.path.relpath(path, folder)  # which is slow
+    relative = path[len(inside) :] if path.startswith(inside) else os.path.relpath(path, folder)  # which is slow
     return relative.replace(os.sep, "/")

@@ -1,4 +1,5 @@
 """`dicap select`: the grid, the folds, the number of steps, and that no test image and no new class is read."""
+
 import builtins
 import json
 from pathlib import Path
@@ -6,23 +7,35 @@ from pathlib import Path
 import pytest
 
 from dicap import cli
-from dicap.cells import plan_units
+from dicap import results as store
+from dicap.experiments.cells import plan_units
+from dicap.experiments.protocols import BASE2NEW, Request
+from dicap.experiments.selection import how_to_use, plan_points, read_grid
 from dicap.options import ConfigError
-from dicap.protocols import BASE2NEW, Request
-from dicap.report import store
 from dicap.report.cells import CellTable, Line
-from dicap.selection import how_to_use, plan_points, read_grid
 
 
 def make_request(out, **values):
-    return Request(**{"methods": ("CoOp",), "datasets": ("digits",), "seeds": (1,), "shots": 4, "out": str(out),
-                      "settings": ("OPTIM.WARMUP_EPOCH", "0"), **values})
+    return Request(
+        **{
+            "methods": ("CoOp",),
+            "datasets": ("digits",),
+            "seeds": (1,),
+            "shots": 4,
+            "out": str(out),
+            "settings": ("OPTIM.WARMUP_EPOCH", "0"),
+            **values,
+        }
+    )
 
 
 def test_a_grid_is_a_product():
     assert read_grid(["OPTIM.MAX_EPOCH=5,10", "N_CTX=1,2"]) == [
-        {"OPTIM.MAX_EPOCH": "5", "N_CTX": "1"}, {"OPTIM.MAX_EPOCH": "5", "N_CTX": "2"},
-        {"OPTIM.MAX_EPOCH": "10", "N_CTX": "1"}, {"OPTIM.MAX_EPOCH": "10", "N_CTX": "2"}]
+        {"OPTIM.MAX_EPOCH": "5", "N_CTX": "1"},
+        {"OPTIM.MAX_EPOCH": "5", "N_CTX": "2"},
+        {"OPTIM.MAX_EPOCH": "10", "N_CTX": "1"},
+        {"OPTIM.MAX_EPOCH": "10", "N_CTX": "2"},
+    ]
     assert read_grid(["W=1, 1.5,1"]) == [{"W": "1"}, {"W": "1.5"}]
 
 
@@ -53,10 +66,16 @@ def test_a_fold_makes_the_steps_of_the_real_run(tmp_path, embedded_data):
     assert sorted(unit.jobs[0].cfg.OPTIM.MAX_EPOCH for unit in units["OPTIM.MAX_EPOCH=1"]) == [2, 3]
 
 
-@pytest.mark.parametrize("values, folds, message", [
-    ({}, 1, "--folds 1: expected 2 or more"), ({}, 3, "HOLDOUT_FOLDS is 3; with 5 base classes 2 to 2"),
-    ({"shots": 1}, 2, "NUM_SHOTS must be 2"), ({"methods": ("coap",)}, 2, "unknown method 'coap'"),
-    ({"datasets": ("mnist",)}, 2, "unknown dataset 'mnist'")])
+@pytest.mark.parametrize(
+    "values, folds, message",
+    [
+        ({}, 1, "--folds 1: expected 2 or more"),
+        ({}, 3, "HOLDOUT_FOLDS is 3; with 5 base classes 2 to 2"),
+        ({"shots": 1}, 2, "NUM_SHOTS must be 2"),
+        ({"methods": ("coap",)}, 2, "unknown method 'coap'"),
+        ({"datasets": ("mnist",)}, 2, "unknown dataset 'mnist'"),
+    ],
+)
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, embedded_data, values, folds, message):
     with pytest.raises(ConfigError, match=message):
         plan_points(read_grid(["N_CTX=2"]), make_request(tmp_path / "out", **values), folds)
@@ -70,11 +89,19 @@ def test_a_cell_has_one_dataset(tmp_path):
 
 
 def test_the_command_that_uses_the_choice_can_be_pasted():
-    facts = {"method": "CoOp", "dataset": "digits", "shots": 4, "recipe": "tiny", "settings": {"TRAINER.COOP.CTX_INIT": "a b"}}
+    facts = {
+        "method": "CoOp",
+        "dataset": "digits",
+        "shots": 4,
+        "recipe": "tiny",
+        "settings": {"TRAINER.COOP.CTX_INIT": "a b"},
+    }
     line = Line("one", "", "", facts, ((1, 1),), {(1, 1): {"base": 1.0, "new": 1.0, "h": 1.0}}, {(1, 1): ""})
     command = how_to_use(CellTable("t", (line,)), Request(data="/my data"))
-    assert command == ("dicap base2new --methods CoOp --datasets digits --shots 4 --config tiny --data '/my data' --set "
-                       "TRAINER.COOP.CTX_INIT 'a b'")
+    assert command == (
+        "dicap base2new --methods CoOp --datasets digits --shots 4 --config tiny --data '/my data' --set "
+        "TRAINER.COOP.CTX_INIT 'a b'"
+    )
 
 
 @pytest.fixture
@@ -106,10 +133,28 @@ def test_it_selects_without_a_test_image_or_a_new_class(tmp_path, embedded_data,
 
     caplog.set_level("INFO", "dicap")
     monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "cache"))  # what is read is not in a cache
-    args = ["select", "--method", "coop", "--dataset", "digits", "--grid", "OPTIM.MAX_EPOCH=1,4", "--folds", "2", "--seeds",
-            "3", "--shots", "4", "--out", str(tmp_path), "--set", "INPUT.VIEWS", "1"]
+    args = [
+        "select",
+        "--method",
+        "coop",
+        "--dataset",
+        "digits",
+        "--grid",
+        "OPTIM.MAX_EPOCH=1,4",
+        "--folds",
+        "2",
+        "--seeds",
+        "3",
+        "--shots",
+        "4",
+        "--out",
+        str(tmp_path),
+        "--set",
+        "INPUT.VIEWS",
+        "1",
+    ]
     assert cli.main(args) == 0
-    folder, = (data_root() / "digits").iterdir()
+    (folder,) = (data_root() / "digits").iterdir()
     split = json.loads((folder / "split.json").read_text())
     allowed = {folder / "images" / path for path, label, _ in split["train"] if label < 5}
     assert opened and set(opened) <= allowed and len(set(opened)) == 5 * 4
@@ -121,8 +166,10 @@ def test_it_selects_without_a_test_image_or_a_new_class(tmp_path, embedded_data,
     assert table["complete"] and best["h"]["n"] == 2 and table["chosen"] == best["settings"]
     epochs = best["settings"]["OPTIM.MAX_EPOCH"]
     assert f"Chosen: OPTIM.MAX_EPOCH {epochs}" in out
-    assert table["command"] == ("dicap base2new --methods CoOp --datasets digits --shots 4 --config tiny --set INPUT.VIEWS 1 "
-                                f"OPTIM.MAX_EPOCH {epochs}")
+    assert table["command"] == (
+        "dicap base2new --methods CoOp --datasets digits --shots 4 --config tiny --set INPUT.VIEWS 1 "
+        f"OPTIM.MAX_EPOCH {epochs}"
+    )
     results = [store.read_result(path) for path in sorted(tmp_path.rglob(store.FILE))]
     assert len(results) == 2 * 2 * 2 and all(r["protocol"].startswith("select/digits/CoOp/") for r in results)
     values = {(tuple(value["draw"]), name): value for name, cell in by_name.items() for value in cell["values"]}

@@ -1,4 +1,5 @@
 """Short trials before a plan: their arithmetic by hand, what they leave behind (nothing), how a failing one is told."""
+
 import concurrent.futures
 import dataclasses
 import os
@@ -9,26 +10,48 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dicap import cli, preflight
-from dicap.driver import execute
-from dicap.estimate import Encoding, Rate, Trial, TrialError, Work, show_costs, work_of
-from dicap.preflight import Preflight, alike, try_out
-from dicap.protocols import BASE2NEW, FEW_SHOT, plan, request_of
-from dicap.trial import Encoder, Evaluation, Few, Training, encode_some, like
+from dicap import cli
+from dicap.experiments import preflight
+from dicap.experiments.driver import execute
+from dicap.experiments.estimate import Encoding, Rate, Trial, TrialError, Work, show_costs, work_of
+from dicap.experiments.preflight import Preflight, alike, try_out
+from dicap.experiments.protocols import BASE2NEW, FEW_SHOT, plan, request_of
+from dicap.experiments.trial import Encoder, Evaluation, Few, Training, encode_some, like
 
-TRIAL = Trial(build=2.0, before=10.0, epoch=0.5, step=0.1, test=1.0, image=0.01, memory=700.0, capacity=8000.0, device="cpu",
-              steps=7, images=40, encodings=(Encoding("t", 400, 0.05), Encoding("v", 64, 0.25, training=True)))
+TRIAL = Trial(
+    build=2.0,
+    before=10.0,
+    epoch=0.5,
+    step=0.1,
+    test=1.0,
+    image=0.01,
+    memory=700.0,
+    capacity=8000.0,
+    device="cpu",
+    steps=7,
+    images=40,
+    encodings=(Encoding("t", 400, 0.05), Encoding("v", 64, 0.25, training=True)),
+)
 WORK = Work(steps=200, images=300, epochs=20, train=160, batch=16, views=4)
 
 
 def make_request(out, **values):
-    return request_of(**{"methods": ["CoOp"], "datasets": ["digits"], "seeds": [1, 2], "shots": 2, "out": str(out),
-                         "settings": ["OPTIM.MAX_EPOCH", "3"], **values})
+    return request_of(
+        **{
+            "methods": ["CoOp"],
+            "datasets": ["digits"],
+            "seeds": [1, 2],
+            "shots": 2,
+            "out": str(out),
+            "settings": ["OPTIM.MAX_EPOCH", "3"],
+            **values,
+        }
+    )
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("dicap.trial.SECONDS", 0.2)
+    monkeypatch.setattr("dicap.experiments.trial.SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -39,7 +62,9 @@ def own_cache(embedded_data, tmp_path, monkeypatch):
 
 
 def everything(*folders: Path) -> dict[str, tuple]:
-    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for folder in folders for path in folder.rglob("*")}
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size) for folder in folders for path in folder.rglob("*")
+    }
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
@@ -58,8 +83,17 @@ def test_a_plan_counts_what_is_encoded_once(tmp_path, caplog, monkeypatch, own_c
     """Two methods, two seeds: test images once, views once a seed; without a cache in each run."""
     caplog.set_level("INFO", "dicap")
     jobs = plan(FEW_SHOT, make_request(tmp_path / "out", methods=["CoOp", "CoCoOp"]))
-    trial = dataclasses.replace(TRIAL, build=3600.0, before=0, epoch=0, step=0, test=0, image=0, memory=9000.0,
-                                encodings=(Encoding("t", 400, 36.0), Encoding("v", 80, 45.0, training=True)))
+    trial = dataclasses.replace(
+        TRIAL,
+        build=3600.0,
+        before=0,
+        epoch=0,
+        step=0,
+        test=0,
+        image=0,
+        memory=9000.0,
+        encodings=(Encoding("t", 400, 36.0), Encoding("v", 80, 45.0, training=True)),
+    )
     assert work_of(jobs[0]).train * work_of(jobs[0]).views == 80  # ten classes, two shots, four views
     show_costs(jobs, [], make_request(tmp_path / "out"), lambda job: trial)
     assert f"In all: about {4 + 4 + 2:.1f} h; TOO MUCH: 9,000 of 8,000 MiB of memory" in caplog.text
@@ -85,7 +119,9 @@ def test_a_failing_trial_is_told_and_the_others_count(tmp_path, caplog, own_cach
 @pytest.mark.parametrize("near, told", [(True, "from runs"), (False, "measured now")])
 def test_what_has_run_on_other_data_is_measured(near, told, tmp_path, caplog, monkeypatch, own_cache):
     caplog.set_level("INFO", "dicap")
-    monkeypatch.setattr("dicap.estimate.rate_of", lambda job, results: Rate(1.0, 1.0, 300.0, "from runs", near))
+    monkeypatch.setattr(
+        "dicap.experiments.estimate.rate_of", lambda job, results: Rate(1.0, 1.0, 300.0, "from runs", near)
+    )
     show_costs(plan(FEW_SHOT, make_request(tmp_path / "out")), [], make_request(tmp_path / "out"), lambda job: TRIAL)
     assert told in caplog.text and caplog.text.count("MiB (") == 1
 
@@ -161,18 +197,27 @@ def figures_of(trainer, workers_stay=False):
     return {**training.figures(), **test.figures()}
 
 
-@pytest.mark.parametrize("epochs, batches, step, ran", [
-    (9, 5, 0.5, 10),  # two epochs, the first of which was warm-up
-    (9, 2, 0.05, 4),  # the same, of epochs that are shorter than the warm-up of one
-    (1, 5, 0.5, 5),  # one epoch that is all: its first second, at least a step, was warm-up
-    (9, 100, 2.0, 4),  # a long epoch is cut short: a warm-up step and three
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "epochs, batches, step, ran",
+    [
+        (9, 5, 0.5, 10),  # two epochs, the first of which was warm-up
+        (9, 2, 0.05, 4),  # the same, of epochs that are shorter than the warm-up of one
+        (1, 5, 0.5, 5),  # one epoch that is all: its first second, at least a step, was warm-up
+        (9, 100, 2.0, 4),  # a long epoch is cut short: a warm-up step and three
+    ],
+)
 def test_a_training_is_cut_short_and_its_rates_are_right(clock, epochs, batches, step, ran):
     trainer = Trainer(clock, epochs, batches, step)
     found = figures_of(trainer)
     several = ran > batches  # epochs
-    assert trainer.ran == ran and found["step"] == pytest.approx(step) and found["before"] == pytest.approx(7 + 2 * several)
-    assert found["epoch"] == pytest.approx((1 if several else 3) + 2 * (epochs > 1))  # the end of an only epoch is not seen
+    assert (
+        trainer.ran == ran
+        and found["step"] == pytest.approx(step)
+        and found["before"] == pytest.approx(7 + 2 * several)
+    )
+    assert found["epoch"] == pytest.approx(
+        (1 if several else 3) + 2 * (epochs > 1)
+    )  # the end of an only epoch is not seen
     assert found["test"] == pytest.approx(3) and found["image"] == pytest.approx(0.1)
 
 
@@ -183,7 +228,7 @@ def test_workers_that_stay_are_started_once(clock):
 
 
 def test_a_test_is_cut_short(clock, monkeypatch):
-    monkeypatch.setattr("dicap.trial.SECONDS", 0.5)
+    monkeypatch.setattr("dicap.experiments.trial.SECONDS", 0.5)
     trainer = Trainer(clock, 1)
     test = Evaluation(trainer)
     trainer.test()
@@ -193,13 +238,15 @@ def test_a_test_is_cut_short(clock, monkeypatch):
 
 def test_an_epoch_counts_the_whole_validation(clock, monkeypatch):
     """Where each epoch tests, the epoch's end is as long as a test that is not cut short."""
-    monkeypatch.setattr("dicap.trial.SECONDS", 0.5)
+    monkeypatch.setattr("dicap.experiments.trial.SECONDS", 0.5)
     trainer = Trainer(clock, 9)
     test, before = Evaluation(trainer), trainer.before_epoch
     trainer.before_epoch = lambda: (before(), trainer.test())
     training = Training(trainer, test, Encoder(None))
     plain = 2 + 3  # checkpoint, loader of the only epoch that is seen
-    assert training.figures()["epoch"] == pytest.approx(plain + 0.4)  # + what was left out; the test itself came before the loader
+    assert training.figures()["epoch"] == pytest.approx(
+        plain + 0.4
+    )  # + what was left out; the test itself came before the loader
 
 
 def test_some_images_are_encoded_and_the_rest_made_of_them(clock):
@@ -209,6 +256,7 @@ def test_some_images_are_encoded_and_the_rest_made_of_them(clock):
         def of(batch):
             clock.now += seconds
             return batch["img"]
+
         return of
 
     rows, each = encode_some(encode(8.0), loader)  # slow: one batch
@@ -216,7 +264,9 @@ def test_some_images_are_encoded_and_the_rest_made_of_them(clock):
     rows, each = encode_some(encode(0.5), loader)
     assert rows.shape == (10, 2) and each == pytest.approx(0.15)
     made = like(rows[:4], 9)
-    assert made.shape == (9, 2) and made[:4].equal(rows[:4]) and not made[4:8].equal(rows[:4]) and like(rows, 10) is rows
+    assert (
+        made.shape == (9, 2) and made[:4].equal(rows[:4]) and not made[4:8].equal(rows[:4]) and like(rows, 10) is rows
+    )
     assert len(Few(loader)) == 3 and Few(loader).dataset is loader.dataset
 
 
@@ -233,11 +283,17 @@ def test_a_trial_has_figures_and_leaves_nothing_behind(quick, own_cache, tmp_pat
     assert all(values[name] > 0 for name in ("build", "test", "image", "before", "epoch", "step", "steps", "images"))
     assert 50 < trial.memory < trial.capacity and trial.device == "cpu" and trial.images == work_of(train).images
     work = work_of(train)
-    assert [(found.images, found.training) for found in trial.encodings if found.training] == [(work.train * work.views, True)]
-    assert work.images in [found.images for found in trial.encodings] and all(found.seconds > 0 for found in trial.encodings)
+    assert [(found.images, found.training) for found in trial.encodings if found.training] == [
+        (work.train * work.views, True)
+    ]
+    assert work.images in [found.images for found in trial.encodings] and all(
+        found.seconds > 0 for found in trial.encodings
+    )
     tested = try_out(test)
     assert tested.steps == 0 == tested.step and tested.images == work_of(test).images
-    assert not own_cache.exists() and not (tmp_path / "out").exists() and not any((tmp_path / "temporary").glob("dicap*"))
+    assert (
+        not own_cache.exists() and not (tmp_path / "out").exists() and not any((tmp_path / "temporary").glob("dicap*"))
+    )
     assert os.environ["DICAP_CACHE"] == str(own_cache)
 
 
@@ -255,11 +311,31 @@ def test_a_plan_is_measured_in_a_process_of_its_own(own_cache, tmp_path, caplog,
     request = make_request(tmp_path / "out", methods=["zeroshot"], seeds=[1], shots=1)
     assert execute(plan(FEW_SHOT, request)) == []
     caplog.clear()
-    command = ["few_shot", "--methods", "zeroshot", "coop", "cocoop", "--datasets", "digits", "--seeds", "1", "2", "--shots", "1",
-               "--out", str(tmp_path / "out"), "--set", *request.settings, "TRAINER.COOP.CTX_INIT", "much " * 99]  # fmt: skip
+    command = [
+        "few_shot",
+        "--methods",
+        "zeroshot",
+        "coop",
+        "cocoop",
+        "--datasets",
+        "digits",
+        "--seeds",
+        "1",
+        "2",
+        "--shots",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+        "--set",
+        *request.settings,
+        "TRAINER.COOP.CTX_INIT",
+        "much " * 99,
+    ]
     assert cli.main([*command, "--dry-run", "--measure"]) == 0
-    coop, cocoop, zeroshot = ([line for line in caplog.text.splitlines() if f"{name} (tiny) on" in line]
-                              for name in (" CoOp", "CoCoOp", "ZeroshotCLIP"))
+    coop, cocoop, zeroshot = (
+        [line for line in caplog.text.splitlines() if f"{name} (tiny) on" in line]
+        for name in (" CoOp", "CoCoOp", "ZeroshotCLIP")
+    )
     assert all("its trial failed: ConfigError: " in line for line in coop) and len(coop) == 1
     assert all("measured now" in line for line in cocoop) and len(cocoop) == 1
     assert all("from 1 finished run on digits" in line for line in zeroshot) and len(zeroshot) == 1
@@ -291,7 +367,9 @@ def test_what_is_alike_shares_a_trial(tmp_path, own_cache):
         return alike(plan(FEW_SHOT, make_request(tmp_path / "out", shots=shots, **values))[place])
 
     assert key() == key(place=1)  # seeds
-    assert key(shots=4) == key(shots=8) != key(shots=1) and key(shots=4) != key(shots=4, methods=["CoCoOp"])  # batches of 32
+    assert key(shots=4) == key(shots=8) != key(shots=1) and key(shots=4) != key(
+        shots=4, methods=["CoCoOp"]
+    )  # batches of 32
     assert key(shots=4, methods=["DiCap"]) != key(shots=8, methods=["DiCap"])  # its first stage grows with the images
 
 

@@ -1,21 +1,22 @@
 """Ablations: one file lists the cells, one command runs them base-to-new over the same seeds and compares in pairs.
 
-    dicap ablations                                      # configs/ablations/causal_shapes.yaml
-    dicap ablations my.yaml --seeds 101-120 --jobs 2
+dicap ablations                                      # configs/ablations/causal_shapes.yaml
+dicap ablations my.yaml --seeds 101-120 --jobs 2
 
-    # my.yaml
-    dataset: causal_shapes      # a file in configs/datasets
-    seeds: 1-20
-    shots: 16
-    method: DiCap               # of cells that name none
-    recipe: tiny
-    reference: DiCap            # the cell that the others are compared with
-    settings: {}                # of every run: KEY: VALUE; a key without a dot belongs to the method's own section
-    groups:                     # sections of the table
-      Controls:
-        no-cf: {CONTROL: no-cf}                          # upper case: settings of this cell
-        CoOp: {method: CoOp}                             # lower case: method, recipe, dataset, shots, seeds, reference
+# my.yaml
+dataset: causal_shapes      # a file in configs/datasets
+seeds: 1-20
+shots: 16
+method: DiCap               # of cells that name none
+recipe: tiny
+reference: DiCap            # the cell that the others are compared with
+settings: {}                # of every run: KEY: VALUE; a key without a dot belongs to the method's own section
+groups:                     # sections of the table
+  Controls:
+    no-cf: {CONTROL: no-cf}                          # upper case: settings of this cell
+    CoOp: {method: CoOp}                             # lower case: method, recipe, dataset, shots, seeds, reference
 """
+
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicap.cells import (
+from dicap.config import CONFIGS
+from dicap.experiments.cells import (
     Unit,
     by_key,
     gather,
@@ -35,9 +37,8 @@ from dicap.cells import (
     show_units,
     slug,
 )
-from dicap.config import CONFIGS
+from dicap.experiments.protocols import BASE2NEW, SEEDS, SHOTS, Protocol, Request, find_method
 from dicap.options import ConfigError
-from dicap.protocols import BASE2NEW, SEEDS, SHOTS, Protocol, Request, find_method
 from dicap.report.cells import CellTable, Line, print_table, write_table
 
 log = logging.getLogger(__name__)
@@ -99,11 +100,16 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> Ablati
         groups = tree.get("groups") or {}
         for group, entries in groups.items():
             _check_pairs(entries, f"group {group!r}")
-        cells = [_cell(name, group, entry, tree, request)
-                 for group, entries in groups.items() for name, entry in entries.items()]
+        cells = [
+            _cell(name, group, entry, tree, request)
+            for group, entries in groups.items()
+            for name, entry in entries.items()
+        ]
         return _checked(Ablation(slug(output_name or path.stem), str(tree.get("reference", "")), tuple(cells)))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a file of cells ({error}); dicap/ablations.py shows the form") from None
+        raise ConfigError(
+            f"{path}: not a file of cells ({error}); dicap/experiments/ablations.py shows the form"
+        ) from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -117,8 +123,10 @@ def _check_keys(entry: Any, allowed: Sequence[str], where: str, settings: bool =
     _check_pairs(entry, where)
     for key in entry:
         if key not in allowed and not (settings and str(key)[:1].isupper()):
-            raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}"
-                              f"{' and settings in upper case' if settings else ''}")
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}"
+                f"{' and settings in upper case' if settings else ''}"
+            )
 
 
 def _cell(name: Any, group: Any, entry: Any, tree: dict, request: Request) -> Cell:
@@ -132,11 +140,20 @@ def _cell(name: Any, group: Any, entry: Any, tree: dict, request: Request) -> Ce
     shots = entry.get("shots") or request.shots or value.get("shots", SHOTS)
     if not isinstance(shots, int):
         raise ConfigError(f"cell {name!r}: shots {shots!r}: expected a whole number from 1")
-    return Cell(name, str(group), str(value.get("reference", "")), dataclasses.replace(
-        request, methods=(method,), datasets=(str(value.get("dataset", "")),), shots=shots,
-        seeds=request.seeds or numbers(value.get("seeds", SEEDS)),
-        recipe=entry.get("recipe") or request.recipe or str(value.get("recipe", "tiny")),
-        settings=settings + request.settings))
+    return Cell(
+        name,
+        str(group),
+        str(value.get("reference", "")),
+        dataclasses.replace(
+            request,
+            methods=(method,),
+            datasets=(str(value.get("dataset", "")),),
+            shots=shots,
+            seeds=request.seeds or numbers(value.get("seeds", SEEDS)),
+            recipe=entry.get("recipe") or request.recipe or str(value.get("recipe", "tiny")),
+            settings=settings + request.settings,
+        ),
+    )
 
 
 def _checked(ablation: Ablation) -> Ablation:
@@ -148,7 +165,9 @@ def _checked(ablation: Ablation) -> Ablation:
         raise ConfigError(f"cells {', '.join(twice)} share a name or a folder" if twice else "no cells below `groups`")
     for cell in ablation.cells:
         if cell.reference and cell.reference not in names:
-            raise ConfigError(f"reference {cell.reference!r} of {cell.name!r} is no cell; there are: {', '.join(names)}")
+            raise ConfigError(
+                f"reference {cell.reference!r} of {cell.name!r} is no cell; there are: {', '.join(names)}"
+            )
     return ablation
 
 
@@ -172,8 +191,18 @@ def table_of(ablation: Ablation, units: dict[str, list[Unit]], chosen: Sequence[
         if not values and cell not in chosen:
             not_run.append(cell.name)
             continue
-        lines.append(Line(cell.name, cell.group, cell.reference, _facts(cell, units[cell.name]),
-                          tuple(unit.draw for unit in units[cell.name]), values, data, problems))
+        lines.append(
+            Line(
+                cell.name,
+                cell.group,
+                cell.reference,
+                _facts(cell, units[cell.name]),
+                tuple(unit.draw for unit in units[cell.name]),
+                values,
+                data,
+                problems,
+            )
+        )
     return CellTable(ablation.name, tuple(lines), tuple(not_run))
 
 
@@ -181,13 +210,27 @@ def _facts(cell: Cell, units: list[Unit]) -> dict[str, Any]:
     """What a cell is, for the table's files."""
     request = cell.request
     recipe = units[0].jobs[0].recipe if units else request.recipe
-    return {"method": request.methods[0], "recipe": recipe, "dataset": request.datasets[0], "shots": request.shots,
-            "settings": by_key(request.settings)}
+    return {
+        "method": request.methods[0],
+        "recipe": recipe,
+        "dataset": request.datasets[0],
+        "shots": request.shots,
+        "settings": by_key(request.settings),
+    }
 
 
-def run_ablations(name: str, request: Request, *, cells: Sequence[str] = (), output_name: str = "", jobs: int = 1,
-                  dry_run: bool = False, verbose: bool = False, engine: str = "auto",
-                  plugins: Sequence[str] = ()) -> None:
+def run_ablations(
+    name: str,
+    request: Request,
+    *,
+    cells: Sequence[str] = (),
+    output_name: str = "",
+    jobs: int = 1,
+    dry_run: bool = False,
+    verbose: bool = False,
+    engine: str = "auto",
+    plugins: Sequence[str] = (),
+) -> None:
     """Plan and check all cells, run the chosen ones, tabulate all.
 
     Raises:
@@ -198,8 +241,14 @@ def run_ablations(name: str, request: Request, *, cells: Sequence[str] = (), out
     chosen = choose(ablation, cells)
     units = {cell.name: ablation.units(cell) for cell in ablation.cells}
     wanted = [unit for cell in chosen for unit in units[cell.name]]
-    log.info("%s: %d of %d cells, %d runs of base and new classes in %s", ablation.name, len(chosen),
-             len(ablation.cells), len(wanted), Path(request.out, "ablations", ablation.name))
+    log.info(
+        "%s: %d of %d cells, %d runs of base and new classes in %s",
+        ablation.name,
+        len(chosen),
+        len(ablation.cells),
+        len(wanted),
+        Path(request.out, "ablations", ablation.name),
+    )
     if dry_run:
         show_units(wanted)
         return

@@ -1,17 +1,18 @@
 """`dicap ablations`: what a file of cells may say, and that the driver skips, goes on, compares and lists failures."""
+
 import json
 
 import pytest
 
-import dicap.run
+import dicap.experiments.run
 from dicap import cli
-from dicap.ablations import ablation_path, choose, read_ablation, run_ablations
-from dicap.cells import numbers, slug
+from dicap import results as store
 from dicap.config import CONFIGS
-from dicap.driver import RunError
+from dicap.experiments.ablations import ablation_path, choose, read_ablation, run_ablations
+from dicap.experiments.cells import numbers, slug
+from dicap.experiments.driver import RunError
+from dicap.experiments.protocols import Request
 from dicap.options import ConfigError
-from dicap.protocols import Request
-from dicap.report import store
 
 FILE = """
 dataset: digits
@@ -44,13 +45,13 @@ def read(path, **request):
 @pytest.fixture
 def ran(monkeypatch):
     """The (cell, seed, split) that are really run, in order."""
-    made, real = [], dicap.run.run
+    made, real = [], dicap.experiments.run.run
 
     def run(cfg, **kwargs):
         made.append((kwargs["protocol"].split("/")[-1], cfg.SEED, cfg.DATASET.SUBSAMPLE_CLASSES))
         return real(cfg, **kwargs)
 
-    monkeypatch.setattr(dicap.run, "run", run)
+    monkeypatch.setattr(dicap.experiments.run, "run", run)
     return made
 
 
@@ -60,7 +61,10 @@ def test_a_file_becomes_cells(file):
     assert ablation.name == "mine" and list(by_name) == ["long", "short", "two tokens", "CoCoOp"]
     cfg = {name: ablation.units(cell)[0].jobs[0].cfg for name, cell in by_name.items()}
     assert [cfg[name].OPTIM.MAX_EPOCH for name in by_name] == [2, 1, 1, 1]  # a cell's own setting wins
-    assert (cfg["two tokens"].TRAINER.COOP.N_CTX, cfg["two tokens"].TRAINER.COOP.CTX_INIT) == (2, "")  # no dot: its own section
+    assert (cfg["two tokens"].TRAINER.COOP.N_CTX, cfg["two tokens"].TRAINER.COOP.CTX_INIT) == (
+        2,
+        "",
+    )  # no dot: its own section
     assert by_name["CoCoOp"].request.methods == ("CoCoOp",) and cfg["CoCoOp"].DATASET.NUM_SHOTS == 2
     assert [len(ablation.units(cell)) for cell in ablation.cells] == [2, 2, 1, 2]
     assert {cell.group for cell in ablation.cells} == {"Length", "Prompts"}
@@ -89,17 +93,25 @@ def test_cells_and_groups_can_be_chosen(file):
         choose(ablation, ["logn"])
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("shots: 1\n", "shot: 1\n", "unknown key 'shot'; allowed: dataset, seeds"),
-    ("seeds: 1}", "sedes: 1}", "cell 'two tokens': unknown key 'sedes'"),
-    ("seeds: 1-2", "seeds: 2-1", "seeds '2-1': expected whole numbers"),
-    ("reference: long", "reference: lang", "reference 'lang' of 'long' is no cell"),
-    ("method: cocoop", "method: kokoop", "unknown method 'kokoop'"),
-    ("two tokens:", "short!:", "share a name or a folder"), ("groups:\n", "groups: [\n", "not a file of cells"),
-    ("short:\n", "short: 3\n", "cell 'short' is 3"), ("seeds: 1-2", "seeds:", "seeds 'None': expected whole"),
-    ("seeds: 1-2", "seeds: 1.5", "seeds '1.5': expected whole"), ("shots: 1\n", "shots: few\n", "shots 'few': expected a whole"),
-    ("settings: {OPTIM.MAX_EPOCH: 1}", "settings: [1]", "`settings` is \\[1\\]; expected KEY"),
-    ("  Prompts:\n", "  Nothing:\n  Prompts:\n", "group 'Nothing' is None; expected KEY"), ("dataset: digits", "dataset: \xff", "utf-8")])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("shots: 1\n", "shot: 1\n", "unknown key 'shot'; allowed: dataset, seeds"),
+        ("seeds: 1}", "sedes: 1}", "cell 'two tokens': unknown key 'sedes'"),
+        ("seeds: 1-2", "seeds: 2-1", "seeds '2-1': expected whole numbers"),
+        ("reference: long", "reference: lang", "reference 'lang' of 'long' is no cell"),
+        ("method: cocoop", "method: kokoop", "unknown method 'kokoop'"),
+        ("two tokens:", "short!:", "share a name or a folder"),
+        ("groups:\n", "groups: [\n", "not a file of cells"),
+        ("short:\n", "short: 3\n", "cell 'short' is 3"),
+        ("seeds: 1-2", "seeds:", "seeds 'None': expected whole"),
+        ("seeds: 1-2", "seeds: 1.5", "seeds '1.5': expected whole"),
+        ("shots: 1\n", "shots: few\n", "shots 'few': expected a whole"),
+        ("settings: {OPTIM.MAX_EPOCH: 1}", "settings: [1]", "`settings` is \\[1\\]; expected KEY"),
+        ("  Prompts:\n", "  Nothing:\n  Prompts:\n", "group 'Nothing' is None; expected KEY"),
+        ("dataset: digits", "dataset: \xff", "utf-8"),
+    ],
+)
 def test_what_a_file_may_not_say(file, old, new, message):
     assert old in FILE
     file.write_text(FILE.replace(old, new), encoding="latin-1")
@@ -108,10 +120,19 @@ def test_what_a_file_may_not_say(file, old, new, message):
     assert str(file) in str(error.value)
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("N_CTX: 2", "N_CXT: 2", "cell 'two tokens': .*N_CXT"), ("dataset: digits", "dataset: digit", "unknown dataset 'digit'"),
-    ("method: CoOp", "method: CoOp\nrecipe: tini", "no recipe tini"),
-    ("{OPTIM.MAX_EPOCH: 2}", "{method: DiCap, TRAIN_ON: minimal}", "cell 'long': TRAIN_ON minimal contradicts L_CF")])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("N_CTX: 2", "N_CXT: 2", "cell 'two tokens': .*N_CXT"),
+        ("dataset: digits", "dataset: digit", "unknown dataset 'digit'"),
+        ("method: CoOp", "method: CoOp\nrecipe: tini", "no recipe tini"),
+        (
+            "{OPTIM.MAX_EPOCH: 2}",
+            "{method: DiCap, TRAIN_ON: minimal}",
+            "cell 'long': TRAIN_ON minimal contradicts L_CF",
+        ),
+    ],
+)
 def test_every_cell_is_checked_before_any_runs(file, tmp_path, ran, old, new, message):
     assert old in FILE
     file.write_text(FILE.replace(old, new))
@@ -138,7 +159,9 @@ def test_the_shipped_files_plan(tmp_path):
         ablation_path("shapes")
 
 
-def test_it_runs_compares_skips_and_goes_on_after_a_failure(file, tmp_path, embedded_data, ran, monkeypatch, capsys, caplog):
+def test_it_runs_compares_skips_and_goes_on_after_a_failure(
+    file, tmp_path, embedded_data, ran, monkeypatch, capsys, caplog
+):
     from dicap.trainers.cocoop import CoCoOp
 
     def fail(self, batch):
@@ -151,7 +174,14 @@ def test_it_runs_compares_skips_and_goes_on_after_a_failure(file, tmp_path, embe
     text = capsys.readouterr()
     assert "2 of 7 failed:\n- CoCoOp, seed 1:" in text.err and "ValueError: the cause" in text.err
     assert [run[:2] for run in ran if run[2] == "base"] == [  # seed by seed, and on after the failures
-        ("long", 1), ("short", 1), ("two-tokens", 1), ("CoCoOp", 1), ("long", 2), ("short", 2), ("CoCoOp", 2)]
+        ("long", 1),
+        ("short", 1),
+        ("two-tokens", 1),
+        ("CoCoOp", 1),
+        ("long", 2),
+        ("short", 2),
+        ("CoCoOp", 2),
+    ]
     table = json.loads((out / "ablations/mine.json").read_text())
     by_name = {cell["name"]: cell for cell in table["cells"]}
     assert by_name["short"]["gain"]["h"]["n"] == 2 and by_name["long"]["base"]["n"] == 2
@@ -173,7 +203,9 @@ def test_it_runs_compares_skips_and_goes_on_after_a_failure(file, tmp_path, embe
     assert by_name["short"]["complete"] and by_name["short"]["gain"]["h"] is None and "long" not in by_name
 
 
-def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(file, tmp_path, embedded_data, monkeypatch):
+def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(
+    file, tmp_path, embedded_data, monkeypatch
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     one, two = (Request(seeds=(1,), shots=0, out=str(tmp_path / name)) for name in ("one", "two"))
     run_ablations(str(file), one, cells=["Length"])
@@ -189,8 +221,14 @@ def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(fi
     assert len(results) == 4 and {store.read_result(path)["versions"]["threads"] for path in results} == {1}
 
 
-@pytest.mark.parametrize("args, message", [
-    (["--jobs", "0"], "--jobs 0"), (["--jobs", "2", "--verbose"], "lest the logs mix"), (["--seeds", "a"], "seeds 'a'")])
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--jobs", "0"], "--jobs 0"),
+        (["--jobs", "2", "--verbose"], "lest the logs mix"),
+        (["--seeds", "a"], "seeds 'a'"),
+    ],
+)
 def test_a_bad_argument_is_one_message(file, args, message, capsys):
     assert cli.main(["ablations", str(file), *args]) == 2
     assert message in capsys.readouterr().err
