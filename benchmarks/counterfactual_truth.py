@@ -34,7 +34,7 @@ import dicap
 from benchmarks.truth_measures import Case, Probe, best_additive, bound_terms, errors, minimality, readings
 from dicap.backbones import load_clip
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets
-from dicap.counterfactual.controls import control_counterfactuals
+from dicap.counterfactual.bank import control_counterfactuals
 from dicap.counterfactual.scm import skewed
 from dicap.files import write_text
 from dicap.report.paired import Difference, difference

@@ -29,8 +29,8 @@ from torch.nn.functional import cross_entropy
 from dicap import losses
 from dicap.cache import cache_folder, keep
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
+from dicap.counterfactual.bank import CONTROLS, control_counterfactuals
 from dicap.counterfactual.config import CHOICES
-from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
 from dicap.counterfactual.store import FORMAT
 from dicap.files import write_text
 from dicap.options import ConfigError, Option

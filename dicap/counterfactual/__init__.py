@@ -23,13 +23,14 @@ Needs torch, numpy, scikit-learn and safetensors; imports neither CLIP nor Dassl
 """
 
 from . import scm
+from .bank import CounterfactualBank, choose_targets, weighted
 from .config import GeneratorConfig
 from .diagnostics import diagnose
 from .generator import CounterfactualGenerator, Latents
 from .interventions import Counterfactuals
-from .targets import choose_targets
 
 __all__ = [
+    "CounterfactualBank",
     "CounterfactualGenerator",
     "Counterfactuals",
     "GeneratorConfig",
@@ -37,4 +38,5 @@ __all__ = [
     "choose_targets",
     "diagnose",
     "scm",
+    "weighted",
 ]

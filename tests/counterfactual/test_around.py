@@ -8,7 +8,7 @@ import scm
 import torch
 
 from dicap.counterfactual import CounterfactualGenerator, choose_targets, diagnose
-from dicap.counterfactual.controls import CONTROLS, control_counterfactuals
+from dicap.counterfactual.bank import CONTROLS, control_counterfactuals
 from dicap.counterfactual.diagnostics import class_mmd, hsic_p, latent_divergence
 
 
