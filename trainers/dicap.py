@@ -30,8 +30,8 @@ from dicap import losses
 from dicap.cache import cache_folder, keep
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets, diagnose
 from dicap.counterfactual.bank import CONTROLS, control_counterfactuals
-from dicap.counterfactual.config import CHOICES
-from dicap.counterfactual.store import FORMAT
+from dicap.counterfactual.config import generator_options
+from dicap.counterfactual.generator import FORMAT
 from dicap.files import write_text
 from dicap.options import ConfigError, Option
 from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
@@ -39,6 +39,8 @@ from dicap.trainer import CONTEXT, PromptTrainer
 from dicap.wording import hand_template
 
 log = logging.getLogger(__name__)
+
+CHOICES = {name: choices for name, (_, _, choices, _) in generator_options().items()}
 
 
 @TRAINER_REGISTRY.register()

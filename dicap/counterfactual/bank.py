@@ -25,8 +25,7 @@ from dicap.losses import masked_mean
 from .checks import check_features, check_indices, check_labels
 from .config import GeneratorConfig
 from .diagnostics import diagnose
-from .generator import CounterfactualGenerator
-from .store import FORMAT
+from .generator import FORMAT, CounterfactualGenerator, classes_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class CounterfactualBank:
             raise ValueError(f"control={control!r}, truth={truth}: control='truth' and a function belong together")
         row = None
         if labels is None:
-            conditions, labels, row = _classes_of(conditions)
+            conditions, labels, row = classes_of(conditions)
         random = torch.Generator().manual_seed(seed)
         drawn = choose_targets(conditions, labels, min(m, len(conditions) - 1), target, random)  # (N, M)
         generator, figures = _fit(views, labels, conditions, drawn, config, logit_scale, cache)
@@ -255,13 +254,6 @@ def _real_neighbours(features: Tensor, target: Tensor, pool: Tensor, pool_labels
 
 
 # ---- the fit and the cache
-
-
-def _classes_of(conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Different texts (C, d) of conditions (N, d), the class of each row (N,), and a row of each class (C,)."""
-    texts, labels = torch.unique(conditions, dim=0, return_inverse=True)
-    rows = torch.arange(len(labels), device=labels.device)
-    return texts, labels, torch.empty_like(rows)[: len(texts)].index_copy(0, labels, rows)
 
 
 def _fit(

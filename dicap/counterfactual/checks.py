@@ -46,15 +46,25 @@ def check_labels(name: str, labels: Tensor, classes: int) -> None:
         )
 
 
-def check_fit(features: Tensor, labels: Tensor, conditions: Tensor, judge: str, logit_scale: float | None) -> None:
-    """Raises ValueError unless features (N, V, e), labels (N,), conditions (C, d) and the judge fit together."""
+def check_fit(
+    features: Tensor, labels: Tensor | None, conditions: Tensor, judge: str, logit_scale: float | None
+) -> None:
+    """Raises ValueError unless features (N, V, e), labels (N,), conditions (C, d) and the judge fit together.
+
+    Without labels conditions must be (N, d).
+    """
     if features.dim() != 3 or 0 in features.shape:
         raise ValueError(f"features of shape {tuple(features.shape)}: expected (N, V, e) or (N, e), none of them 0")
     check_features(features)
     check_texts(conditions)
-    if labels.shape != features.shape[:1]:
+    if labels is not None and labels.shape != features.shape[:1]:
         raise ValueError(f"labels of shape {tuple(labels.shape)}: expected ({len(features)},), one per image")
-    check_labels("labels", labels, len(conditions))
+    if labels is not None:
+        check_labels("labels", labels, len(conditions))
+    elif len(conditions) != len(features):
+        raise ValueError(
+            f"{len(conditions)} conditions without labels: expected {len(features)}, one text per image; or give labels"
+        )
     if judge == "text" and (logit_scale is None or not 0 < logit_scale < float("inf")):
         raise ValueError(
             f"judge='text' with logit_scale={logit_scale}: pass the text head's multiplier, CLIP's logit_scale.exp()"

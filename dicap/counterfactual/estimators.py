@@ -32,7 +32,7 @@ from torch import Tensor
 from .config import NETWORK, GeneratorConfig
 from .denoiser import Denoiser
 from .mechanism import ClassMechanism, Gaussian
-from .process import coefficients, log_snr, time_grid
+from .process import Eps, Rows, coefficients, epsilon, guided, log_snr, time_grid
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,24 @@ class Estimator:
             return base
         text = None if condition is None else self.mechanism.standardise(condition)
         return self.combine(z, t, base, self.network(z, log_snr(t), text))
+
+    def eps(self, condition: Tensor | None, w: float = 1.0, gamma: float = 0.0, gradient: Eps | None = None) -> Eps:
+        """The score that DDIM follows: eps_null + w (eps_c - eps_null) - gamma S gradient.
+
+        Args:
+            condition: (B, d) texts, None the marginal. w: classifier-free guidance; at 1 the null cancels, and is left
+                out. gamma, gradient: classifier guidance, by a gradient in z.
+        """
+
+        def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
+            value = epsilon(self.x0(z, t, None if condition is None else condition[rows]), z, t)
+            if w != 1:
+                value = guided(epsilon(self.x0(z, t, None), z, t), value, w)
+            if gradient is not None:
+                value = value - gamma * coefficients(t, z)[1] * gradient(z, t, rows)
+            return value
+
+        return eps
 
     def gaussian(self, z: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """G (B, k), the closed form; arguments as for `x0`."""

@@ -2,11 +2,10 @@
 
     from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
     generator = CounterfactualGenerator(GeneratorConfig(train_steps=300)).fit(features, labels, text_features)
-    answer = generator.counterfactual(features[:, 0], labels, targets)      # answer.features (B, M, e), answer.valid
-    (B, M)
+    answer = generator.counterfactual(features[:, 0], labels, targets)    # answer.features (B, M, e), answer.valid (B, M)
 
-Needs features, labels and one text feature per class; no CLIP, no Dassl, no GPU. Everything runs in fp32, also under
-autocast, without gradients, and every random number comes from `config.seed`.
+Needs features and one text feature per class or per image; no CLIP, no Dassl, no GPU. Everything runs in fp32, also
+under autocast, without gradients, and every random number comes from `config.seed`.
 """
 
 import dataclasses
@@ -14,30 +13,39 @@ import functools
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from . import process, scores, store
-from .checks import check_features, check_fit, check_texts
+from dicap.files import replacing
+
+from . import interventions, process
+from .checks import check_features, check_fit, check_indices, check_texts
 from .config import NETWORK, GeneratorConfig
 from .denoiser import Denoiser
 from .estimators import Estimator, TrainingData, train
-from .interventions import Counterfactuals, answer
-from .mechanism import ClassMechanism, within_and_total
-from .search import GaussJudge, TextJudge
+from .interventions import Counterfactuals
+from .mechanism import ClassMechanism, Gaussian, within_and_total
+from .search import GaussJudge, Judge, TextJudge, judge_gradient
 from .space import FeatureSpace
 
 logger = logging.getLogger(__name__)
 
+FORMAT = "dicap.counterfactual/3"  # of saved generators; carries the names of settings and parameters
+CHUNK = 4096  # rows answered at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What abduction keeps of features: path (S + 1, B, k), from data to the latent at the ceiling, and residual (B,
-    e).
+    """What abduction keeps of features.
 
-    For the generator `shift` the path is one stop, z - m_c. `condition` (B, d) is the factual text.
+    Attributes:
+        path: (S + 1, B, k) from data to the latent at the ceiling; for the generator `shift` one stop, z - m_c.
+        residual: (B, e) what is not diffused. condition: (B, d) factual texts.
     """
 
     path: Tensor
@@ -70,8 +78,8 @@ class CounterfactualGenerator:
     """Generator of counterfactual features; `fit` or `load` first.
 
     Attributes:
-        config: its settings. conditions: (C, d) texts of the fit. logit_scale: of the text head, 0 where none was
-            given.
+        config: its settings. conditions: (C, d) different texts of the fit. logit_scale: of the text head, 0 where none
+            was given.
         space, mechanism, estimator: the fitted parts. final_loss: denoising loss at the end of training.
     """
 
@@ -88,13 +96,14 @@ class CounterfactualGenerator:
         self.final_loss = 0.0
 
     def fit(
-        self, features: Tensor, labels: Tensor, conditions: Tensor, logit_scale: float | None = None
+        self, features: Tensor, labels: Tensor | None, conditions: Tensor, logit_scale: float | None = None
     ) -> "CounterfactualGenerator":
         """Learn the space, the class mechanism, the covariances and the network.
 
         Args:
             features: (N, V, e) or (N, e) unit-length image features; the V views of an image count as one image.
-            labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes.
+            labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes. With labels None
+                conditions is (N, d), one text an image (its caption): equal texts are one class.
             logit_scale: multiplier of cosines in the text head (CLIP's logit_scale.exp()); needed for judge="text"
                 only.
 
@@ -110,7 +119,10 @@ class CounterfactualGenerator:
         check_fit(features, labels, conditions, self.config.judge, logit_scale)
         self.device, self.logit_scale = features.device, float(logit_scale or 0.0)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            self._fit(_plain(features), labels.to(self.device).long().clone(), _plain(conditions).to(self.device))
+            conditions = _plain(conditions).to(self.device)
+            if labels is None:
+                conditions, labels, _ = classes_of(conditions)
+            self._fit(_plain(features), labels.to(self.device).long().clone(), conditions)
         return self
 
     def _fit(self, features: Tensor, labels: Tensor, conditions: Tensor) -> None:
@@ -125,20 +137,15 @@ class CounterfactualGenerator:
         randomness = torch.Generator().manual_seed(config.seed)
         network = None
         if config.generator in NETWORK:
-            network = Denoiser(self.space.k, conditions.shape[1], config.width, config.dropout, randomness)
-            network = network.to(self.device).requires_grad_(False)
+            network = _network(config, self.space.k, conditions.shape[1], randomness).to(self.device)
         self.estimator = Estimator(config.generator, self.mechanism, within, total, effects.mean(0), network)
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
         steps = min(config.train_steps, -(-config.passes * count // config.batch))
         self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), randomness)
         logger.info(
             "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)",
-            config.generator,
-            count,
-            views,
-            self.space.k,
-            float(self.mechanism.strength.median()),
-            float(self.mechanism.holdout),
+            *(config.generator, count, views, self.space.k),
+            *(float(self.mechanism.strength.median()), float(self.mechanism.holdout)),
         )
 
     @_exact
@@ -154,10 +161,8 @@ class CounterfactualGenerator:
         z, residual = self.space.encode(features)
         if self.config.generator == "shift":
             return Latents((z - self.mechanism.mean(condition))[None], residual, condition)
-        path = process.encode(
-            scores.abduction(self, condition), z, self.times, self.config.fixed_point, scores.solver(self)
-        )
-        return Latents(path, residual, condition)
+        score, fixed_point, solve = self._abduction(condition)
+        return Latents(process.encode(score, z, self.times, fixed_point, solve), residual, condition)
 
     @_exact
     def predict(
@@ -173,27 +178,36 @@ class CounterfactualGenerator:
         Raises:
             ValueError: not fitted, wrong shapes, or start or w given to the generator `shift`.
         """
-        condition = self.texts(condition, len(latents.residual))
-        if self.config.generator == "shift":
+        condition, config = self.texts(condition, len(latents.residual)), self.config
+        if config.generator == "shift":
             if start is not None or w not in (None, 1):
                 raise ValueError(f"start={start}, w={w}: the generator 'shift' has neither; leave them out")
             return self.space.lift(latents.z + self.mechanism.mean(condition), latents.residual)
         times = self.times
         begin = times[-1] if start is None else torch.as_tensor(start, dtype=torch.float64, device=self.device)
         begin = begin.clamp(0, float(times[-1]))
-        abduction, refinements = scores.abduction(self, latents.condition), self.config.fixed_point
-        z = process.stop_at(abduction, latents.path, times, begin, refinements, scores.solver(self))
-        score = scores.prediction(self, condition, self.config.w if w is None else w, latents.residual)
-        z = process.decode(score, z, begin, times)
-        return self.space.lift(z, latents.residual)
+        score, fixed_point, solve = self._abduction(latents.condition)
+        z = process.stop_at(score, latents.path, times, begin, fixed_point, solve)
+        gradient = None
+        if config.gamma:
+            parts = self.judge, self.space, self.estimator, self.conditions
+            gradient = judge_gradient(*parts, condition, latents.residual)
+        score = self.estimator.eps(condition, config.w if w is None else w, config.gamma, gradient)
+        return self.space.lift(process.decode(score, z, begin, times), latents.residual)
 
     @_exact
     def reconstruct(self, latents: Latents) -> Tensor:
         """Features (B, e) decoded with the score that abducted them: near the factual for any score, however wrong."""
         if self.config.generator == "shift":
             return self.predict(latents, latents.condition)
-        z = process.decode(scores.abduction(self, latents.condition), latents.z, self.times[-1], self.times)
-        return self.space.lift(z, latents.residual)
+        score = self._abduction(latents.condition)[0]
+        return self.space.lift(process.decode(score, latents.z, self.times[-1], self.times), latents.residual)
+
+    def _abduction(self, condition: Tensor) -> tuple[process.Eps, int, process.Solve]:
+        """The score of factual texts (B, d), refinements a step, and their Newton correction: the nearest Gaussian's."""
+        marginal, estimator = self.config.abduct == "marg", self.estimator
+        score = estimator.eps(None if marginal else condition)
+        return score, self.config.fixed_point, (estimator.total if marginal else estimator.within).solve
 
     @_exact
     def counterfactual(
@@ -209,13 +223,42 @@ class CounterfactualGenerator:
         Args:
             features: (B, e) unit length. factual: (B,) class indices. target: (B, M) or (B,) class indices.
             train_on: `full` performs the whole intervention; `minimal` the smallest sufficient one (`config.search`).
-            conditions: (C, d) the texts that the indices refer to and among which the judge decides; None: those of the
-                fit.
+            conditions: (C, d) the texts that the indices refer to and among which the judge decides, equal ones being
+                one class; None: those of the fit.
 
         Raises:
             ValueError: not fitted, wrong shapes, NaN, indices outside the texts, an unknown train_on.
         """
-        return answer(self, _plain(features).to(self.device), factual, target, train_on, conditions)
+        if train_on not in ("full", "minimal"):
+            raise ValueError(f"train_on={train_on!r}: allowed are full, minimal")
+        features = _plain(features).to(self.device)
+        conditions = self.conditions if conditions is None else self.texts(conditions, len(conditions))
+        target = target[:, None] if target.dim() == 1 else target
+        check_features(features, self.space.mu.shape[0])
+        check_indices(factual, target, len(features), len(conditions))
+        texts, merged = torch.unique(conditions, dim=0, return_inverse=True)
+        if len(texts) < 2 or len(features) == 0:
+            raise ValueError(f"{len(features)} features and {len(texts)} different texts: at least 1 and 2 are needed")
+        intervene = (
+            interventions.minimal if train_on == "minimal" and self.config.search != "none" else interventions.full
+        )
+        rows, parts = max(1, CHUNK // target.shape[1]), []
+        factual, target = merged[factual.to(self.device)], merged[target.to(self.device)]
+        for chunk in zip(features.split(rows), factual.split(rows), target.split(rows)):
+            parts.append(vars(intervene(self._batch(texts, *chunk))))
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return Counterfactuals(**{name: column.unflatten(0, target.shape) for name, column in joined.items()})
+
+    def _batch(self, texts: Tensor, features: Tensor, factual: Tensor, target: Tensor) -> interventions.Batch:
+        """Features (B, e) of classes factual (B,) beside their targets (B, M), as B * M rows."""
+        copies = torch.arange(len(features), device=self.device).repeat_interleave(target.shape[1])
+        latents, wanted = self.abduct(features, texts[factual]).rows(copies), target.flatten()
+
+        def decode(rows: Tensor, start: Tensor | None = None, w: float | None = None) -> Tensor:
+            return self.predict(latents.rows(rows), texts[wanted[rows]], start, w)
+
+        parts = self.judge, self.config, self.space, self.estimator.within
+        return interventions.Batch(features[copies], latents.residual, wanted, texts, decode, *parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted generator as safetensors, atomically; `load` gives bit-equal counterfactuals.
@@ -224,7 +267,19 @@ class CounterfactualGenerator:
             ValueError: not fitted. OSError: the folder cannot be written.
         """
         self.check_fitted()
-        store.save(self, path)
+        estimator = self.estimator
+        numbers = torch.tensor([self.logit_scale, self.final_loss], dtype=torch.float64)
+        tensors = {"conditions": self.conditions, "middle": estimator.middle, "numbers": numbers}
+        parts = {"space": self.space, "mechanism": self.mechanism, "within": estimator.within, "total": estimator.total}
+        groups = {name: vars(part) for name, part in parts.items()}
+        groups["network"] = estimator.network.state_dict() if estimator.network else {}
+        tensors |= {f"{name}.{key}": value for name, group in groups.items() for key, value in group.items()}
+        data = to_bytes(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            metadata={"format": FORMAT, "config": self.config.to_json()},
+        )
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "CounterfactualGenerator":
@@ -233,9 +288,39 @@ class CounterfactualGenerator:
         Raises:
             FileNotFoundError: no such file. ValueError: not a generator's file, truncated, or of another version.
         """
-        return store.load(cls, path, torch.device(device))
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file; a generator is written by CounterfactualGenerator.save")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                # copied: mapped tensors are not aligned, and sums then differ in the last bit
+                tensors = {name: file.get_tensor(name).to(device, copy=True) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a complete safetensors file ({error}); fit and save again") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}; fit and save again")
+        try:
+            return cls(GeneratorConfig.from_json(metadata["config"]))._restored(tensors)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: does not hold a generator ({error}); fit and save again") from error
 
-    # ---- what the searches, judges and diagnostics ask for
+    def _restored(self, tensors: dict[str, Tensor]) -> "CounterfactualGenerator":
+        """This generator with the fitted parts that `save` wrote."""
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+        self.conditions, self.device = tensors["conditions"], tensors["conditions"].device
+        self.logit_scale, self.final_loss = tensors["numbers"].tolist()
+        self.space, self.mechanism = FeatureSpace(**group("space")), ClassMechanism(**group("mechanism"))
+        within, total, network = Gaussian(**group("within")), Gaussian(**group("total")), None
+        if weights := group("network"):
+            network = _network(self.config, self.space.k, self.conditions.shape[1], torch.Generator()).to(self.device)
+            network.load_state_dict(weights)
+        self.estimator = Estimator(self.config.generator, self.mechanism, within, total, tensors["middle"], network)
+        return self
+
+    # ---- what diagnostics and stand-ins ask for
 
     def check_fitted(self) -> None:
         """Raises ValueError before `fit` or `load`."""
@@ -248,7 +333,7 @@ class CounterfactualGenerator:
         return process.time_grid(self.config.steps, self.device)
 
     @property
-    def judge(self) -> GaussJudge | TextJudge:
+    def judge(self) -> Judge:
         """The configured judge."""
         if self.config.judge == "text":
             return TextJudge(self.logit_scale)
@@ -266,6 +351,19 @@ class CounterfactualGenerator:
         if len(condition) != rows:
             raise ValueError(f"conditions of shape {tuple(condition.shape)}: expected {rows} rows, one per feature")
         return condition
+
+
+def classes_of(conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Different texts (C, d) of conditions (N, d) in order of appearance, the class of each row (N,), and the first row of
+    each class (C,)."""
+    texts, labels = torch.unique(conditions, dim=0, return_inverse=True)
+    rows = torch.arange(len(labels), device=labels.device)
+    first, order = rows[: len(texts)].scatter_reduce(0, labels, rows, "amin", include_self=False).sort()
+    return texts[order], order.argsort()[labels], first
+
+
+def _network(config: GeneratorConfig, k: int, d: int, randomness: torch.Generator) -> Denoiser:
+    return Denoiser(k, d, config.width, config.dropout, randomness).requires_grad_(False)
 
 
 def _plain(tensor: Tensor) -> Tensor:

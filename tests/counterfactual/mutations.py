@@ -50,7 +50,7 @@ class MovedOn(ValueError):
     """A mutation's text is not found exactly once."""
 
 
-PROCESS, SCORES, SEARCH = (f"dicap/counterfactual/{name}.py" for name in ("process", "scores", "search"))
+PROCESS, GENERATOR, SEARCH = (f"dicap/counterfactual/{name}.py" for name in ("process", "generator", "search"))
 MECHANISM, DIAGNOSTICS = "dicap/counterfactual/mechanism.py", "dicap/counterfactual/diagnostics.py"
 IN_PROCESS, IN_GENERATOR, IN_SEARCH, IN_IDENTIFICATION, IN_MECHANISM, IN_PROMPT = (
     f"tests/counterfactual/test_{name}.py::test_"
@@ -133,9 +133,9 @@ MUTATIONS = (
     Mutation(
         6,
         "prediction takes the marginal score",
-        SCORES,
-        "value = process.epsilon(x0(z, t, condition[rows]), z, t)",
-        "value = process.epsilon(x0(z, t, None), z, t)",
+        GENERATOR,
+        "score = self.estimator.eps(condition, ",
+        "score = self.estimator.eps(None, ",
         IN_GENERATOR + "6_the_own_class_changes_nothing_but_by_the_reconstruction",
     ),
     Mutation(
@@ -149,9 +149,9 @@ MUTATIONS = (
     Mutation(
         7,
         "abduction always takes the marginal score",
-        SCORES,
-        'factual = None if generator.config.abduct == "marg" else condition[rows]',
-        "factual = None",
+        GENERATOR,
+        "score = estimator.eps(None if marginal else condition)",
+        "score = estimator.eps(None)",
         IN_GENERATOR + "7_the_generators_conditional_abduction_frees_the_latent_of_the_class",
     ),
     Mutation(
@@ -277,7 +277,7 @@ MUTATIONS = (
     Mutation(
         17,
         "the seed is not heard",
-        "dicap/counterfactual/generator.py",
+        GENERATOR,
         "randomness = torch.Generator().manual_seed(config.seed)",
         "randomness = torch.Generator(); randomness.seed()",
         IN_GENERATOR + "17_the_seed_decides",

@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
+from dicap.counterfactual.config import generator_options
 from dicap.counterfactual.diagnostics import hsic_p
+from dicap.counterfactual.generator import FORMAT
 
 F32 = 1e-5
 
@@ -138,7 +140,7 @@ def test_files_that_are_no_generators_are_refused(gauss, tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="format"):
         CounterfactualGenerator.load(path)
-    save_file({"a": torch.zeros(1)}, path, {"format": "dicap.counterfactual/2", "config": gauss.config.to_json()})
+    save_file({"a": torch.zeros(1)}, path, {"format": FORMAT, "config": gauss.config.to_json()})
     with pytest.raises(ValueError, match="does not hold"):
         CounterfactualGenerator.load(path)
 
@@ -222,6 +224,35 @@ def test_a_class_without_images_is_reached_through_its_text(images):
     fitted.fit(images.features[without], images.labels[without], images.texts)
     found = fitted.counterfactual(images.features[:8, 0], images.labels[:8], torch.full((8,), 5))
     assert found.valid.float().mean() > 0.5
+
+
+def test_a_text_an_image_is_the_fit_by_labels_where_texts_are_those_of_classes(generator, images, targets):
+    captions = images.texts[images.labels]
+    by_text = CounterfactualGenerator(generator.config).fit(images.features, None, captions, logit_scale=20.0)
+    assert torch.allclose(by_text.conditions, generator.conditions)
+    for train_on in ("full", "minimal"):
+        expected = answer(generator, images, targets, train_on=train_on)
+        assert same(answer(by_text, images, targets, train_on=train_on), expected, F32)
+    rows = torch.arange(48)  # the indices may also refer to captions: rows of the same class
+    other = torch.stack([(images.labels == column[:, None]).float().argmax(1) for column in targets.T], 1)
+    by_row = by_text.counterfactual(images.features[:, 0], rows, other, conditions=captions)
+    assert same(by_row, answer(generator, images, targets), F32)
+
+
+def test_every_image_may_have_a_text_of_its_own(generator, images):
+    f, captions = images.features[:, 0], images.texts[images.labels] + 0.05 * scm.noise(48, 32, seed=8).float()
+    fitted = CounterfactualGenerator(generator.config).fit(images.features, None, captions, logit_scale=20.0)
+    assert fitted.conditions.shape == (48, 32)
+    rows = torch.arange(48)
+    for train_on in ("full", "minimal"):
+        moved = fitted.counterfactual(f, rows, rows.roll(8), train_on=train_on)
+        assert bool(torch.isfinite(moved.features).all() & torch.isfinite(moved.margin).all())
+    reconstruction = fitted.reconstruct(fitted.abduct(f, captions))
+    assert torch.allclose(fitted.counterfactual(f, rows, rows).features[:, 0], reconstruction, atol=F32)
+    if generator.config.generator in ("shift", "gauss", "gskip"):
+        assert (reconstruction - f).norm(dim=1).max() < 1e-4
+    with pytest.raises(ValueError, match="6 conditions without labels: expected 48"):
+        fitted.fit(images.features, None, images.texts)
 
 
 def test_features_without_views(images):
@@ -309,6 +340,21 @@ def test_errors_of_use(gauss, images, targets, tmp_path):
 def test_settings_are_checked(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         GeneratorConfig(**settings)
+
+
+def test_options_are_the_settings_that_users_change_and_their_bounds_are_the_configurations():
+    options = generator_options()
+    assert list(options) == (
+        "generator abduct means train_data pca_k steps fixed_point train_steps w gamma search judge delta".split()
+    )
+    for name, (default, why, choices, least) in options.items():
+        assert why and default == getattr(GeneratorConfig(), name)
+        rest = {"search": "line"} if name == "generator" else {}
+        for allowed in choices or (least,):
+            assert getattr(GeneratorConfig(**(rest | {name: allowed})), name) == allowed
+        with pytest.raises(ValueError, match=name):
+            GeneratorConfig(**{name: "other" if choices else least - 1})
+    assert all(field.metadata["why"] for field in dataclasses.fields(GeneratorConfig))
 
 
 def test_settings_travel_as_json():
