@@ -6,6 +6,7 @@ parts = weighted(ce_of_images, ce_of_counterfactuals, valid, 1.0)          # sta
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -103,7 +104,7 @@ class CounterfactualBank:
             conditions, labels, row = classes_of(conditions)
         random = torch.Generator().manual_seed(seed)
         drawn = choose_targets(conditions, labels, min(m, len(conditions) - 1), target, random)  # (N, M)
-        generator, figures = _fit(views, labels, conditions, drawn, config, logit_scale, cache)
+        generator, figures = _fit(config, (views, labels, conditions), drawn, logit_scale, cache)
 
         def generate(index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
             index, view = index.to(views.device), view.to(views.device)
@@ -116,7 +117,7 @@ class CounterfactualBank:
         scored = labels[:, None].expand_as(drawn) if control == "random-cf" else drawn  # noise is of its own class
         bank = cls(generator, figures, (scored if row is None else row[scored]).to(device), generate)
         if truth is not None:
-            bank.features = truth(drawn).to(device)
+            bank.features = truth(bank.target).to(device)
             bank.valid = torch.ones(bank.features.shape[:3], dtype=torch.bool, device=device)
         elif not lazy:
             pairs = torch.cartesian_prod(torch.arange(len(views)), torch.arange(views.shape[1]))  # (N * V, 2)
@@ -188,27 +189,19 @@ def choose_targets(conditions: Tensor, labels: Tensor, m: int, mode: str, genera
 
 @torch.no_grad()
 def control_counterfactuals(
-    name: str,
-    generator: CounterfactualGenerator,
-    features: Tensor,
-    labels: Tensor,
-    target: Tensor,
-    seed: int = 0,
-    pool: Tensor | None = None,
-    pool_labels: Tensor | None = None,
+    name: str, generator: CounterfactualGenerator, features: Tensor, labels: Tensor, target: Tensor, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Features in the place of counterfactuals, for the same images and targets.
 
     Args:
-        name: `random-cf` noise as long as the counterfactual's displacement; `real-neighbour-cf` the nearest real
-            feature of the target class; `recombine` the target's class effect on another image's residual; `prototype`
-            the target's class effect alone.
+        name: `random-cf` noise as long as the counterfactual's displacement; `real-neighbour-cf` the nearest feature
+            among `features` that is of the target class; `recombine` the target's class effect on another image's
+            residual; `prototype` the target's class effect alone.
         features: (B, e) unit length. labels: (B,). target: (B, M) class indices.
         seed: of the noise and of the choice of other images.
-        pool, pool_labels: (P, e) and (P,) real features to take neighbours and residuals from; None: the batch itself.
 
     Returns:
-        (B, M, e) unit length, and (B, M) bool: False only where no real feature of the target class is in the pool.
+        (B, M, e) unit length, and (B, M) bool: False only where no feature of the target class is there.
 
     Raises:
         ValueError: an unknown name, wrong shapes or NaN.
@@ -219,87 +212,71 @@ def control_counterfactuals(
     check_features(features, generator.space.mu.shape[0])
     check_indices(labels, target, len(features), len(generator.conditions))
     features, labels, target = (tensor.to(generator.device) for tensor in (features.float(), labels, target))
-    pool = features if pool is None else pool.to(features)
-    pool_labels = labels if pool_labels is None else pool_labels.to(labels)
     random, space = torch.Generator().manual_seed(seed), generator.space
-    every = torch.ones_like(target, dtype=torch.bool)
+    valid = torch.ones_like(target, dtype=torch.bool)
     if name == "random-cf":
         distance = (generator.counterfactual(features, labels, target).features - features[:, None]).norm(dim=-1)
-        return _noise(features, distance, random), every
+        return _noise(features, distance, random), valid
     if name == "real-neighbour-cf":
-        return _real_neighbours(features, target, pool, pool_labels)
+        cosine = features @ features.T  # (B, B)
+        columns = [cosine.masked_fill(labels != column[:, None], -torch.inf).max(1) for column in target.T]
+        best, nearest = (torch.stack(parts, 1) for parts in zip(*columns))
+        return features[nearest], torch.isfinite(best)
     effects = generator.mechanism.mean(generator.conditions)  # (C, k)
     if name == "prototype":
-        return space.lift(effects[target], torch.zeros_like(features)[:, None]), every
-    other = torch.randint(len(pool), target.shape, generator=random).to(target.device)
-    z, residual = space.encode(pool)
-    return space.lift((z - effects[pool_labels])[other] + effects[target], residual[other]), every
+        return space.lift(effects[target], torch.zeros_like(features)[:, None]), valid
+    other = torch.randint(len(features), target.shape, generator=random).to(target.device)
+    z, residual = space.encode(features)
+    return space.lift((z - effects[labels])[other] + effects[target], residual[other]), valid
 
 
 def _noise(features: Tensor, distance: Tensor, random: torch.Generator) -> Tensor:
     """Unit-length features (B, M, e) in random directions at the given distances (B, M) from features (B, e)."""
-    direction = torch.randn((*distance.shape, features.shape[-1]), generator=random).to(features)
-    factual = features[:, None]
+    factual, shape = features[:, None], (*distance.shape, features.shape[-1])
+    direction = torch.randn(shape, generator=random).to(features)
     tangent = normalize(direction - (direction * factual).sum(-1, keepdim=True) * factual, dim=-1)
     angle = 2 * torch.asin((distance / 2).clamp(0, 1))[..., None]  # chord -> angle on the sphere
     return angle.cos() * factual + angle.sin() * tangent
 
 
-def _real_neighbours(features: Tensor, target: Tensor, pool: Tensor, pool_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest feature of the target class by cosine, (B, M, e), and whether the pool has one, (B, M)."""
-    similarity = features @ pool.T  # (B, P)
-    columns = [similarity.masked_fill(pool_labels != column[:, None], -torch.inf).max(1) for column in target.T]
-    best = torch.stack([column.values for column in columns], 1)
-    return pool[torch.stack([column.indices for column in columns], 1)], torch.isfinite(best)
-
-
-# ---- the fit and the cache
+# ---- the cache
 
 
 def _fit(
-    views: Tensor,
-    labels: Tensor,
-    conditions: Tensor,
-    target: Tensor,
     config: GeneratorConfig,
-    logit_scale: float | None,
+    data: tuple[Tensor, Tensor, Tensor],
+    target: Tensor,
+    scale: float | None,
     cache: Path | None,
 ) -> tuple[CounterfactualGenerator, dict[str, float]]:
-    """The generator of these features and settings, and its diagnosis: from the cache where they are there."""
-    key = _digest((FORMAT, config.to_json(), logit_scale), views, labels, conditions)
+    """The generator of views, labels and conditions, and its diagnosis, which costs more than the fit."""
+    key = _digest((FORMAT, config.to_json(), scale), *data)
     generator = _cached(
         cache and cache / f"{key}.safetensors",
         "generators",
-        read=lambda path: CounterfactualGenerator.load(path, views.device),
-        make=lambda: CounterfactualGenerator(config).fit(views, labels, conditions, logit_scale=logit_scale),
-        write=CounterfactualGenerator.save,
+        lambda path: CounterfactualGenerator.load(path, data[0].device),
+        lambda: CounterfactualGenerator(config).fit(*data, logit_scale=scale),
+        CounterfactualGenerator.save,
     )
-    figures = _cached(  # they cost more than the fit
-        cache and cache / f"{key}-{_digest((), target)}.json",
-        "diagnoses",
-        read=_read_figures,
-        make=lambda: diagnose(generator, views, labels, target),
-        write=lambda figures, path: write_text(path, json.dumps(figures, sort_keys=True)),
-    )
+    path = cache and cache / f"{key}-{_digest((), target)}.json"
+    figures = _cached(path, "diagnoses", _read_figures, lambda: diagnose(generator, *data[:2], target), _write_figures)
     return generator, figures
 
 
-def _cached(
-    path: Path | None,
-    kind: str,
-    read: Callable[[Path], Any],
-    make: Callable[[], Any],
-    write: Callable[[Any, Path], None],
-) -> Any:
-    """What the file holds; where there is none, or, with a warning, none that can be read: what is made, and kept there."""
+def _cached(path: Path | None, kind: str, read: Callable, make: Callable[[], Any], write: Callable) -> Any:
+    """What the file holds. Where there is none, or, with a warning, none that can be read: what `make` makes, kept there.
+
+    Args:
+        read: path -> value. write: (value, path) -> None.
+    """
     if path is not None and path.is_file():
         try:
             return read(path)
         except (ValueError, TypeError, AttributeError, OSError) as error:
             logger.warning("%s: %s of the cache cannot be read (%s): made again", kind, path, error)
-    made = make()
-    keep(path, lambda temporary: write(made, temporary), kind)
-    return made
+    value = make()
+    keep(path, functools.partial(write, value), kind)
+    return value
 
 
 def _read_figures(path: Path) -> dict[str, float]:
@@ -307,6 +284,10 @@ def _read_figures(path: Path) -> dict[str, float]:
     if not figures:
         raise ValueError("no figures")
     return figures
+
+
+def _write_figures(figures: dict[str, float], path: Path) -> None:
+    write_text(path, json.dumps(figures, sort_keys=True))
 
 
 def _digest(settings: tuple, *tensors: Tensor) -> str:
