@@ -259,7 +259,13 @@ def _fit(
         CounterfactualGenerator.save,
     )
     path = cache and cache / f"{key}-{_digest((), target)}.json"
-    figures = _cached(path, "diagnoses", _read_figures, lambda: diagnose(generator, *data[:2], target), _write_figures)
+    figures = _cached(
+        path,
+        "diagnoses",
+        lambda path: {name: float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()},
+        lambda: diagnose(generator, *data[:2], target),
+        lambda figures, path: write_text(path, json.dumps(figures, sort_keys=True)),
+    )
     return generator, figures
 
 
@@ -277,17 +283,6 @@ def _cached(path: Path | None, kind: str, read: Callable, make: Callable[[], Any
     value = make()
     keep(path, functools.partial(write, value), kind)
     return value
-
-
-def _read_figures(path: Path) -> dict[str, float]:
-    figures = {str(name): float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
-    if not figures:
-        raise ValueError("no figures")
-    return figures
-
-
-def _write_figures(figures: dict[str, float], path: Path) -> None:
-    write_text(path, json.dumps(figures, sort_keys=True))
 
 
 def _digest(settings: tuple, *tensors: Tensor) -> str:

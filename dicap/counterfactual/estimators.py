@@ -42,9 +42,8 @@ class Estimator:
     """x0(z, t, condition) of one generator.
 
     Attributes:
-        name: gauss, gskip, v or eps. mechanism: class effects. within, total: covariances. middle: (k,) mean class
-            effect.
-        network: the denoiser, None for gauss.
+        name: gauss, gskip, v or eps. mechanism: class effects. within, total: covariances.
+        middle: (k,) mean class effect. network: the denoiser, None for gauss.
     """
 
     name: str
@@ -53,14 +52,6 @@ class Estimator:
     total: Gaussian
     middle: Tensor
     network: Denoiser | None = None
-
-    def x0(self, z: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        """Estimate of x0 (B, k) at z (B, k), time t () or (B,) in (0, 1); condition (B, d) texts, None the marginal."""
-        base = self.gaussian(z, t, condition) if self.name in ("gauss", "gskip") else z
-        if self.network is None:
-            return base
-        text = None if condition is None else self.mechanism.standardise(condition)
-        return self.combine(z, t, base, self.network(z, log_snr(t), text))
 
     def eps(self, condition: Tensor | None, w: float = 1.0, gamma: float = 0.0, gradient: Eps | None = None) -> Eps:
         """The score that DDIM follows: eps_null + w (eps_c - eps_null) - gamma S gradient.
@@ -80,21 +71,25 @@ class Estimator:
 
         return eps
 
+    def x0(self, z: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Estimate of x0 (B, k) at z (B, k), time t () or (B,) in (0, 1); condition (B, d) texts, None the marginal."""
+        base = self.gaussian(z, t, condition) if self.name in ("gauss", "gskip") else z
+        if self.network is None:
+            return base
+        text = None if condition is None else self.mechanism.standardise(condition)
+        output, (signal, noise) = self.network(z, log_snr(t), text), coefficients(t, z)
+        if self.name == "gskip":
+            return base + noise * output
+        return signal * z - noise * output if self.name == "v" else (z - noise * output) / signal
+
     def gaussian(self, z: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """G (B, k), the closed form; arguments as for `x0`."""
         if condition is None:
             return self.total.x0(z, t, self.middle)
         return self.within.x0(z, t, self.mechanism.mean(condition))
 
-    def combine(self, z: Tensor, t: Tensor, base: Tensor, output: Tensor) -> Tensor:
-        """x0 (B, k) from the network's output (B, k); base is G for gskip."""
-        signal, noise = coefficients(t, z)
-        if self.name == "gskip":
-            return base + noise * output
-        return signal * z - noise * output if self.name == "v" else (z - noise * output) / signal
-
     def target(self, x0: Tensor, noise: Tensor, z: Tensor, t: Tensor, base: Tensor) -> Tensor:
-        """What the network's output (B, k) should be for data x0 (B, k) under noise (B, k)."""
+        """What the network's output (B, k) should be for data x0 (B, k) under noise (B, k); base is G for gskip."""
         signal, spread = coefficients(t, z)
         if self.name == "gskip":
             return (x0 - base) / spread
@@ -173,14 +168,12 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
     """
     if config.generator not in NETWORK or estimator.network is None or config.train_steps == 0:
         return 0.0
-    parameters = list(estimator.network.requires_grad_(True).parameters())
+    steps, parameters = config.train_steps, list(estimator.network.requires_grad_(True).parameters())
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: learning_rate(step, config.train_steps, config.warm_up)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, config.warm_up))
     average = [parameter.detach().clone() for parameter in parameters]
     losses: list[Tensor] = []
-    for step in range(config.train_steps):
+    for step in range(steps):
         x0, conditions = data.draw(config.batch, config.train_data, generator)
         value = loss(estimator, x0, conditions, config.null_dropout, generator)
         optimiser.zero_grad(set_to_none=True)
@@ -189,23 +182,18 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
         optimiser.step()
         schedule.step()
         losses.append(value.detach())
-        torch._foreach_lerp_(
-            average, [p.detach() for p in parameters], average_weight(step, config.ema, config.train_steps)
-        )
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], average_weight(step, config.ema, steps))
     torch._foreach_copy_([p.detach() for p in parameters], average)
     estimator.network.requires_grad_(False)
-    final = float(torch.stack(losses[-max(1, config.train_steps // 10) :]).mean())
+    final = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     if not final < float("inf"):
         raise FloatingPointError(f"the denoising loss became {final}: lower lr={config.lr} or look at the features")
-    logger.info(
-        "counterfactual generator %s: denoising loss %.4f after %d steps", estimator.name, final, config.train_steps
-    )
+    logger.info("counterfactual generator %s: denoising loss %.4f after %d steps", estimator.name, final, steps)
     return final
 
 
 def learning_rate(step: int, steps: int, warm_up: int) -> float:
-    """Share of the full rate at a step from 0: linear warm-up (at most a fifth of the steps), then half a cosine to
-    0."""
+    """Share of the full rate at a step from 0: linear warm-up (at most a fifth of the steps), then half a cosine."""
     rise = min(warm_up, steps // 5)
     if step < rise:
         return (step + 1) / (rise + 1)

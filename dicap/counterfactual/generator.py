@@ -1,11 +1,6 @@
 """Abduction, action, prediction: counterfactual features f^cf = f had the class been another, all else unchanged.
 
-    from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
-    generator = CounterfactualGenerator(GeneratorConfig(train_steps=300)).fit(features, labels, text_features)
-    answer = generator.counterfactual(features[:, 0], labels, targets)    # answer.features (B, M, e), answer.valid (B, M)
-
-Needs features and one text feature per class or per image; no CLIP, no Dassl, no GPU. Everything runs in fp32, also
-under autocast, without gradients, and every random number comes from `config.seed`.
+Everything runs in fp32, also under autocast, without gradients, and every random number comes from `config.seed`.
 """
 
 import dataclasses
@@ -81,6 +76,7 @@ class CounterfactualGenerator:
         config: its settings. conditions: (C, d) different texts of the fit. logit_scale: of the text head, 0 where none
             was given.
         space, mechanism, estimator: the fitted parts. final_loss: denoising loss at the end of training.
+        device: of all of them.
     """
 
     config: GeneratorConfig
@@ -116,7 +112,8 @@ class CounterfactualGenerator:
             FloatingPointError: training diverged.
         """
         features = features[:, None] if features.dim() == 2 else features
-        check_fit(features, labels, conditions, self.config.judge, logit_scale)
+        check_fit(features, labels, conditions)
+        self._check_judge(features.shape[-1], conditions.shape[1], logit_scale)
         self.device, self.logit_scale = features.device, float(logit_scale or 0.0)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             conditions = _plain(conditions).to(self.device)
@@ -134,19 +131,15 @@ class CounterfactualGenerator:
         self.mechanism = ClassMechanism.fit(z.mean(1), labels, conditions, config.means, shared)
         effects = self.mechanism.mean(conditions)  # (C, k)
         within, total = within_and_total(z - effects[labels][:, None], effects)
-        randomness = torch.Generator().manual_seed(config.seed)
-        network = None
-        if config.generator in NETWORK:
-            network = _network(config, self.space.k, conditions.shape[1], randomness).to(self.device)
+        random = torch.Generator().manual_seed(config.seed)
+        network = self._network(random) if config.generator in NETWORK else None
         self.estimator = Estimator(config.generator, self.mechanism, within, total, effects.mean(0), network)
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
         steps = min(config.train_steps, -(-config.passes * count // config.batch))
-        self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), randomness)
-        logger.info(
-            "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)",
-            *(config.generator, count, views, self.space.k),
-            *(float(self.mechanism.strength.median()), float(self.mechanism.holdout)),
-        )
+        self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), random)
+        message = "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)"
+        ridge = float(self.mechanism.strength.median()), float(self.mechanism.holdout)
+        logger.info(message, config.generator, count, views, self.space.k, *ridge)
 
     @_exact
     def abduct(self, features: Tensor, condition: Tensor) -> Latents:
@@ -188,10 +181,8 @@ class CounterfactualGenerator:
         begin = begin.clamp(0, float(times[-1]))
         score, fixed_point, solve = self._abduction(latents.condition)
         z = process.stop_at(score, latents.path, times, begin, fixed_point, solve)
-        gradient = None
-        if config.gamma:
-            parts = self.judge, self.space, self.estimator, self.conditions
-            gradient = judge_gradient(*parts, condition, latents.residual)
+        judged = self.judge, self.space, self.estimator, self.conditions, condition, latents.residual
+        gradient = judge_gradient(*judged) if config.gamma else None
         score = self.estimator.eps(condition, config.w if w is None else w, config.gamma, gradient)
         return self.space.lift(process.decode(score, z, begin, times), latents.residual)
 
@@ -239,13 +230,11 @@ class CounterfactualGenerator:
         texts, merged = torch.unique(conditions, dim=0, return_inverse=True)
         if len(texts) < 2 or len(features) == 0:
             raise ValueError(f"{len(features)} features and {len(texts)} different texts: at least 1 and 2 are needed")
-        intervene = (
-            interventions.minimal if train_on == "minimal" and self.config.search != "none" else interventions.full
-        )
-        rows, parts = max(1, CHUNK // target.shape[1]), []
-        factual, target = merged[factual.to(self.device)], merged[target.to(self.device)]
-        for chunk in zip(features.split(rows), factual.split(rows), target.split(rows)):
-            parts.append(vars(intervene(self._batch(texts, *chunk))))
+        minimal = train_on == "minimal" and self.config.search != "none"
+        intervene = interventions.minimal if minimal else interventions.full
+        columns = features, merged[factual.to(self.device)], merged[target.to(self.device)]
+        chunks = zip(*(column.split(max(1, CHUNK // target.shape[1])) for column in columns))
+        parts = [vars(intervene(self._batch(texts, *chunk))) for chunk in chunks]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return Counterfactuals(**{name: column.unflatten(0, target.shape) for name, column in joined.items()})
 
@@ -315,12 +304,23 @@ class CounterfactualGenerator:
         self.space, self.mechanism = FeatureSpace(**group("space")), ClassMechanism(**group("mechanism"))
         within, total, network = Gaussian(**group("within")), Gaussian(**group("total")), None
         if weights := group("network"):
-            network = _network(self.config, self.space.k, self.conditions.shape[1], torch.Generator()).to(self.device)
+            network = self._network(torch.Generator())
             network.load_state_dict(weights)
         self.estimator = Estimator(self.config.generator, self.mechanism, within, total, tensors["middle"], network)
         return self
 
-    # ---- what diagnostics and stand-ins ask for
+    def _check_judge(self, e: int, d: int, logit_scale: float | None) -> None:
+        """Raises ValueError where the text head is to judge and cannot."""
+        if self.config.judge == "text" and (logit_scale is None or not 0 < logit_scale < float("inf")):
+            raise ValueError(
+                f"judge='text' with logit_scale={logit_scale}: pass the text head's multiplier, CLIP's logit_scale.exp()"
+            )
+        if self.config.judge == "text" and d != e:
+            raise ValueError(f"judge='text': texts of width {d} do not meet features of width {e}; use judge='gauss'")
+
+    def _network(self, random: torch.Generator) -> Denoiser:
+        sizes = self.space.k, self.conditions.shape[1], self.config.width, self.config.dropout
+        return Denoiser(*sizes, random).to(self.device).requires_grad_(False)
 
     def check_fitted(self) -> None:
         """Raises ValueError before `fit` or `load`."""
@@ -347,9 +347,7 @@ class CounterfactualGenerator:
         """
         condition = _plain(condition).to(self.device)
         condition = condition.expand(rows, -1) if condition.dim() == 1 else condition
-        check_texts(condition, self.conditions.shape[1])
-        if len(condition) != rows:
-            raise ValueError(f"conditions of shape {tuple(condition.shape)}: expected {rows} rows, one per feature")
+        check_texts(condition, self.conditions.shape[1], rows)
         return condition
 
 
@@ -360,10 +358,6 @@ def classes_of(conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.arange(len(labels), device=labels.device)
     first, order = rows[: len(texts)].scatter_reduce(0, labels, rows, "amin", include_self=False).sort()
     return texts[order], order.argsort()[labels], first
-
-
-def _network(config: GeneratorConfig, k: int, d: int, randomness: torch.Generator) -> Denoiser:
-    return Denoiser(k, d, config.width, config.dropout, randomness).requires_grad_(False)
 
 
 def _plain(tensor: Tensor) -> Tensor:

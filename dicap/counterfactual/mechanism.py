@@ -71,8 +71,8 @@ class ClassMechanism:
         scale = (conditions[seen] - centre).square().mean().sqrt()
         if not scale > SAME * conditions.square().mean().sqrt():
             raise ValueError(
-                "the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none of "
-                "the names' words gives all the same, as the tiny one does with names outside of its small world)"
+                "the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none"
+                " of the names' words gives all the same, as the tiny one does with names outside of its small world)"
             )
         known = (conditions - centre) / scale  # (C, d)
         class_means = torch.zeros(len(conditions), z.shape[1], dtype=z.dtype, device=z.device)
@@ -80,10 +80,8 @@ class ClassMechanism:
         offset = class_means[seen].mean(0)
         axes = None if directions is None else text_axes(known[seen] @ directions.double())
         weight, strength, holdout = ridge_map(known[seen], class_means[seen] - offset, axes)
-        share = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}[
-            means
-        ]
-        correction = (class_means - offset - known @ weight) * (share * seen)[:, None]
+        shares = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}
+        correction = (class_means - offset - known @ weight) * (shares[means] * seen)[:, None]
         tensors = [centre, scale, weight, offset, known, correction, strength, holdout]
         return cls(*(tensor.float() for tensor in tensors))
 
@@ -99,8 +97,8 @@ class ClassMechanism:
             return mean
         gap = torch.cdist(standard, self.known) / standard.shape[1] ** 0.5  # (B, C)
         nearest = gap.min(1)
-        found = nearest.values < max(SAME, 1e-3)  # fp32 cdist resolves about 1e-3
-        return mean + self.correction[nearest.indices] * found[:, None]
+        known = nearest.values < max(SAME, 1e-3)  # fp32 cdist resolves about 1e-3
+        return mean + self.correction[nearest.indices] * known[:, None]
 
 
 def text_axes(projected: Tensor) -> Tensor:
@@ -195,10 +193,9 @@ def within_and_total(residuals: Tensor, class_effects: Tensor) -> tuple[Gaussian
         class_effects: (C, k) m_c of the classes, each as likely.
     """
     count, views, k = residuals.shape
-    images = residuals.double().mean(1).cpu().numpy()
-    shrinkage = (
-        float(LedoitWolf(assume_centered=True).fit(images).shrinkage_) if count > 1 and np.ptp(images) > 0 else 1.0
-    )
+    images, shrinkage = residuals.double().mean(1).cpu().numpy(), 1.0
+    if count > 1 and np.ptp(images) > 0:
+        shrinkage = float(LedoitWolf(assume_centered=True).fit(images).shrinkage_)
     rows = residuals.double().reshape(-1, k)
     covariance = rows.T @ rows / (count * views)
     identity = torch.eye(k, dtype=covariance.dtype, device=covariance.device)

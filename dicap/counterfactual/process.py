@@ -99,11 +99,8 @@ def unpreconditioned(gap: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
 def refine_step(
     eps: Eps, z: Tensor, t: Tensor, t_next: Tensor, guess: Tensor, refinements: int, solve: Solve
 ) -> tuple[Tensor, Tensor]:
-    """One encoding step t -> t_next from the guess of eps, refined towards z+ = step(z, eps(z+, t_next)).
-
-    Returns:
-        z+ (B, k) and the last eps (B, k), which serves as the next step's guess.
-    """
+    """One encoding step t -> t_next from the guess of eps, refined towards z+ = step(z, eps(z+, t_next)): z+ (B, k), and
+    the last eps (B, k), which serves as the next step's guess."""
     z_next = ddim_step(z, guess, t, t_next)
     for _ in range(refinements):
         guess = eps(z_next, t_next, slice(None))
@@ -112,16 +109,12 @@ def refine_step(
 
 
 def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int, solve: Solve = unpreconditioned) -> Tensor:
-    """Abduction: z (B, k) at time 0 carried up the grid, every stop kept.
+    """Abduction: z (B, k) at time 0 carried up the grid along eps; (S + 1, B, k), from z to the latent at the ceiling.
 
     Args:
-        eps: the score to follow. times: (S + 1,) from 0 to the ceiling.
-        fixed_point: refinements a step; 0 is the plain first-order inversion.
+        times: (S + 1,) from 0 to the ceiling. fixed_point: refinements a step; 0 is the plain first-order inversion.
         solve: turns the gap of a refinement into its correction. The plain one shrinks the error by 1 - sigma/sigma+ a
             time, which is slow on coarse grids; a Gaussian's is exact for its own score and fast for scores near it.
-
-    Returns:
-        (S + 1, B, k); [0] is z, [-1] the latent at the ceiling.
     """
     path = [z]
     guess = eps(z, times[1], slice(None))  # at t = 0 eps is undefined; at the first noisy time it is known

@@ -39,9 +39,7 @@ class FeatureSpace:
         count, _, width = features.shape
         k = min(k, width // 2, count - 1)
         if k < 1:
-            raise ValueError(
-                f"{count} images of {width} features leave no direction to diffuse: at least 2 of each are needed"
-            )
+            raise ValueError(f"{count} images of {width} features leave no direction to diffuse: at least 2 are needed")
         images = features.double().mean(1)  # (N, e)
         mu = images.mean(0)
         _, spread, rows = torch.linalg.svd(images - mu, full_matrices=False)

@@ -278,8 +278,8 @@ MUTATIONS = (
         17,
         "the seed is not heard",
         GENERATOR,
-        "randomness = torch.Generator().manual_seed(config.seed)",
-        "randomness = torch.Generator(); randomness.seed()",
+        "random = torch.Generator().manual_seed(config.seed)",
+        "random = torch.Generator(); random.seed()",
         IN_GENERATOR + "17_the_seed_decides",
     ),
     Mutation(

@@ -93,7 +93,7 @@ def test_the_cache_answers_for_the_same_content_alone(images, tmp_path, monkeypa
     assert again.figures | {"stage1_seconds": 0} == first.figures | {"stage1_seconds": 0}
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"cut short", b"{}"])
+@pytest.mark.parametrize("content", [b"", b"[1]", b"cut short", b"\xff"])
 def test_damaged_files_of_the_cache_are_made_again_with_a_warning(images, tmp_path, caplog, content):
     first = build(images, cache=tmp_path)
     figures, generator = sorted(tmp_path.iterdir())

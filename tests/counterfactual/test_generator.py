@@ -251,7 +251,7 @@ def test_every_image_may_have_a_text_of_its_own(generator, images):
     assert torch.allclose(fitted.counterfactual(f, rows, rows).features[:, 0], reconstruction, atol=F32)
     if generator.config.generator in ("shift", "gauss", "gskip"):
         assert (reconstruction - f).norm(dim=1).max() < 1e-4
-    with pytest.raises(ValueError, match="6 conditions without labels: expected 48"):
+    with pytest.raises(ValueError, match="expected 48 rows, one per feature"):
         fitted.fit(images.features, None, images.texts)
 
 
