@@ -36,23 +36,14 @@ CONTROLS = ("random-cf", "real-neighbour-cf", "recombine", "prototype")
 
 @dataclasses.dataclass
 class CounterfactualBank:
-    """Counterfactuals of the V cached views of N training images, M each, with their targets. Made by `build`.
+    """Counterfactuals of the V cached views of N training images, M each, with their targets. Made by `build`."""
 
-    Attributes:
-        generator: the fitted generator, on the device of the views.
-        figures: diagnosis, and the seconds of `build` (`stage1_seconds`), for logs and results.
-        target: (N, M) long, index into the conditions that each counterfactual is to be scored as.
-        generate: (index (B,), view (B,)) -> counterfactuals (B, M, e), valid (B, M), made now.
-        features: (N, V, M, e) fp32, on the device of the bank; None where each call generates.
-        valid: (N, V, M) bool, likewise.
-    """
-
-    generator: CounterfactualGenerator
-    figures: dict[str, float]
-    target: Tensor
-    generate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    features: Tensor | None = None
-    valid: Tensor | None = None
+    generator: CounterfactualGenerator  # fitted, on the device of the views
+    figures: dict[str, float]  # diagnosis, and the seconds of `build` (stage1_seconds), for logs and results
+    target: Tensor  # (N, M) long, index into the conditions that each counterfactual is to be scored as
+    generate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # index (B,), view (B,) -> (B, M, e), valid (B, M)
+    features: Tensor | None = None  # (N, V, M, e) fp32, on the device of the bank; None where each call generates
+    valid: Tensor | None = None  # (N, V, M) bool, likewise
 
     @classmethod
     def build(
@@ -136,15 +127,13 @@ class CounterfactualBank:
 
 
 def weighted(factual: Tensor, counterfactual: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
-    """Losses whose sum is (CE + w CE_cf) / (1 + w times the share that is valid): undivided, w would act as a larger
-    learning rate.
+    """Losses `ce` and `cf`, each (), whose sum is (CE + w CE_cf) / (1 + w times the share that is valid).
+
+    Undivided, w would act as a larger learning rate. Invalid counterfactuals have no gradient.
 
     Args:
         factual: (B,) losses of the images. counterfactual: (B, M) of their counterfactuals. valid: (B, M) bool.
         weight: w, of an image's counterfactuals together, beside 1 for the image.
-
-    Returns:
-        `ce` and `cf`, each (), divided. Invalid counterfactuals have no gradient; without a valid one `ce` is the mean.
     """
     total = 1 + weight * valid.float().mean()
     return {"ce": factual.mean() / total, "cf": weight * masked_mean(counterfactual, valid) / total}
@@ -162,11 +151,7 @@ def choose_targets(conditions: Tensor, labels: Tensor, m: int, mode: str, genera
             of all.
         generator: a CPU generator, the only source of randomness (unused by top1).
 
-    Returns:
-        (N, M) long, on the device of labels.
-
-    Raises:
-        ValueError: an unknown mode, m outside 1..C-1, or labels outside 0..C-1.
+    Returns (N, M) long, on the device of labels. Raises ValueError on an unknown mode, m or labels out of range.
     """
     count = len(conditions)
     if mode not in TARGETS:
@@ -191,7 +176,8 @@ def choose_targets(conditions: Tensor, labels: Tensor, m: int, mode: str, genera
 def control_counterfactuals(
     name: str, generator: CounterfactualGenerator, features: Tensor, labels: Tensor, target: Tensor, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Features in the place of counterfactuals, for the same images and targets.
+    """Features (B, M, e) in the place of counterfactuals, and valid (B, M): False only where none of the target class is
+    there.
 
     Args:
         name: `random-cf` noise as long as the counterfactual's displacement; `real-neighbour-cf` the nearest feature
@@ -200,11 +186,7 @@ def control_counterfactuals(
         features: (B, e) unit length. labels: (B,). target: (B, M) class indices.
         seed: of the noise and of the choice of other images.
 
-    Returns:
-        (B, M, e) unit length, and (B, M) bool: False only where no feature of the target class is there.
-
-    Raises:
-        ValueError: an unknown name, wrong shapes or NaN.
+    Raises ValueError on an unknown name, wrong shapes or NaN.
     """
     if name not in CONTROLS:
         raise ValueError(f"control {name!r}: allowed are {', '.join(CONTROLS)}")

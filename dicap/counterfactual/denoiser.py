@@ -17,11 +17,9 @@ LONGEST = 64.0  # longest period of the sinusoids, in units of log-SNR (which sp
 
 
 class Denoiser(nn.Module):
-    """Network F(z, log-SNR, text) (B, k); its output is zero at first.
+    """Network F(z, log-SNR, text) (B, k) of k diffused directions and texts of width d; its output is zero at first.
 
-    Args:
-        k: diffused directions. d: text width. width: hidden width. dropout: share of hidden units dropped in training.
-        generator: source of the initial weights.
+    dropout: share of hidden units dropped in training. generator: source of the initial weights.
     """
 
     def __init__(self, k: int, d: int, width: int, dropout: float, generator: torch.Generator):
@@ -45,11 +43,9 @@ class Denoiser(nn.Module):
         null: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Estimate (B, k).
+        """Output (B, k) for z (B, k), log_snr () or (B,) and standardised texts (B, d), None being the marginal.
 
-        Args:
-            z: (B, k). log_snr: () or (B,). text: (B, d) standardised texts; None is the marginal for every row.
-            null: (B,) bool, rows that takes the marginal. generator: source of dropout, off without it.
+        null: (B,) bool, rows that take the marginal. generator: source of dropout, off without it.
         """
         condition = self.null_embedding if text is None else self.text_embedding(text)  # (D,) or (B, D)
         if null is not None:

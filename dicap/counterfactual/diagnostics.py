@@ -180,14 +180,14 @@ def gaussian_kernel(one: Tensor, other: Tensor, width: Tensor | float) -> Tensor
 
 
 def hsic_p(latents: Tensor, labels: Tensor, seed: int = 0) -> float:
-    """p-value of "latents (N, k) are independent of labels (N,)": HSIC with a Gaussian kernel of median width against
-    the same-class kernel, by permutation (Gretton et al. 2007). Between 1 / 201 and 1."""
+    """p-value in [1 / 201, 1] of "latents (N, k) are independent of labels (N,)": HSIC with a Gaussian kernel of median
+    width against the same-class kernel, by permutation (Gretton et al. 2007)."""
     latents = latents.double()
     kernel = gaussian_kernel(latents, latents, torch.pdist(latents).median().clamp_min(1e-12))
     kernel = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
     same = (labels[:, None] == labels).double()
-    randomness = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(labels), generator=randomness).to(labels.device) for _ in range(PERMUTATIONS)]
+    random = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(labels), generator=random).to(labels.device) for _ in range(PERMUTATIONS)]
     observed = (kernel * same).sum()
     shuffled = torch.stack([(kernel * same[order][:, order]).sum() for order in orders])
     return float((1 + (shuffled >= observed).sum()) / (1 + PERMUTATIONS))
@@ -198,18 +198,17 @@ def class_mmd(
 ) -> float:
     """Squared MMD (unbiased, Gaussian kernel of median width) of counterfactuals (B, M, e) with target (B, M) to real
     features (N, e) of the target class, mean over classes weighted by counterfactuals; NaN without a pair of each."""
-    moved = generator.space.encode(counterfactuals.flatten(0, 1))[0].double()
-    real, wanted = generator.space.encode(real)[0].double(), target.flatten()
+    moved, real = (generator.space.encode(features)[0].double() for features in (counterfactuals.flatten(0, 1), real))
+    wanted = target.flatten()
     width = torch.pdist(real[:LIMIT]).median().clamp_min(1e-12)
     total, weight = 0.0, 0
     for label in torch.unique(wanted):
         ours, theirs = moved[wanted == label], real[labels == label]
         if len(ours) > 1 and len(theirs) > 1:
-            alike = sum(_off_diagonal(gaussian_kernel(group, group, width)) for group in (ours, theirs))
+            kernels = [gaussian_kernel(group, group, width) for group in (ours, theirs)]
+            alike = sum(
+                float((kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))) for kernel in kernels
+            )
             total += len(ours) * (alike - 2 * float(gaussian_kernel(ours, theirs, width).mean()))
             weight += len(ours)
     return total / weight if weight else math.nan
-
-
-def _off_diagonal(kernel: Tensor) -> float:
-    return float((kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)))

@@ -7,10 +7,8 @@
 | v | A z - S F | A eps - S x0 (Salimans and Ho 2022, arXiv 2202.00512) |
 | eps | (z - S F) / A | eps (Ho et al. 2020, arXiv 2006.11239) |
 
-What the network is trained on decides what it can learn. A residual has two parts: what the text leaves unexplained of
-its class's mean (there sits the scene that comes with the class) and the image's own distance from that mean.
-
-    z - m_y = r_y + v,     r_y = class mean - m_y
+What the network is trained on decides what it can learn. A residual z - m_y = r_y + v has two parts: what the text leaves
+unexplained of its class's mean, r_y (there sits the scene that comes with the class), and the image's own distance v.
 
 | train_data | x0 | the class may shape | U independent of Y |
 |---|---|---|---|
@@ -18,8 +16,7 @@ its class's mean (there sits the scene that comes with the class) and the image'
 | swap | m_y + r_y' + v, y' random | m_y, and what lies around the mean | in its mean: what the text does not name |
 | do | m_y + r_y' + v' of another image | m_y alone: an additive law, and so `gauss` | by construction |
 
-For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). (`shift` has no x0: it moves by m_c' -
-m_c.)
+For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). `shift` has no x0: it moves by m_c' - m_c.
 """
 
 import dataclasses
@@ -39,26 +36,19 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """x0(z, t, condition) of one generator.
-
-    Attributes:
-        name: gauss, gskip, v or eps. mechanism: class effects. within, total: covariances.
-        middle: (k,) mean class effect. network: the denoiser, None for gauss.
-    """
+    """x0(z, t, condition) of the generator `name`."""
 
     name: str
     mechanism: ClassMechanism
     within: Gaussian
     total: Gaussian
-    middle: Tensor
-    network: Denoiser | None = None
+    middle: Tensor  # (k,) mean class effect
+    network: Denoiser | None = None  # None for gauss and shift
 
     def eps(self, condition: Tensor | None, w: float = 1.0, gamma: float = 0.0, gradient: Eps | None = None) -> Eps:
-        """The score that DDIM follows: eps_null + w (eps_c - eps_null) - gamma S gradient.
+        """The score that DDIM follows: eps_null + w (eps_c - eps_null) - gamma S gradient, without the null at w = 1.
 
-        Args:
-            condition: (B, d) texts, None the marginal. w: classifier-free guidance; at 1 the null cancels, and is left
-                out. gamma, gradient: classifier guidance, by a gradient in z.
+        condition: (B, d) texts, None the marginal. gradient: in z, of classifier guidance.
         """
 
         def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
@@ -98,12 +88,12 @@ class Estimator:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a network is trained on: z (N * V, k), labels (N * V,), conditions (C, d), class effects m_c (C, k)."""
+    """What a network is trained on."""
 
-    z: Tensor
-    labels: Tensor
-    conditions: Tensor
-    effects: Tensor
+    z: Tensor  # (N * V, k)
+    labels: Tensor  # (N * V,)
+    conditions: Tensor  # (C, d)
+    effects: Tensor  # (C, k) m_c
 
     @functools.cached_property
     def unexplained(self) -> tuple[Tensor, Tensor]:
@@ -135,11 +125,9 @@ def loss(
     train: bool = True,
     network_share: float = 1.0,
 ) -> Tensor:
-    """Denoising loss, mean over rows and coordinates, at uniform times and fresh noise from the generator.
+    """Denoising loss () of data x0 (B, k) under conditions (B, d), at uniform times and fresh noise from the generator.
 
-    Args:
-        x0: (B, k) data. conditions: (B, d). null_share: share of rows that take the marginal. train: with dropout.
-        network_share: 0 gives the loss without the network, for comparison.
+    null_share: share of rows that take the marginal. train: with dropout. network_share: 0 leaves the network out.
     """
     network, device, (count, k) = estimator.network, x0.device, x0.shape
     if network is None:
@@ -159,9 +147,8 @@ def loss(
 
 
 def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, generator: torch.Generator) -> float:
-    """Train the estimator's network in place and leave the bias-corrected average of its weights there.
-
-    AdamW, warm-up, cosine decay, gradient norm 1. Returns the mean loss of the last tenth of the steps.
+    """Train the network in place (AdamW, warm-up, cosine decay, gradient norm 1), leave the bias-corrected average of its
+    weights there, and return the mean loss of the last tenth of the steps.
 
     Raises:
         FloatingPointError: the loss is no longer finite.

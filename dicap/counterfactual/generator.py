@@ -18,12 +18,12 @@ from torch import Tensor
 
 from dicap.files import replacing
 
-from . import interventions, process
+from . import process
 from .checks import check_features, check_fit, check_indices, check_texts
 from .config import NETWORK, GeneratorConfig
 from .denoiser import Denoiser
 from .estimators import Estimator, TrainingData, train
-from .interventions import Counterfactuals
+from .interventions import Batch, Counterfactuals, answer
 from .mechanism import ClassMechanism, Gaussian, within_and_total
 from .search import GaussJudge, Judge, TextJudge, judge_gradient
 from .space import FeatureSpace
@@ -36,24 +36,19 @@ CHUNK = 4096  # rows answered at a time
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What abduction keeps of features.
+    """What abduction keeps of features."""
 
-    Attributes:
-        path: (S + 1, B, k) from data to the latent at the ceiling; for the generator `shift` one stop, z - m_c.
-        residual: (B, e) what is not diffused. condition: (B, d) factual texts.
-    """
-
-    path: Tensor
-    residual: Tensor
-    condition: Tensor
+    path: Tensor  # (S + 1, B, k) from data to the latent at the ceiling; of the generator `shift` one stop, z - m_c
+    residual: Tensor  # (B, e) what is not diffused
+    condition: Tensor  # (B, d) factual texts
 
     @property
     def z(self) -> Tensor:
         """The abducted latent (B, k): U, as far as it is diffused."""
         return self.path[-1]
 
-    def rows(self, index: Tensor) -> "Latents":
-        """The latents of some rows, repeated as index (R,) says."""
+    def rows(self, index: process.Rows) -> "Latents":
+        """The latents of the rows index (R,), or a slice of them."""
         return Latents(self.path[:, index], self.residual[index], self.condition[index])
 
 
@@ -70,26 +65,18 @@ def _exact(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class CounterfactualGenerator:
-    """Generator of counterfactual features; `fit` or `load` first.
+    """Generator of counterfactual features; `fit` or `load` first."""
 
-    Attributes:
-        config: its settings. conditions: (C, d) different texts of the fit. logit_scale: of the text head, 0 where none
-            was given.
-        space, mechanism, estimator: the fitted parts. final_loss: denoising loss at the end of training.
-        device: of all of them.
-    """
-
-    config: GeneratorConfig
     space: FeatureSpace
     mechanism: ClassMechanism
     estimator: Estimator
-    conditions: Tensor
+    conditions: Tensor  # (C, d) different texts of the fit
 
     def __init__(self, config: GeneratorConfig | None = None):
         self.config = config or GeneratorConfig()
         self.device = torch.device("cpu")
-        self.logit_scale = 0.0
-        self.final_loss = 0.0
+        self.logit_scale = 0.0  # of the text head, 0 where none was given
+        self.final_loss = 0.0  # denoising loss at the end of training
 
     def fit(
         self, features: Tensor, labels: Tensor | None, conditions: Tensor, logit_scale: float | None = None
@@ -100,8 +87,7 @@ class CounterfactualGenerator:
             features: (N, V, e) or (N, e) unit-length image features; the V views of an image count as one image.
             labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes. With labels None
                 conditions is (N, d), one text an image (its caption): equal texts are one class.
-            logit_scale: multiplier of cosines in the text head (CLIP's logit_scale.exp()); needed for judge="text"
-                only.
+            logit_scale: multiplier of cosines in the text head, CLIP's logit_scale.exp(); for judge="text" alone.
 
         Returns:
             self, on the device of features.
@@ -164,8 +150,7 @@ class CounterfactualGenerator:
         """Features (B, e), unit length, of latents under the texts condition (B, d) or (d,).
 
         Args:
-            start: time () or (B,) in [0, ceiling] to decode from; None is the ceiling, the full intervention; 0 changes
-                nothing.
+            start: time () or (B,) in [0, ceiling] to decode from: None the ceiling, the full intervention; 0 no change.
             w: classifier-free guidance; None is the configured one.
 
         Raises:
@@ -191,7 +176,7 @@ class CounterfactualGenerator:
         """Features (B, e) decoded with the score that abducted them: near the factual for any score, however wrong."""
         if self.config.generator == "shift":
             return self.predict(latents, latents.condition)
-        score = self._abduction(latents.condition)[0]
+        score, _, _ = self._abduction(latents.condition)
         return self.space.lift(process.decode(score, latents.z, self.times[-1], self.times), latents.residual)
 
     def _abduction(self, condition: Tensor) -> tuple[process.Eps, int, process.Solve]:
@@ -230,24 +215,22 @@ class CounterfactualGenerator:
         texts, merged = torch.unique(conditions, dim=0, return_inverse=True)
         if len(texts) < 2 or len(features) == 0:
             raise ValueError(f"{len(features)} features and {len(texts)} different texts: at least 1 and 2 are needed")
-        minimal = train_on == "minimal" and self.config.search != "none"
-        intervene = interventions.minimal if minimal else interventions.full
         columns = features, merged[factual.to(self.device)], merged[target.to(self.device)]
         chunks = zip(*(column.split(max(1, CHUNK // target.shape[1])) for column in columns))
-        parts = [vars(intervene(self._batch(texts, *chunk))) for chunk in chunks]
+        parts = [vars(answer(self._batch(texts, *chunk), train_on)) for chunk in chunks]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return Counterfactuals(**{name: column.unflatten(0, target.shape) for name, column in joined.items()})
 
-    def _batch(self, texts: Tensor, features: Tensor, factual: Tensor, target: Tensor) -> interventions.Batch:
-        """Features (B, e) of classes factual (B,) beside their targets (B, M), as B * M rows."""
+    def _batch(self, texts: Tensor, features: Tensor, factual: Tensor, target: Tensor) -> Batch:
+        """Features (B, e) of classes factual (B,) in targets (B, M), as B * M rows."""
         copies = torch.arange(len(features), device=self.device).repeat_interleave(target.shape[1])
         latents, wanted = self.abduct(features, texts[factual]).rows(copies), target.flatten()
 
-        def decode(rows: Tensor, start: Tensor | None = None, w: float | None = None) -> Tensor:
+        def decode(rows: process.Rows = slice(None), start: Tensor | None = None, w: float | None = None) -> Tensor:
             return self.predict(latents.rows(rows), texts[wanted[rows]], start, w)
 
         parts = self.judge, self.config, self.space, self.estimator.within
-        return interventions.Batch(features[copies], latents.residual, wanted, texts, decode, *parts)
+        return Batch(features[copies], latents.residual, wanted, texts, decode, *parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted generator as safetensors, atomically; `load` gives bit-equal counterfactuals.
@@ -340,11 +323,7 @@ class CounterfactualGenerator:
         return GaussJudge(self.space, self.mechanism, self.estimator.within)
 
     def texts(self, condition: Tensor, rows: int) -> Tensor:
-        """Texts (rows, d) in fp32 on this device, of texts (rows, d) or (d,).
-
-        Raises:
-            ValueError: another shape, or NaN.
-        """
+        """Texts (rows, d) in fp32 on this device, of (rows, d) or (d,). Raises ValueError on another shape, or NaN."""
         condition = _plain(condition).to(self.device)
         condition = condition.expand(rows, -1) if condition.dim() == 1 else condition
         check_texts(condition, self.conditions.shape[1], rows)

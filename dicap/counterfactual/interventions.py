@@ -21,40 +21,28 @@ GUIDANCE = (1.5, 2.0, 3.0)  # tried from the ceiling where the plain full interv
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactuals:
-    """Counterfactual features and how they came about; rows B, targets M. All detached.
+    """Counterfactual features and how they came about, all (B, M, ...) and detached.
 
-    Attributes:
-        features: (B, M, e) unit length, always finite. An invalid row holds the full intervention, or the factual
-            feature where that is not finite.
-        valid: (B, M) bool, the judge's margin reaches delta; for minimal ones the factual must not already reach it.
-        start_time: (B, M) in (0, 1], where decoding began; 1 for the generator `shift`, which has no time.
-        kappa: (B, M) mean share of the class shift that was performed, 0 to 1.
-        margin: (B, M) of the judge for the target, nats. w: (B, M) guidance that was used.
+    An invalid row holds the full intervention, or the factual feature where that is not finite.
     """
 
-    features: Tensor
-    valid: Tensor
-    start_time: Tensor
-    kappa: Tensor
-    margin: Tensor
-    w: Tensor
+    features: Tensor  # (B, M, e) unit length, always finite
+    valid: Tensor  # bool: the judge's margin reaches delta; for minimal ones the factual must not already reach it
+    start_time: Tensor  # in (0, 1], where decoding began; 1 for the generator `shift`, which has no time
+    kappa: Tensor  # mean share of the class shift that was performed, 0 to 1
+    margin: Tensor  # of the judge for the target, nats
+    w: Tensor  # guidance that was used
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Rows R = B * M to be answered, and the parts of a generator that answer.
+    """Rows R = B * M to be answered, and the parts of a generator that answer."""
 
-    Attributes:
-        factual, residual: (R, e) features, and what of them is not diffused. target: (R,) index into texts (U, d).
-        decode: (rows, start times or None, w or None) -> features (R, e) of those rows in their target classes.
-        within: the covariance Sw.
-    """
-
-    factual: Tensor
-    residual: Tensor
-    target: Tensor
-    texts: Tensor
-    decode: Callable[..., Tensor]
+    factual: Tensor  # (R, e)
+    residual: Tensor  # (R, e), what of them is not diffused
+    target: Tensor  # (R,) index into texts
+    texts: Tensor  # (C, d) among which the judge decides
+    decode: Callable[..., Tensor]  # (rows=all, start=times, w=guidance) -> features (R, e) in their target classes
     judge: search.Judge
     config: GeneratorConfig
     space: FeatureSpace
@@ -65,10 +53,6 @@ class Batch:
         return search.margin(self.judge.scores(features, self.texts), self.target[rows])
 
     @property
-    def every_row(self) -> Tensor:
-        return torch.arange(len(self.target), device=self.target.device)
-
-    @property
     def ceiling(self) -> tuple[float, float]:
         """Start time and mean kappa of the full intervention."""
         if self.config.generator == "shift":
@@ -77,16 +61,23 @@ class Batch:
         return float(last), float(process.kappa(last, self.within.values).mean())
 
 
-def full(batch: Batch) -> Counterfactuals:
-    """The whole intervention; fields of shape (R, ...)."""
-    features = batch.decode(batch.every_row)
+def answer(batch: Batch, train_on: str) -> Counterfactuals:
+    """The whole intervention (`full`), or the smallest sufficient one (`minimal`); fields of shape (R, ...)."""
+    partial = train_on == "minimal" and batch.config.search != "none"
+    result = _minimal(batch) if partial else _full(batch)
+    finite = torch.isfinite(result.features).all(-1)
+    features = torch.where(finite[:, None], result.features, batch.factual)
+    return dataclasses.replace(result, features=features, valid=result.valid & finite)
+
+
+def _full(batch: Batch) -> Counterfactuals:
+    features = batch.decode()
     margin = batch.margin(features)
     start, kappa, w = (torch.full_like(margin, value) for value in (*batch.ceiling, batch.config.w))
-    return _finite(Counterfactuals(features, margin >= batch.config.delta, start, kappa, margin, w), batch.factual)
+    return Counterfactuals(features, margin >= batch.config.delta, start, kappa, margin, w)
 
 
-def minimal(batch: Batch) -> Counterfactuals:
-    """The smallest sufficient intervention, as `search` of the configuration seeks it; fields of shape (R, ...)."""
+def _minimal(batch: Batch) -> Counterfactuals:
     config = batch.config
     attempt, most, start_of = _along_line(batch) if config.search == "line" else _along_time(batch)
     result = search.minimal(attempt, batch.factual, batch.margin(batch.factual), most, config.delta)
@@ -94,8 +85,7 @@ def minimal(batch: Batch) -> Counterfactuals:
     if config.search == "t0":
         _guide(batch, result, w)
     start, kappa = start_of(result.amount).float(), result.amount.float()
-    answer = Counterfactuals(result.features, result.sufficient, start, kappa, result.margin, w)
-    return _finite(answer, batch.factual)
+    return Counterfactuals(result.features, result.sufficient, start, kappa, result.margin, w)
 
 
 Path = tuple[search.Attempt, float, Callable[[Tensor], Tensor]]  # attempt, most, amount (R,) -> start times (R,)
@@ -115,7 +105,7 @@ def _along_time(batch: Batch) -> Path:
 
 def _along_line(batch: Batch) -> Path:
     """A fraction of the straight line to the full counterfactual: all directions move alike."""
-    begin, end = (batch.space.encode(f)[0] for f in (batch.factual, batch.decode(batch.every_row)))
+    begin, end = (batch.space.encode(f)[0] for f in (batch.factual, batch.decode()))
     start, most = batch.ceiling
 
     def attempt(rows: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,9 +128,3 @@ def _guide(batch: Batch, result: search.SearchResult, w: Tensor) -> None:
         rows = rows[enough]
         result.features[rows], result.margin[rows], w[rows] = features[enough], margin[enough], stronger
         result.sufficient[rows] = True
-
-
-def _finite(answer: Counterfactuals, factual: Tensor) -> Counterfactuals:
-    finite = torch.isfinite(answer.features).all(-1)
-    features = torch.where(finite[:, None], answer.features, factual)
-    return dataclasses.replace(answer, features=features, valid=answer.valid & finite)

@@ -80,21 +80,14 @@ def judge_gradient(
 
 @dataclasses.dataclass
 class SearchResult:
-    """Outcome of a search over R rows.
+    """Outcome of a search over R rows. Where nothing suffices it holds the full intervention."""
 
-    Attributes:
-        features: (R, e) of the smallest sufficient intervention, or of the full one where none suffices.
-        margin: (R,) of those features. amount: (R,) mean kappa. below: (R,) largest amount tried that did not suffice.
-        sufficient: (R,) bool. trivial: (R,) bool, sufficient without any intervention, and then never `sufficient`: the
-            judge takes the factual for the target.
-    """
-
-    features: Tensor
-    margin: Tensor
-    amount: Tensor
-    below: Tensor
-    sufficient: Tensor
-    trivial: Tensor
+    features: Tensor  # (R, e) of the smallest sufficient intervention
+    margin: Tensor  # (R,) of those features
+    amount: Tensor  # (R,) mean kappa
+    below: Tensor  # (R,) largest amount tried that did not suffice
+    sufficient: Tensor  # (R,) bool
+    trivial: Tensor  # (R,) bool: the judge takes the factual itself for the target; then never `sufficient`
 
 
 Attempt = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows (R,), amount (R,)) -> features (R, e), margin (R,)

@@ -19,15 +19,11 @@ from torch.nn.functional import normalize
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpace:
-    """Affine map between features (B, e) and diffused coordinates (B, k), with the residual (B, e) kept aside.
+    """Affine map between features (B, e) and diffused coordinates (B, k), with the residual (B, e) kept aside."""
 
-    Attributes:
-        mu: (e,) mean of the images. directions: (e, k) orthonormal. scale: () RMS per coordinate before scaling, > 0.
-    """
-
-    mu: Tensor
-    directions: Tensor
-    scale: Tensor
+    mu: Tensor  # (e,) mean of the images
+    directions: Tensor  # (e, k) orthonormal
+    scale: Tensor  # () RMS per coordinate before scaling, > 0
 
     @classmethod
     def fit(cls, features: Tensor, k: int) -> "FeatureSpace":
