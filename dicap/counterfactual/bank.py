@@ -74,8 +74,7 @@ class CounterfactualBank:
                 (`control_counterfactuals`), or `truth`, what `truth` answers.
             train_on: `full` or `minimal` counterfactuals (`CounterfactualGenerator.counterfactual`).
             lazy: generate at each call instead of once: equal, slower, and holds no bank.
-            logit_scale: multiplier of cosines in the text head, CLIP's logit_scale.exp(); for judge="text".
-            seed: of targets and stand-ins; below 0 counts as 0. The generator's own is in its configuration.
+            logit_scale: as for `CounterfactualGenerator.fit`. seed: of targets and stand-ins; below 0 counts as 0.
             truth: targets (N, M) -> true counterfactuals (N, V, M, e).
             cache: folder that keeps generators and diagnoses, named by the content that they are made from.
             device: where the bank is kept and answers.
@@ -176,8 +175,7 @@ def choose_targets(conditions: Tensor, labels: Tensor, m: int, mode: str, genera
 def control_counterfactuals(
     name: str, generator: CounterfactualGenerator, features: Tensor, labels: Tensor, target: Tensor, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Features (B, M, e) in the place of counterfactuals, and valid (B, M): False only where none of the target class is
-    there.
+    """Features (B, M, e) in the place of counterfactuals, and whether there is one (B, M).
 
     Args:
         name: `random-cf` noise as long as the counterfactual's displacement; `real-neighbour-cf` the nearest feature
@@ -252,11 +250,7 @@ def _fit(
 
 
 def _cached(path: Path | None, kind: str, read: Callable, make: Callable[[], Any], write: Callable) -> Any:
-    """What the file holds. Where there is none, or, with a warning, none that can be read: what `make` makes, kept there.
-
-    Args:
-        read: path -> value. write: (value, path) -> None.
-    """
+    """What the file holds; where there is none, or, with a warning, none that can be read: what is made, and kept."""
     if path is not None and path.is_file():
         try:
             return read(path)

@@ -9,7 +9,7 @@ global random state.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 BLOCKS = 2
@@ -22,7 +22,7 @@ class Denoiser(nn.Module):
     dropout: share of hidden units dropped in training. generator: source of the initial weights.
     """
 
-    def __init__(self, k: int, d: int, width: int, dropout: float, generator: torch.Generator):
+    def __init__(self, k: int, d: int, width: int, dropout: float, generator: Generator):
         super().__init__()
         self.dropout = dropout
         self.embedding_dim = max(8, width // 4)  # the modulation is most of the network's cost
@@ -41,7 +41,7 @@ class Denoiser(nn.Module):
         log_snr: Tensor,
         text: Tensor | None,
         null: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> Tensor:
         """Output (B, k) for z (B, k), log_snr () or (B,) and standardised texts (B, d), None being the marginal.
 
@@ -60,7 +60,7 @@ class Denoiser(nn.Module):
         return self.proj_out(torch.addcmul(shift, _norm(h), 1 + scale))
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None = None) -> nn.Linear:
+def _linear(inputs: int, outputs: int, generator: Generator | None = None) -> nn.Linear:
     """A linear layer with weights from the generator, or all zero; made without touching global randomness."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def _norm(h: Tensor) -> Tensor:
     return layer_norm(h, h.shape[-1:])
 
 
-def _drop(h: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+def _drop(h: Tensor, share: float, generator: Generator | None) -> Tensor:
     if generator is None or share == 0:
         return h
     kept = torch.rand(h.shape, generator=generator) >= share  # on the CPU, so that every device trains alike

@@ -5,8 +5,8 @@ bound needs is a latent that is independent of the class (`hsic_p`, `latent_prob
 come with classes, U itself is tied to the class in the data: there a latent that tells the class is no fault.
 """
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,8 +60,9 @@ def diagnose(
     if generator.config.search != "none":
         minimal = generator.counterfactual(sample.factual, sample.own, sample.target, train_on="minimal")
         figures |= _of_counterfactuals("minimal", sample, minimal)
-        figures |= {"start_time_minimal": _mean_of(minimal.start_time, minimal.valid)}
-        figures |= {"kappa_minimal": _mean_of(minimal.kappa, minimal.valid)}
+        figures |= {
+            f"{name}_minimal": _mean_of(getattr(minimal, name), minimal.valid) for name in ("start_time", "kappa")
+        }
     figures |= _consistency(sample, full, max(moved, 1e-12))
     figures["mmd_full"] = class_mmd(full.features, sample.target, sample.real, labels, generator)
     if generator.estimator.network is not None:
@@ -71,16 +72,13 @@ def diagnose(
     return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sample:
-    """Images looked at: factual (B, e) of classes own (B,), target (B, M); and all real (N, e) of classes labels (N,)."""
-
+class _Sample(NamedTuple):
     generator: CounterfactualGenerator
-    factual: Tensor
-    own: Tensor
-    target: Tensor
-    real: Tensor
-    labels: Tensor
+    factual: Tensor  # (B, e) images looked at
+    own: Tensor  # (B,) their classes
+    target: Tensor  # (B, M)
+    real: Tensor  # (N, e) all images
+    labels: Tensor  # (N,)
 
 
 def _of_counterfactuals(kind: str, sample: _Sample, answer: Counterfactuals) -> dict[str, float]:

@@ -26,7 +26,7 @@ import logging
 import torch
 from torch import Tensor
 
-from .config import NETWORK, GeneratorConfig
+from .config import GeneratorConfig
 from .denoiser import Denoiser
 from .mechanism import ClassMechanism, Gaussian
 from .process import Eps, Rows, coefficients, epsilon, guided, log_snr, time_grid
@@ -153,9 +153,10 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
-    if config.generator not in NETWORK or estimator.network is None or config.train_steps == 0:
+    steps, network = config.train_steps, estimator.network
+    if network is None or steps == 0:
         return 0.0
-    steps, parameters = config.train_steps, list(estimator.network.requires_grad_(True).parameters())
+    parameters = list(network.requires_grad_(True).parameters())
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, config.warm_up))
     average = [parameter.detach().clone() for parameter in parameters]
@@ -171,7 +172,7 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
         losses.append(value.detach())
         torch._foreach_lerp_(average, [p.detach() for p in parameters], average_weight(step, config.ema, steps))
     torch._foreach_copy_([p.detach() for p in parameters], average)
-    estimator.network.requires_grad_(False)
+    network.requires_grad_(False)
     final = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     if not final < float("inf"):
         raise FloatingPointError(f"the denoising loss became {final}: lower lr={config.lr} or look at the features")

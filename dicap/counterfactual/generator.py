@@ -162,7 +162,7 @@ class CounterfactualGenerator:
                 raise ValueError(f"start={start}, w={w}: the generator 'shift' has neither; leave them out")
             return self.space.lift(latents.z + self.mechanism.mean(condition), latents.residual)
         times = self.times
-        begin = times[-1] if start is None else torch.as_tensor(start, dtype=torch.float64, device=self.device)
+        begin = torch.as_tensor(times[-1] if start is None else start, dtype=torch.float64, device=self.device)
         begin = begin.clamp(0, float(times[-1]))
         score, fixed_point, solve = self._abduction(latents.condition)
         z = process.stop_at(score, latents.path, times, begin, fixed_point, solve)
@@ -246,12 +246,9 @@ class CounterfactualGenerator:
         groups = {name: vars(part) for name, part in parts.items()}
         groups["network"] = estimator.network.state_dict() if estimator.network else {}
         tensors |= {f"{name}.{key}": value for name, group in groups.items() for key, value in group.items()}
-        data = to_bytes(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            metadata={"format": FORMAT, "config": self.config.to_json()},
-        )
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with replacing(path) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(to_bytes(tensors, {"format": FORMAT, "config": self.config.to_json()}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "CounterfactualGenerator":
@@ -294,10 +291,8 @@ class CounterfactualGenerator:
 
     def _check_judge(self, e: int, d: int, logit_scale: float | None) -> None:
         """Raises ValueError where the text head is to judge and cannot."""
-        if self.config.judge == "text" and (logit_scale is None or not 0 < logit_scale < float("inf")):
-            raise ValueError(
-                f"judge='text' with logit_scale={logit_scale}: pass the text head's multiplier, CLIP's logit_scale.exp()"
-            )
+        if self.config.judge == "text" and not 0 < (logit_scale or 0) < float("inf"):
+            raise ValueError(f"judge='text' with logit_scale={logit_scale}: pass CLIP's logit_scale.exp()")
         if self.config.judge == "text" and d != e:
             raise ValueError(f"judge='text': texts of width {d} do not meet features of width {e}; use judge='gauss'")
 
@@ -331,8 +326,7 @@ class CounterfactualGenerator:
 
 
 def classes_of(conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Different texts (C, d) of conditions (N, d) in order of appearance, the class of each row (N,), and the first row of
-    each class (C,)."""
+    """Different texts (C, d) of conditions (N, d) as they first appear, the class of each row (N,), and that first row (C,)."""
     texts, labels = torch.unique(conditions, dim=0, return_inverse=True)
     rows = torch.arange(len(labels), device=labels.device)
     first, order = rows[: len(texts)].scatter_reduce(0, labels, rows, "amin", include_self=False).sort()

@@ -18,6 +18,8 @@ from .space import FeatureSpace
 
 GUIDANCE = (1.5, 2.0, 3.0)  # tried from the ceiling where the plain full intervention does not suffice
 
+Path = tuple[search.Attempt, float, Callable[[Tensor], Tensor]]  # attempt, most, amount (R,) -> start times (R,)
+
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactuals:
@@ -86,9 +88,6 @@ def _minimal(batch: Batch) -> Counterfactuals:
         _guide(batch, result, w)
     start, kappa = start_of(result.amount).float(), result.amount.float()
     return Counterfactuals(result.features, result.sufficient, start, kappa, result.margin, w)
-
-
-Path = tuple[search.Attempt, float, Callable[[Tensor], Tensor]]  # attempt, most, amount (R,) -> start times (R,)
 
 
 def _along_time(batch: Batch) -> Path:

@@ -43,14 +43,11 @@ class World:
 def skewed(
     seed: int = 0, classes: int = 25, shots: int = 16, coordinates: int = 4, width: int = 64, stretch: float = 0.7
 ) -> World:
-    """A world of the model; another seed is another world.
+    """A world of C classes with `shots` rows each, q coordinates x_j, features and texts of one width; another seed is
+    another world.
 
-    Args:
-        classes: C. shots: rows a class. coordinates: q, the number of x_j. width: e of features and d of texts, > q.
-        stretch: standard deviation of log s over the classes; 0 makes the class act additively.
-
-    Raises:
-        ValueError: fewer than two classes, no shots, or no coordinate fits the width.
+    stretch: standard deviation of log s over the classes; 0 makes the class act additively. Raises ValueError on fewer
+    than two classes, no shots, or more coordinates than the width holds.
     """
     if classes < 2 or shots < 1 or not 1 <= coordinates < width:
         values = f"classes={classes}, shots={shots}, coordinates={coordinates}, width={width}"

@@ -21,6 +21,8 @@ from .space import FeatureSpace
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the most that can be reached, which comes last
 HALVINGS = 5
 
+Attempt = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows (R,), amount (R,)) -> features (R, e), margin (R,)
+
 
 @dataclasses.dataclass(frozen=True)
 class GaussJudge:
@@ -60,10 +62,9 @@ def margin(scores: Tensor, target: Tensor) -> Tensor:
 def judge_gradient(
     judge: Judge, space: FeatureSpace, estimator: Estimator, texts: Tensor, condition: Tensor, residual: Tensor
 ) -> Eps:
-    """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c), r)), for classifier guidance.
+    """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c), r)) for condition c (B, d) and residual r (B, e).
 
-    Args:
-        texts: (C, d) classes that the judge weighs, beside those asked for. condition: (B, d). residual: (B, e).
+    texts: (C, d) classes that the judge weighs, beside those asked for.
     """
     texts, index = torch.unique(torch.cat([texts, condition]), dim=0, return_inverse=True)
     target = index[-len(condition) :]
@@ -90,21 +91,14 @@ class SearchResult:
     trivial: Tensor  # (R,) bool: the judge takes the factual itself for the target; then never `sufficient`
 
 
-Attempt = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows (R,), amount (R,)) -> features (R, e), margin (R,)
-
-
 def minimal(attempt: Attempt, factual: Tensor, factual_margin: Tensor, most: float, delta: float) -> SearchResult:
     """The smallest sufficient amount of each row: first success on a grid, then bisection towards the last failure.
 
-    Args:
-        attempt: features and margins of rows at amounts. factual: (R, e). factual_margin: (R,) at amount 0.
-        most: the largest amount, the full intervention. delta: sufficient margin.
+    factual: (R, e). factual_margin: (R,) at amount 0. most: the full intervention. delta: the sufficient margin.
     """
-    trivial = factual_margin >= delta
-    zeros = torch.zeros(len(factual), dtype=torch.float64, device=factual.device)
-    result = SearchResult(
-        factual.clone(), factual_margin.clone(), zeros.clone(), zeros.clone(), torch.zeros_like(trivial), trivial
-    )
+    trivial, zeros = factual_margin >= delta, torch.zeros(len(factual), dtype=torch.float64, device=factual.device)
+    amounts = zeros.clone(), zeros.clone()
+    result = SearchResult(factual.clone(), factual_margin.clone(), *amounts, torch.zeros_like(trivial), trivial)
 
     def attempt_at(pending: Tensor, amount: Tensor, keep_failures: bool = False) -> None:
         rows = pending.nonzero()[:, 0]
