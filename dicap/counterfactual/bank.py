@@ -79,8 +79,7 @@ class CounterfactualBank:
             cache: folder that keeps generators and diagnoses, named by the content that they are made from.
             device: where the bank is kept and answers.
 
-        Raises:
-            ValueError: settings that contradict each other, and all that `CounterfactualGenerator.fit` refuses.
+        Raises ValueError on settings that contradict each other, and on all that `CounterfactualGenerator.fit` refuses.
         """
         start, seed = time.perf_counter(), max(seed, 0)
         if control not in ("none", "truth", *CONTROLS):

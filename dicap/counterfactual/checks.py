@@ -16,7 +16,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 def check_features(features: Tensor, width: int | None = None) -> None:
     """Features (..., e) are finite, of unit length and, where width is given, e = width."""
-    if features.dim() < 2 or (width is not None and features.shape[-1] != width):
+    if features.dim() < 2 or width not in (None, features.shape[-1]):
         raise ValueError(f"features of shape {tuple(features.shape)}: expected (rows, {width or 'e'})")
     check_finite("features", features)
     length = features.float().norm(dim=-1)
@@ -29,9 +29,9 @@ def check_features(features: Tensor, width: int | None = None) -> None:
 
 def check_texts(conditions: Tensor, width: int | None = None, rows: int | None = None) -> None:
     """Conditions (R, d) are finite and, where these are given, d = width and R = rows."""
-    if conditions.dim() != 2 or (width is not None and conditions.shape[1] != width):
+    if conditions.dim() != 2 or width not in (None, conditions.shape[1]):
         raise ValueError(f"conditions of shape {tuple(conditions.shape)}: expected (rows, {width or 'd'})")
-    if rows is not None and len(conditions) != rows:
+    if rows not in (None, len(conditions)):
         raise ValueError(f"conditions of shape {tuple(conditions.shape)}: expected {rows} rows, one per feature")
     check_finite("conditions", conditions)
 
@@ -62,7 +62,8 @@ def check_fit(features: Tensor, labels: Tensor | None, conditions: Tensor) -> No
         raise ValueError(f"features of shape {tuple(features.shape)}: expected (N, V, e) or (N, e), none of them 0")
     check_features(features)
     check_texts(conditions, rows=len(features) if labels is None else None)
-    if labels is not None:
-        if labels.shape != features.shape[:1]:
-            raise ValueError(f"labels of shape {tuple(labels.shape)}: expected ({len(features)},), one per image")
-        check_labels("labels", labels, len(conditions))
+    if labels is None:
+        return
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"labels of shape {tuple(labels.shape)}: expected ({len(features)},), one per image")
+    check_labels("labels", labels, len(conditions))

@@ -96,15 +96,9 @@ class GeneratorConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "GeneratorConfig":
-        """The settings that `to_json` wrote.
-
-        Raises:
-            ValueError: not a JSON object, or with a key that is no setting.
-        """
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError(f"the configuration is not a JSON object: {text[:60]!r}")  # noqa: TRY004 - a bad file
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        """The settings that `to_json` wrote. Raises ValueError on what is no JSON object, or has other keys."""
+        values, known = json.loads(text), {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known) if isinstance(values, dict) else [text[:60]]
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}: written by another version of dicap?")
         return cls(**values)

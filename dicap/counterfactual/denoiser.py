@@ -63,12 +63,11 @@ class Denoiser(nn.Module):
 def _linear(inputs: int, outputs: int, generator: Generator | None = None) -> nn.Linear:
     """A linear layer with weights from the generator, or all zero; made without touching global randomness."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    with torch.no_grad():
-        layer.bias.zero_()
-        if generator is None:
-            layer.weight.zero_()
-        else:
-            layer.weight.normal_(0, 1 / math.sqrt(inputs), generator=generator)
+    nn.init.zeros_(layer.bias)
+    if generator is None:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.normal_(layer.weight, 0, 1 / math.sqrt(inputs), generator=generator)
     return layer
 
 

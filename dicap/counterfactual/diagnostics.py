@@ -39,15 +39,15 @@ def diagnose(
 
     Returns:
         `valid_full|minimal` share that reaches the judge's margin, `invalid_percent_*` the rest in %; `head_valid_*`
-        share that a linear probe on the real features, independent of the judge, takes for the target;
-        `proximity_*` 1 - cos to the factual and `mahalanobis_*` distance in Sw, means over valid ones;
-        `start_time_minimal`, `kappa_minimal`; `factual_sufficient` share whose factual already reaches the margin;
-        `reconstruction_error` abduct and decode with one score, `null_error` y' = y, `round_trip_error` y -> y' -> y,
-        in units of the mean distance that the full counterfactual moves; `cld_*` counterfactual latent divergence
-        (lower is better; Sanchez and Tsaftaris 2022, arXiv 2202.10166); `hsic_p` p-value of the latent against the
-        class, `latent_probe` held-out accuracy of the class from the latent and its `latent_chance`; `mmd_full` squared
-        MMD of counterfactuals to real features of the target class; `loss`, `loss_gauss` denoising loss on the training
-        data with and without the network, `loss_held_out*` likewise.
+        share that a linear probe on the real features takes for the target; `proximity_*` 1 - cos to the factual and
+        `mahalanobis_*` distance in Sw, means over valid ones, as are `start_time_minimal` and `kappa_minimal`;
+        `factual_sufficient` share whose factual already reaches the margin; `reconstruction_error` abduct and decode
+        with one score, `null_error` y' = y, `round_trip_error` y -> y' -> y, in units of `moved_full`, the mean
+        distance of the full counterfactual; `cld_*` counterfactual latent divergence, lower is better (Sanchez and
+        Tsaftaris 2022, arXiv 2202.10166); `hsic_p` p-value of the latent against the class, `latent_probe` held-out
+        accuracy of the class from the latent and its `latent_chance`; `mmd_full` squared MMD of counterfactuals to real
+        features of the target class; `loss`, `loss_gauss` denoising loss on the training data with and without the
+        network, `loss_held_out*` likewise.
     """
     generator.check_fitted()
     views = features if features.dim() == 3 else features[:, None]

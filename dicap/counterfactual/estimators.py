@@ -137,8 +137,7 @@ def loss(
     noise = torch.randn(count, k, generator=generator).to(device)
     null = (torch.rand(count, generator=generator) < null_share).to(device)
     signal, spread = coefficients(t, x0)
-    z = signal * x0 + spread * noise
-    base = z
+    base = z = signal * x0 + spread * noise
     if estimator.name == "gskip":
         base = torch.where(null[:, None], estimator.gaussian(z, t, None), estimator.gaussian(z, t, conditions))
     text = estimator.mechanism.standardise(conditions)
@@ -148,10 +147,7 @@ def loss(
 
 def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, generator: torch.Generator) -> float:
     """Train the network in place (AdamW, warm-up, cosine decay, gradient norm 1), leave the bias-corrected average of its
-    weights there, and return the mean loss of the last tenth of the steps.
-
-    Raises:
-        FloatingPointError: the loss is no longer finite.
+    weights there, and return the mean loss of the last tenth of the steps. Raises FloatingPointError where it diverges.
     """
     steps, network = config.train_steps, estimator.network
     if network is None or steps == 0:

@@ -81,16 +81,13 @@ class CounterfactualGenerator:
     def fit(
         self, features: Tensor, labels: Tensor | None, conditions: Tensor, logit_scale: float | None = None
     ) -> "CounterfactualGenerator":
-        """Learn the space, the class mechanism, the covariances and the network.
+        """Learn the space, the class mechanism, the covariances and the network; self, on the device of features.
 
         Args:
             features: (N, V, e) or (N, e) unit-length image features; the V views of an image count as one image.
             labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes. With labels None
                 conditions is (N, d), one text an image (its caption): equal texts are one class.
             logit_scale: multiplier of cosines in the text head, CLIP's logit_scale.exp(); for judge="text" alone.
-
-        Returns:
-            self, on the device of features.
 
         Raises:
             ValueError: wrong shapes, NaN, rows that are not unit length, fewer than two classes with images or two
@@ -131,8 +128,7 @@ class CounterfactualGenerator:
     def abduct(self, features: Tensor, condition: Tensor) -> Latents:
         """U of features (B, e) given their factual texts condition (B, d) or (d,): DDIM up to the ceiling.
 
-        Raises:
-            ValueError: not fitted, wrong shapes or NaN.
+        Raises ValueError where it is not fitted, or on wrong shapes or NaN.
         """
         features = _plain(features).to(self.device)
         check_features(features, self.space.mu.shape[0])
@@ -153,8 +149,7 @@ class CounterfactualGenerator:
             start: time () or (B,) in [0, ceiling] to decode from: None the ceiling, the full intervention; 0 no change.
             w: classifier-free guidance; None is the configured one.
 
-        Raises:
-            ValueError: not fitted, wrong shapes, or start or w given to the generator `shift`.
+        Raises ValueError where it is not fitted, on wrong shapes, or start or w given to the generator `shift`.
         """
         condition, config = self.texts(condition, len(latents.residual)), self.config
         if config.generator == "shift":
@@ -202,8 +197,7 @@ class CounterfactualGenerator:
             conditions: (C, d) the texts that the indices refer to and among which the judge decides, equal ones being
                 one class; None: those of the fit.
 
-        Raises:
-            ValueError: not fitted, wrong shapes, NaN, indices outside the texts, an unknown train_on.
+        Raises ValueError where it is not fitted, on wrong shapes, NaN, indices outside the texts, an unknown train_on.
         """
         if train_on not in ("full", "minimal"):
             raise ValueError(f"train_on={train_on!r}: allowed are full, minimal")
@@ -235,8 +229,7 @@ class CounterfactualGenerator:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted generator as safetensors, atomically; `load` gives bit-equal counterfactuals.
 
-        Raises:
-            ValueError: not fitted. OSError: the folder cannot be written.
+        Raises ValueError where it is not fitted, OSError where the folder cannot be written.
         """
         self.check_fitted()
         estimator = self.estimator
@@ -254,8 +247,7 @@ class CounterfactualGenerator:
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "CounterfactualGenerator":
         """The generator that `save` wrote, on a device.
 
-        Raises:
-            FileNotFoundError: no such file. ValueError: not a generator's file, truncated, or of another version.
+        Raises FileNotFoundError, and ValueError where the file is no generator's, truncated, or of another version.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; a generator is written by CounterfactualGenerator.save")

@@ -1,8 +1,7 @@
 """Counterfactuals of a batch: every image in every target class, the full intervention or the minimal sufficient one.
 
-The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model. The minimal sufficient one
-is a partial intervention: it stops at the smallest share of the shift that convinces the judge. Errors against a
-known truth belong to the first, proximity to the second.
+The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model: errors against a known truth
+belong to it. The minimal one stops at the smallest share of the shift that convinces the judge: proximity belongs to it.
 """
 
 import dataclasses

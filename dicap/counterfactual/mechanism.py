@@ -46,11 +46,8 @@ class ClassMechanism:
     ) -> "ClassMechanism":
         """Fit to one row per image: z (N, k), labels (N,) in 0..C-1, conditions (C, d); classes may lack images.
 
-        Args:
-            directions: (d, k) what z is of the space of the texts, where images and texts share one; else None.
-
-        Raises:
-            ValueError: images of fewer than two classes, or texts that are all equal.
+        directions: (d, k) what z is of the space of the texts, where images and texts share one; else None. Raises
+        ValueError on images of fewer than two classes, or texts that are all equal.
         """
         counts = torch.bincount(labels, minlength=len(conditions))
         seen = counts > 0
@@ -85,8 +82,7 @@ class ClassMechanism:
         mean = self.offset + standard @ self.weight
         if not bool(self.correction.any()):
             return mean
-        gap = torch.cdist(standard, self.known) / standard.shape[1] ** 0.5  # (B, C)
-        nearest = gap.min(1)
+        nearest = (torch.cdist(standard, self.known) / standard.shape[1] ** 0.5).min(1)  # of (B, C)
         known = nearest.values < max(SAME, 1e-3)  # fp32 cdist resolves about 1e-3
         return mean + self.correction[nearest.indices] * known[:, None]
 
@@ -101,11 +97,8 @@ def ridge_map(texts: Tensor, targets: Tensor, axes: Tensor | None = None) -> tup
     """Ridge map of centred texts (C, d) to centred class means (C, k), its strengths chosen by leaving one class out.
 
     The held-out error has a closed form (the PRESS residual, intercept included): error_i / (1 - h_i - 1/C). axes (k, r):
-    orthonormal directions of the targets with a strength each; all others share one.
-
-    Returns:
-        weight (d, k), the strengths (k,), those of the axes first, and the held-out squared error () relative to
-        predicting the mean of the other classes.
+    orthonormal directions of the targets with a strength each; all others share one. Returns weight (d, k), the strengths
+    (k,), those of the axes first, and the held-out squared error () relative to predicting the other classes' mean.
     """
     count, width = texts.shape
     axes = targets.new_zeros(targets.shape[1], 0) if axes is None else axes
@@ -175,8 +168,7 @@ class Gaussian:
 def within_and_total(residuals: Tensor, class_effects: Tensor) -> tuple[Gaussian, Gaussian]:
     """Shrunk covariance Sw of residuals z - m_c (N, V, k), and the marginal's: Sw + spread of class_effects m_c (C, k).
 
-    The shrinkage is Ledoit-Wolf's for N images, since views of an image are no new images; the covariance that it
-    shrinks is that of all views.
+    The covariance is that of all views; its shrinkage is Ledoit-Wolf's for N images: views are no new images.
     """
     count, views, k = residuals.shape
     images, shrinkage = residuals.double().mean(1).cpu().numpy(), 1.0

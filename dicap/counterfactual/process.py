@@ -49,10 +49,8 @@ def time_grid(steps: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def kappa(t: Tensor, eigenvalues: Tensor) -> Tensor:
-    """Share of the class shift that decoding from time t performs along each eigenvalue: (..., k) in [0, 1].
-
-    1 - sqrt(alpha_bar l / (alpha_bar l + 1 - alpha_bar)): exact for a shared Gaussian covariance, nominal otherwise.
-    """
+    """Share (..., k) in [0, 1] of the class shift that decoding from time t performs along each eigenvalue l:
+    1 - sqrt(alpha_bar l / (alpha_bar l + 1 - alpha_bar)), exact for a shared Gaussian covariance, nominal otherwise."""
     kept = torch.cos(t.double() * (math.pi / 2)).square()[..., None]
     signal = kept * eigenvalues.double()
     return 1 - (signal / (signal + 1 - kept)).sqrt()
@@ -129,10 +127,8 @@ def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int, solve: Solve = 
 def stop_at(
     eps: Eps, path: Tensor, times: Tensor, start: Tensor, fixed_point: int, solve: Solve = unpreconditioned
 ) -> Tensor:
-    """Latents (B, k) at start times () or (B,) on an encoded path (S + 1, B, k): a partial step from the stop below.
-
-    eps, times, fixed_point and solve are those that encoded the path; between stops one refinement at least is made.
-    """
+    """Latents (B, k) at start times () or (B,) on an encoded path (S + 1, B, k): a partial step from the stop below, with at
+    least one refinement. eps, times, fixed_point and solve are those that encoded the path."""
     if start.dim() == 0 and start == times[-1]:
         return path[-1]
     start = start.expand(path.shape[1]).contiguous()

@@ -29,8 +29,7 @@ class FeatureSpace:
     def fit(cls, features: Tensor, k: int) -> "FeatureSpace":
         """Principal directions of features (N, V, e); k is cut to min(k, e / 2, N - 1) and to the rank of the data.
 
-        Raises:
-            ValueError: fewer than two images or features, or images that are all equal.
+        Raises ValueError on fewer than two images or features, or images that are all equal.
         """
         count, _, width = features.shape
         k = min(k, width // 2, count - 1)
