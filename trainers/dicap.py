@@ -224,8 +224,7 @@ class DiCap(PromptTrainer):
         """Counterfactuals (B, M, e) and which are valid (B, M), of views f (B, e) of the training images index (B,)."""
         label, target, o = self.label[index], self.target[index], self.options
         if o.control != "none":
-            pool = self.views.flatten(0, 1), self.label.repeat_interleave(self.views.shape[1])
-            return control_counterfactuals(o.control, self.generator, f, label, target, max(self.cfg.SEED, 0), *pool)
+            return control_counterfactuals(o.control, self.generator, f, label, target, max(self.cfg.SEED, 0))
         found = self.generator.counterfactual(f, label, target, train_on=o.train_on)
         return found.features, found.valid
 

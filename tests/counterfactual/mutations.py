@@ -296,10 +296,10 @@ MUTATIONS = (
 def mutated(mutation: Mutation, root: Path) -> str:
     """The mutated text of the file. Raises MovedOn unless the old text is there exactly once."""
     text = (root / mutation.file).read_text(encoding="utf-8")
-    found = text.count(mutation.old)
-    if found != 1:
+    count = text.count(mutation.old)
+    if count != 1:
         raise MovedOn(
-            f"property {mutation.number}, {mutation.what!r}: {mutation.old!r} is found {found} times in {mutation.file}, not"
+            f"property {mutation.number}, {mutation.what!r}: {mutation.old!r} is found {count} times in {mutation.file}, not"
             " once; the code moved on: give the mutation the text as it is now"
         )
     return text.replace(mutation.old, mutation.new)
@@ -356,11 +356,11 @@ def make_copies(folder: Path, count: int) -> list[Path]:
         shutil.copytree(copies[0], other, symlinks=True)
     command = [sys.executable, "-c", "import dicap; print(dicap.__file__)"]
     environment = os.environ | {"PYTHONPATH": str(copies[0]), "PYTHONDONTWRITEBYTECODE": "1"}
-    found = subprocess.run(
+    imported = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
-    if not Path(found).resolve().is_relative_to(copies[0].resolve()):
-        raise RuntimeError(f"the tests would import {found}, not the copy in {copies[0]}: uninstall that dicap")
+    if not Path(imported).resolve().is_relative_to(copies[0].resolve()):
+        raise RuntimeError(f"the tests would import {imported}, not the copy in {copies[0]}: uninstall that dicap")
     return copies
 
 
@@ -392,7 +392,7 @@ def main(arguments: list[str] | None = None) -> int:
             free.put(copy)
         with ThreadPoolExecutor(len(copies)) as pool:
             verdicts = list(pool.map(lambda mutation: try_out(mutation, free), chosen))
-    rows = [(str(m.number), m.what, m.test.split("::")[1], found) for m, found in zip(chosen, verdicts)]
+    rows = [(str(m.number), m.what, m.test.split("::")[1], verdict) for m, verdict in zip(chosen, verdicts)]
     print(table([("property", "mutation", "test", "verdict"), *rows]))
     red = verdicts.count("red")
     print(f"{red} of {len(chosen)} mutations turn their test red")

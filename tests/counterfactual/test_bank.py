@@ -1,4 +1,4 @@
-"""The bank of counterfactuals: what it holds, its cache, its contradictions, and the loss that weighs it."""
+"""The bank of counterfactuals - what it holds, its cache, its contradictions, its loss - and targets and stand-ins."""
 
 import json
 
@@ -8,6 +8,10 @@ import torch
 
 from dicap.counterfactual import CounterfactualBank, CounterfactualGenerator, choose_targets, weighted
 from dicap.counterfactual.bank import CONTROLS, control_counterfactuals
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def build(images, **settings):
@@ -26,7 +30,7 @@ def test_a_bank_answers_what_its_generator_does_at_once_or_at_each_call(images, 
     bank, lazy = (build(images, m=2, train_on=train_on, lazy=lazy) for lazy in (False, True))
     assert bank.features.shape == (48, 2, 2, 32) and bank.valid.shape == (48, 2, 2) and bank.target.shape == (48, 2)
     assert lazy.features is None and lazy.valid is None
-    drawn = choose_targets(images.texts, images.labels, 2, "random", torch.Generator().manual_seed(4))
+    drawn = choose_targets(images.texts, images.labels, 2, "random", seeded(4))
     assert torch.equal(bank.target, drawn) and torch.equal(lazy.target, drawn)
     index, view = torch.tensor([7, 0, 47, 7]), torch.tensor([1, 0, 1, 0])
     cf, valid, target = bank(index, view)
@@ -40,7 +44,7 @@ def test_a_bank_answers_what_its_generator_does_at_once_or_at_each_call(images, 
 def test_stand_ins_are_drawn_from_all_views_and_scored_as_what_they_are(images, control):
     bank = build(images, control=control, m=2)
     index, view = every_pair(images)
-    drawn = choose_targets(images.texts, images.labels, 2, "random", torch.Generator().manual_seed(4))
+    drawn = choose_targets(images.texts, images.labels, 2, "random", seeded(4))
     features, labels = images.features[index, view], images.labels[index]
     expected, valid = control_counterfactuals(control, bank.generator, features, labels, drawn[index], seed=4)
     cf, judged, target = bank(index, view)
@@ -144,3 +148,74 @@ def test_invalid_counterfactuals_have_no_gradient():
     counterfactual, valid = torch.ones(2, 2, requires_grad=True), torch.tensor([[True, False], [False, False]])
     weighted(torch.ones(2), counterfactual, valid, 1.0)["cf"].backward()
     assert bool((counterfactual.grad.bool() == valid).all())
+
+
+# ---- targets
+
+
+@pytest.mark.parametrize("mode", ["top1", "top3", "random"])
+@pytest.mark.parametrize("m", [1, 3, 5])
+def test_targets_are_other_classes_without_repeats(images, mode, m):
+    chosen = choose_targets(images.texts, images.labels, m, mode, seeded())
+    assert chosen.shape == (48, m) and chosen.dtype == torch.long
+    assert not bool((chosen == images.labels[:, None]).any())
+    assert all(len(set(row)) == m for row in chosen.tolist())
+    assert torch.equal(chosen, choose_targets(images.texts, images.labels, m, mode, seeded()))
+
+
+def test_top_modes_stay_near_by_cosine(images):
+    texts = torch.nn.functional.normalize(images.texts, dim=1)
+    cosine = texts @ texts.T - 2 * torch.eye(6)
+    assert torch.equal(
+        choose_targets(images.texts * 7, images.labels, 1, "top1", seeded())[:, 0], cosine.argmax(1)[images.labels]
+    )
+    near = cosine.topk(3).indices[images.labels]
+    chosen = choose_targets(images.texts, images.labels, 1, "top3", seeded())
+    assert bool((chosen[..., None] == near[:, None]).any(-1).all()) and len(chosen.unique()) > 1
+
+
+def test_targets_refuse(images):
+    for message, call in {
+        "allow 1 to 5": (images.texts, images.labels, 6, "top3"),
+        "m=0": (images.texts, images.labels, 0, "top3"),
+        "mode='far'": (images.texts, images.labels, 1, "far"),
+        "allow 0 to 3": (images.texts[:4], images.labels, 1, "top1"),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            choose_targets(*call, seeded())
+
+
+# ---- what stands in for counterfactuals
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_answer_like_counterfactuals(gauss, images, targets, name):
+    f, y = images.features[:, 0], images.labels
+    moved, valid = control_counterfactuals(name, gauss, f, y, targets, seed=3)
+    assert moved.shape == (48, 2, 32) and valid.shape == (48, 2) and bool(valid.all())
+    assert torch.allclose(moved.norm(dim=-1), torch.ones(48, 2), atol=1e-5)
+    again, _ = control_counterfactuals(name, gauss, f, y, targets, seed=3)
+    assert torch.equal(moved, again)
+
+
+def test_each_control_is_what_it_says(gauss, images, targets):
+    f, y = images.features[:, 0], images.labels
+    full = gauss.counterfactual(f, y, targets).features
+    noise, _ = control_counterfactuals("random-cf", gauss, f, y, targets)
+    assert torch.allclose((noise - f[:, None]).norm(dim=-1), (full - f[:, None]).norm(dim=-1), atol=1e-4)
+    wanted = torch.tensor([[5, 1]]).expand(40, -1)  # no image is of class 5
+    neighbour, valid = control_counterfactuals("real-neighbour-cf", gauss, f[:40], y[:40], wanted)
+    assert valid.tolist() == [[False, True]] * 40
+    ones = f[:40][y[:40] == 1]
+    assert torch.equal(neighbour[:, 1], ones[(f[:40] @ ones.T).argmax(1)])
+    prototype, _ = control_counterfactuals("prototype", gauss, f, y, targets)
+    assert torch.allclose(prototype[targets == 2], prototype[targets == 2][:1].expand(int((targets == 2).sum()), -1))
+    recombined, _ = control_counterfactuals("recombine", gauss, f, y, targets)
+    own = gauss.abduct(f, images.texts[y]).residual
+    there = torch.cdist(gauss.space.encode(recombined)[1].flatten(0, 1), own).min(1).values
+    assert float(there.median()) < 0.1  # some image's residual, up to normalising
+
+
+def test_unknown_controls_are_refused(gauss, images, targets):
+    with pytest.raises(ValueError, match="prototype"):
+        control_counterfactuals("no-cf", gauss, images.features[:, 0], images.labels, targets)

@@ -30,13 +30,13 @@ def answer(generator, images, targets, rows=slice(None), train_on="full"):
 
 def test_answers_have_the_documented_shapes(generator, images, targets):
     for train_on in ("full", "minimal"):
-        found = answer(generator, images, targets, train_on=train_on)
-        assert found.features.shape == (48, 2, 32) and not found.features.requires_grad
-        assert torch.allclose(found.features.norm(dim=-1), torch.ones(48, 2), atol=F32)
+        result = answer(generator, images, targets, train_on=train_on)
+        assert result.features.shape == (48, 2, 32) and not result.features.requires_grad
+        assert torch.allclose(result.features.norm(dim=-1), torch.ones(48, 2), atol=F32)
         for name in ("valid", "start_time", "kappa", "margin", "w"):
-            assert getattr(found, name).shape == (48, 2), name
-        assert found.valid.dtype == torch.bool and bool(((found.kappa >= 0) & (found.kappa <= 1)).all())
-        assert bool((found.margin[found.valid] >= generator.config.delta).all())
+            assert getattr(result, name).shape == (48, 2), name
+        assert result.valid.dtype == torch.bool and bool(((result.kappa >= 0) & (result.kappa <= 1)).all())
+        assert bool((result.margin[result.valid] >= generator.config.delta).all())
     single = generator.counterfactual(images.features[:, 0], images.labels, targets[:, 0])
     assert single.features.shape == (48, 1, 32)
 
@@ -165,10 +165,10 @@ def test_other_texts_than_those_of_the_fit(gauss, images):
     )
     assert torch.allclose(known.features, moved.features, atol=F32)
     unseen = torch.nn.functional.normalize(scm.noise(3, 32, seed=40).float(), dim=1)
-    found = gauss.counterfactual(
+    result = gauss.counterfactual(
         f, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long), conditions=unseen
     )
-    assert bool(torch.isfinite(found.margin).all())
+    assert bool(torch.isfinite(result.margin).all())
 
 
 def test_equal_texts_are_one_class_to_the_judge(gauss, images):
@@ -192,11 +192,11 @@ def test_classifier_guidance_raises_the_margin(images, targets):
 def test_the_text_head_can_judge(images, targets):
     config = scm.small(generator="gauss", judge="text", delta=-1e3)
     fitted = CounterfactualGenerator(config).fit(images.features, images.labels, images.texts, logit_scale=20.0)
-    found = answer(fitted, images, targets)
-    logits = 20.0 * found.features @ images.texts.T
+    result = answer(fitted, images, targets)
+    logits = 20.0 * result.features @ images.texts.T
     own = logits.gather(2, targets[..., None])[..., 0]
     rest = logits.scatter(2, targets[..., None], -torch.inf).amax(2)
-    assert torch.allclose(found.margin, own - rest, atol=1e-4) and bool(found.valid.all())
+    assert torch.allclose(result.margin, own - rest, atol=1e-4) and bool(result.valid.all())
 
 
 DEGENERATE = {
@@ -214,16 +214,16 @@ def test_few_classes_and_shots(case, name):
     fitted = CounterfactualGenerator(scm.small(generator=name)).fit(images.features, images.labels, images.texts)
     target = (images.labels + 1) % len(images.texts)
     for train_on in ("full", "minimal"):
-        found = fitted.counterfactual(images.features[:, 0], images.labels, target, train_on=train_on)
-        assert bool(torch.isfinite(found.features).all() & torch.isfinite(found.margin).all())
+        result = fitted.counterfactual(images.features[:, 0], images.labels, target, train_on=train_on)
+        assert bool(torch.isfinite(result.features).all() & torch.isfinite(result.margin).all())
 
 
 def test_a_class_without_images_is_reached_through_its_text(images):
     without = images.labels != 5
     fitted = CounterfactualGenerator(scm.small(generator="gskip"))
     fitted.fit(images.features[without], images.labels[without], images.texts)
-    found = fitted.counterfactual(images.features[:8, 0], images.labels[:8], torch.full((8,), 5))
-    assert found.valid.float().mean() > 0.5
+    result = fitted.counterfactual(images.features[:8, 0], images.labels[:8], torch.full((8,), 5))
+    assert result.valid.float().mean() > 0.5
 
 
 def test_a_text_an_image_is_the_fit_by_labels_where_texts_are_those_of_classes(generator, images, targets):
