@@ -1,8 +1,10 @@
-"""Counterfactuals of a training set: their target classes, what may stand in for them, the bank that keeps them, their loss.
+"""Counterfactuals of a training set: their targets, what may stand in for them, the bank that keeps them, and their loss.
 
-bank = CounterfactualBank.build(views, labels, texts, GeneratorConfig(), logit_scale=scale, seed=1)    # stage 1
-cf, valid, target = bank(index, view)                                      # (B, M, e), (B, M), (B, M)
-parts = weighted(ce_of_images, ce_of_counterfactuals, valid, 1.0)          # stage 2: {"ce", "cf"}, minimise the sum
+    bank = CounterfactualBank.build(views, labels, texts, GeneratorConfig(), logit_scale=scale, seed=1)    # stage 1
+    cf, valid, target = bank(index, view)                                      # (B, M, e), (B, M), (B, M)
+    parts = weighted(ce_of_images, ce_of_counterfactuals, valid, 1.0)          # stage 2: {"ce", "cf"}, minimise the sum
+
+Knows features and texts alone: no CLIP, no Dassl, no trainer.
 """
 
 import dataclasses
@@ -34,7 +36,7 @@ TARGETS = ("top1", "top3", "random")
 CONTROLS = ("random-cf", "real-neighbour-cf", "recombine", "prototype")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class CounterfactualBank:
     """Counterfactuals of the V cached views of N training images, M each, with their targets. Made by `build`."""
 
@@ -88,9 +90,10 @@ class CounterfactualBank:
             raise ValueError(f"lazy=True contradicts control={control!r}: what stands in is drawn once, for all images")
         if (control == "truth") != (truth is not None):
             raise ValueError(f"control={control!r}, truth={truth}: control='truth' and a function belong together")
-        row = None
+        conditions, row = conditions.to(views.device), None
         if labels is None:
             conditions, labels, row = classes_of(conditions)
+        labels = labels.to(views.device)
         random = torch.Generator().manual_seed(seed)
         drawn = choose_targets(conditions, labels, min(m, len(conditions) - 1), target, random)  # (N, M)
         generator, figures = _fit(config, (views, labels, conditions), drawn, logit_scale, cache)
@@ -222,19 +225,16 @@ def _noise(features: Tensor, distance: Tensor, random: torch.Generator) -> Tenso
 
 
 def _fit(
-    config: GeneratorConfig,
-    data: tuple[Tensor, Tensor, Tensor],
-    target: Tensor,
-    scale: float | None,
-    cache: Path | None,
+    config: GeneratorConfig, data: tuple[Tensor, ...], target: Tensor, scale: float | None, cache: Path | None
 ) -> tuple[CounterfactualGenerator, dict[str, float]]:
     """The generator of views, labels and conditions, and its diagnosis, which costs more than the fit."""
+    views, labels, conditions = data
     key = _digest((FORMAT, config.to_json(), scale), *data)
     generator = _cached(
         cache and cache / f"{key}.safetensors",
         "generators",
-        lambda path: CounterfactualGenerator.load(path, data[0].device),
-        lambda: CounterfactualGenerator(config).fit(*data, logit_scale=scale),
+        lambda path: CounterfactualGenerator.load(path, views.device),
+        lambda: CounterfactualGenerator(config).fit(views, labels, conditions, scale),
         CounterfactualGenerator.save,
     )
     path = cache and cache / f"{key}-{_digest((), target)}.json"
@@ -242,7 +242,7 @@ def _fit(
         path,
         "diagnoses",
         lambda path: {name: float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()},
-        lambda: diagnose(generator, *data[:2], target),
+        lambda: diagnose(generator, views, labels, target),
         lambda figures, path: write_text(path, json.dumps(figures, sort_keys=True)),
     )
     return generator, figures
