@@ -259,6 +259,14 @@ MUTATIONS = (
         IN_PROMPT + "14_an_all_invalid_batch_leaves_cross_entropy_and_the_pull_to_the_frozen_text",
     ),
     Mutation(
+        14,
+        "invalid counterfactuals weigh in the division",
+        "dicap/counterfactual/bank.py",
+        "total = 1 + weight * valid.float().mean()",
+        "total = 1 + weight",
+        "tests/counterfactual/test_bank.py::test_weighted_losses_sum_to_a_mean_of_what_is_there",
+    ),
+    Mutation(
         15,
         "class names are saved with the prompt",
         "dicap/prompts.py",

@@ -1,7 +1,10 @@
 """The public class, over the table of generators: determinism, storage, batches, errors, degenerate inputs."""
 
+import ast
 import dataclasses
+import graphlib
 import json
+from pathlib import Path
 
 import pytest
 import reference
@@ -9,6 +12,7 @@ import scm
 import torch
 from safetensors import safe_open
 
+import dicap.counterfactual
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
 from dicap.counterfactual.config import generator_options
 from dicap.counterfactual.diagnostics import hsic_p
@@ -380,3 +384,14 @@ def test_few_images_are_seen_at_most_so_many_times(images, targets):
 
     assert same(moved(train_steps=500, passes=2), moved(train_steps=6))
     assert not same(moved(train_steps=6), moved(train_steps=5))
+
+
+def test_imports_within_the_package_point_one_way():
+    folder = Path(dicap.counterfactual.__file__).parent
+    imports = {}
+    for file in folder.glob("[!_]*.py"):
+        nodes = [
+            node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom) and node.level
+        ]
+        imports[file.stem] = {name for node in nodes for name in [node.module, *(alias.name for alias in node.names)]}
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError
