@@ -197,11 +197,11 @@ def class_mmd(
     """Squared MMD (unbiased, Gaussian kernel of median width) of counterfactuals (B, M, e) with target (B, M) to real
     features (N, e) of the target class, mean over classes weighted by counterfactuals; NaN without a pair of each."""
     moved, real = (generator.space.encode(features)[0].double() for features in (counterfactuals.flatten(0, 1), real))
-    wanted = target.flatten()
+    target = target.flatten()
     width = torch.pdist(real[:LIMIT]).median().clamp_min(1e-12)
     total, weight = 0.0, 0
-    for label in torch.unique(wanted):
-        ours, theirs = moved[wanted == label], real[labels == label]
+    for label in torch.unique(target):
+        ours, theirs = moved[target == label], real[labels == label]
         if len(ours) > 1 and len(theirs) > 1:
             kernels = [gaussian_kernel(group, group, width) for group in (ours, theirs)]
             alike = sum(

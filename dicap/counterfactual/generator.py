@@ -218,13 +218,13 @@ class CounterfactualGenerator:
     def _batch(self, texts: Tensor, features: Tensor, factual: Tensor, target: Tensor) -> Batch:
         """Features (B, e) of classes factual (B,) in targets (B, M), as B * M rows."""
         copies = torch.arange(len(features), device=self.device).repeat_interleave(target.shape[1])
-        latents, wanted = self.abduct(features, texts[factual]).rows(copies), target.flatten()
+        latents, target = self.abduct(features, texts[factual]).rows(copies), target.flatten()
 
         def decode(rows: process.Rows = slice(None), start: Tensor | None = None, w: float | None = None) -> Tensor:
-            return self.predict(latents.rows(rows), texts[wanted[rows]], start, w)
+            return self.predict(latents.rows(rows), texts[target[rows]], start, w)
 
         parts = self.judge, self.config, self.space, self.estimator.within
-        return Batch(features[copies], latents.residual, wanted, texts, decode, *parts)
+        return Batch(features[copies], latents.residual, target, texts, decode, *parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted generator as safetensors, atomically; `load` gives bit-equal counterfactuals.

@@ -65,9 +65,9 @@ def kappa_table(eigenvalues: Tensor, size: int = 4096) -> tuple[Tensor, Tensor]:
 def start_times(mean_kappa: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Start times at which the mean kappa is the given one, by linear interpolation in the table; shape as given."""
     times, values = table
-    wanted = mean_kappa.double().clamp(0, float(values[-1]))
-    right = torch.searchsorted(values, wanted).clamp(1, len(values) - 1)
-    share = (wanted - values[right - 1]) / (values[right] - values[right - 1]).clamp_min(1e-300)
+    mean_kappa = mean_kappa.double().clamp(0, float(values[-1]))
+    right = torch.searchsorted(values, mean_kappa).clamp(1, len(values) - 1)
+    share = (mean_kappa - values[right - 1]) / (values[right] - values[right - 1]).clamp_min(1e-300)
     return torch.lerp(times[right - 1], times[right], share.clamp(0, 1))
 
 
