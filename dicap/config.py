@@ -6,12 +6,16 @@ cfg = build_cfg("configs/datasets/digits.yaml", "configs/trainers/DiCap/tiny.yam
 from pathlib import Path
 from typing import Any
 
+import yaml
 from yacs.config import CfgNode
 
 from dicap import discover
 from dicap.options import ConfigError, Option, default_section, merge_file, merge_list, read_options
 
 CONFIGS = Path(__file__).parent / "configs"
+IMAGENET = "imagenet"  # some papers train fewer epochs there
+# published recipes where the context starts from words: a method's is the first of these that it has
+RECIPES = ("vit_b16_ctxv1", "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16")
 
 # keys of every run that Dassl does not have
 GENERAL = {
@@ -76,6 +80,63 @@ def config_path(kind: str, name: str) -> str:
         there = sorted(p.stem for p in folder.glob("*.yaml"))
         raise ConfigError(f"no configs/{kind}/{name}.yaml; there are: {', '.join(there) or 'none'}")
     return str(path)
+
+
+def split_method(method: str) -> tuple[str, str]:
+    """The trainer and the learner of a method's name: "DiCap:CoOp" -> ("DiCap", "CoOp"); "CoOp" -> ("CoOp", "")."""
+    trainer, _, learner = method.partition(":")
+    return trainer, learner
+
+
+def method_of(cfg: CfgNode) -> str:
+    """The name of a run's method in results and tables: "CoOp", and "DiCap:CoOp" where a learner is chosen."""
+    name = cfg.TRAINER.NAME
+    learner = cfg.TRAINER.get(name.upper(), {}).get("LEARNER", "")
+    return f"{name}:{learner}" if learner else name
+
+
+def recipes(method: str) -> dict[str, str]:
+    """The shipped recipes of a method: {"tiny": path of the YAML file, ...}, {} where the method is not ours.
+
+    "DiCap:CLIPAdapter" has DiCap/tiny_CLIPAdapter.yaml as its recipe `tiny`; DiCap/tiny.yaml is that of the learner
+    which it names, else of the default one. "DiCap" alone has those that name no learner in their file name.
+    """
+    trainer, learner = split_method(method)
+    files = {path.stem: path for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml"))}
+    learners = discover.learner_names()
+    plain = {stem: path for stem, path in files.items() if stem.rpartition("_")[2] not in learners}
+    if not learner:
+        return {stem: str(path) for stem, path in plain.items()}
+    own = {stem.removesuffix(f"_{learner}"): path for stem, path in files.items() if stem.endswith(f"_{learner}")}
+    of_default = {stem: path for stem, path in plain.items() if recipe_learner(trainer, path) == learner}
+    return {stem: str(path) for stem, path in {**of_default, **own}.items()}
+
+
+def recipe_learner(trainer: str, path: str | Path) -> str:
+    """The learner that a recipe of a trainer with a LEARNER trains: the one it names, else the default; "" for others."""
+    section = discover.classes_with_options().get(f"TRAINER.{trainer.upper()}")
+    if section is None or "LEARNER" not in section.OPTIONS:  # type: ignore[attr-defined]
+        return ""
+    tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    own = (tree.get("TRAINER") or {}).get(trainer.upper()) or {}
+    return own.get("LEARNER", section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
+
+
+def recipe_of(method: str, path: str | Path) -> str:
+    """The name of a recipe in results: the file's stem without the learner that the method names."""
+    return Path(path).stem.removesuffix(f"_{split_method(method)[1]}")
+
+
+def published_recipes(protocol: str, dataset: str, shots: int) -> tuple[str, ...]:
+    """Names of the papers' recipes for ViT-B/16; a method's is the first that it has.
+
+    CoOp's few-shot setting learns 16 random context tokens for 50 epochs with 1 shot, 100 with 2 to 4, 200 with more, and
+    50 on ImageNet; in the other protocols contexts start from words.
+    """
+    if protocol != "few_shot":
+        return ("vit_b16_ep50_ctxv1", *RECIPES) if dataset == IMAGENET else RECIPES
+    epochs = "_ep50" if dataset == IMAGENET or shots == 1 else "_ep100" if shots <= 4 else ""
+    return (f"vit_b16{epochs}", *RECIPES)
 
 
 def build_cfg(

@@ -57,6 +57,11 @@ def load_plugin(path: str) -> ModuleType:
     return module
 
 
+def learner_names() -> tuple[str, ...]:
+    """Names of the learners that a trainer with a LEARNER may train."""
+    return ("CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap", "CoOp+FeatureMap")
+
+
 def classes_with_options() -> dict[str, type]:
     """Registered trainers and datasets that carry OPTIONS: {"TRAINER.COOP": CoOp, "DATASET.CAUSALSHAPES": ...}."""
     from dassl.data.datasets import DATASET_REGISTRY
