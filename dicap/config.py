@@ -6,12 +6,16 @@ cfg = build_cfg("configs/datasets/digits.yaml", "configs/trainers/DiCap/tiny.yam
 from pathlib import Path
 from typing import Any
 
+import yaml
 from yacs.config import CfgNode
 
 from dicap import discover
-from dicap.options import ConfigError, Option, default_section, merge_file, merge_list, read_options
+from dicap.options import ConfigError, Option, merge_file, merge_list, read_options
 
 CONFIGS = Path(__file__).parent / "configs"
+IMAGENET = "imagenet"  # some papers train fewer epochs there
+# published recipes where the context starts from words: a method's is the first of these that it has
+RECIPES = ("vit_b16_ctxv1", "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16")
 
 # keys of every run that Dassl does not have
 GENERAL = {
@@ -53,15 +57,16 @@ FLAGS = {
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the general keys and a section for each registered class with OPTIONS; nothing that is there is changed."""
+    """Add the general keys and a section for each class with OPTIONS; keys that are there, a fork's own, stay as they are."""
     for key, option in GENERAL.items():
         section, name = key.split(".")
         if name not in cfg[section]:
             cfg[section][name] = option.default
     for key, cls in discover.classes_with_options().items():
         top, name = key.split(".")
-        if name not in cfg[top]:
-            cfg[top][name] = default_section(cls.OPTIONS)  # type: ignore[attr-defined]
+        section = cfg[top].setdefault(name, CfgNode())
+        for option_name, option in cls.OPTIONS.items():  # type: ignore[attr-defined]
+            section.setdefault(option_name, option.default)
 
 
 def config_path(kind: str, name: str) -> str:
@@ -78,6 +83,62 @@ def config_path(kind: str, name: str) -> str:
     return str(path)
 
 
+def split_method(method: str) -> tuple[str, str]:
+    """The trainer and the learner of a method's name: "DiCap:CoOp" -> ("DiCap", "CoOp"); "CoOp" -> ("CoOp", "")."""
+    trainer, _, learner = method.partition(":")
+    return trainer, learner
+
+
+def method_of(cfg: CfgNode) -> str:
+    """The name of a run's method in results and tables: "CoOp", and "DiCap:CoOp" where a learner is chosen."""
+    name = cfg.TRAINER.NAME
+    learner = cfg.TRAINER.get(name.upper(), {}).get("LEARNER", "")
+    return f"{name}:{learner}" if learner else name
+
+
+def recipes(method: str) -> dict[str, str]:
+    """The shipped recipes of a method: {"tiny": path of the YAML file, ...}, {} where the method is not ours.
+
+    "DiCap:CLIPAdapter" has DiCap/tiny_CLIPAdapter.yaml as its recipe `tiny`; DiCap/tiny.yaml is that of the learner
+    which it names, else of the default one. "DiCap" alone has those that name no learner in their file name.
+    """
+    trainer, learner = split_method(method)
+    files = {path.stem: path for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml"))}
+    plain = {stem: path for stem, path in files.items() if not discover.is_learner(stem.rpartition("_")[2])}
+    if not learner:
+        return {stem: str(path) for stem, path in plain.items()}
+    own = {stem.removesuffix(f"_{learner}"): path for stem, path in files.items() if stem.endswith(f"_{learner}")}
+    of_default = {stem: path for stem, path in plain.items() if recipe_learner(trainer, path) == learner}
+    return {stem: str(path) for stem, path in {**of_default, **own}.items()}
+
+
+def recipe_learner(trainer: str, path: str | Path) -> str:
+    """The learner that a recipe of a trainer with a LEARNER trains: the one it names, else the default; "" for others."""
+    section = discover.classes_with_options().get(f"TRAINER.{trainer.upper()}")
+    if section is None or "LEARNER" not in section.OPTIONS:  # type: ignore[attr-defined]
+        return ""
+    tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    own = (tree.get("TRAINER") or {}).get(trainer.upper()) or {}
+    return own.get("LEARNER", section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
+
+
+def recipe_of(method: str, path: str | Path) -> str:
+    """The name of a recipe in results: the file's stem without the learner that the method names."""
+    return Path(path).stem.removesuffix(f"_{split_method(method)[1]}")
+
+
+def published_recipes(protocol: str, dataset: str, shots: int) -> tuple[str, ...]:
+    """Names of the papers' recipes for ViT-B/16; a method's is the first that it has.
+
+    CoOp's few-shot setting learns 16 random context tokens for 50 epochs with 1 shot, 100 with 2 to 4, 200 with more, and
+    50 on ImageNet; in the other protocols contexts start from words.
+    """
+    if protocol != "few_shot":
+        return ("vit_b16_ep50_ctxv1", *RECIPES) if dataset == IMAGENET else RECIPES
+    epochs = "_ep50" if dataset == IMAGENET or shots == 1 else "_ep100" if shots <= 4 else ""
+    return (f"vit_b16{epochs}", *RECIPES)
+
+
 def build_cfg(
     dataset_file: str = "", trainer_file: str = "", trainer: str = "", opts: list[str] | tuple = (), **flags: Any
 ) -> CfgNode:
@@ -87,7 +148,7 @@ def build_cfg(
 
     Args:
         dataset_file, trainer_file: YAML files, "" = none.
-        trainer: name of the registered trainer.
+        trainer: name of the registered trainer; "DiCap:CoOp" also chooses its learner.
         opts: KEY VALUE KEY VALUE ...
         flags: root, output_dir, resume, seed, source_domains, target_domains, transforms, backbone, head; None and ""
             mean "not given" (a seed of 0 is given).
@@ -104,16 +165,38 @@ def build_cfg(
             plugin.extend_cfg(cfg)
     for path in filter(None, (dataset_file, trainer_file)):
         merge_file(cfg, path)
+    trainer, learner = split_method(trainer)
     for flag, value in {"trainer": trainer, **flags}.items():
         if flag not in FLAGS:
             raise ConfigError(f"unknown flag {flag}; allowed: {', '.join(FLAGS)}")
         if value is not None and value != "":
             top = FLAGS[flag]
             merge_list(cfg, [top, value])
+    if learner:
+        merge_list(cfg, [f"TRAINER.{trainer.upper()}.LEARNER", learner])
     merge_list(cfg, opts)
+    if learner and cfg.TRAINER[trainer.upper()].LEARNER != learner:
+        raise ConfigError(
+            f"TRAINER.{trainer.upper()}.LEARNER contradicts {trainer}:{learner}; name the learner once, as {trainer}:LEARNER"
+        )
     check_cfg(cfg)
     cfg.freeze()
     return cfg
+
+
+def facts_of(cfg: CfgNode) -> Any:
+    """What a configuration's method is and needs: `dicap.learner.Facts`.
+
+    Of a trainer that is not ours only `fit` is known: "steps" where it trains, i.e. defines forward_backward.
+    """
+    from dassl.engine import TRAINER_REGISTRY, TrainerBase
+
+    from dicap.learner import Facts
+
+    cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if hasattr(cls, "facts_of"):
+        return cls.facts_of(cfg)
+    return Facts(fit="none" if cls.forward_backward is TrainerBase.forward_backward else "steps")
 
 
 def check_cfg(cfg: CfgNode) -> None:

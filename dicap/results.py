@@ -1,68 +1,111 @@
-"""The results store: one result.json a run, its schema, and the digests that say whether two runs are the same run.
+"""Results: one result.json a run, its schema, and the digests that say whether two runs are the same run.
 
     write_result(folder, result)          # atomic: a reader never sees half a file
     read_result("output/.../seed1")       # validated; ResultError names the file and the field
     config_digest(cfg), data_digest(dataset)
 
-Tables are made from these files only, never from logs.
+A result says itself what was measured: `metrics` by name, which one is `primary`, and of each measure its label, unit and
+which way is better. So a table can be made of the results of any task. Tables are made from these files only, never from
+logs.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dicap.files import write_text
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "result.json"
 SPLITS = ("base", "new", "all")
 
 # keys of a configuration that say where and how loudly a run works, not what it computes
 PLACES = (
-    "OUTPUT_DIR",
-    "RESUME",
-    "VERSION",
-    "VERBOSE",
-    "DATASET.ROOT",
-    "DATALOADER.NUM_WORKERS",
-    "TRAIN.PRINT_FREQ",
-    "TRAIN.CHECKPOINT_FREQ",
-    "DATASET.FOLDER.PATH",
-    "DATASET.FOLDER.NAMES",
-    "DATASET.FOLDER.IMAGES",
-    "MODEL.TEXT_MEMORY",
+    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "MODEL.TEXT_MEMORY"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
+    *("DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES"),
 )
 
 _NUMBER = (int, float)
 FIELDS: dict[str, Any] = {
-    "schema": int,
-    "protocol": str,
-    "method": str,
-    "backbone": str,
-    "recipe": str,
-    "dataset": str,
-    "shots": int,
-    "seed": int,
-    "split": str,
-    "n": int,
-    "accuracy": _NUMBER,
-    "macro_f1": _NUMBER,
-    "groups": dict,
-    "seconds": dict,
+    **dict.fromkeys(("protocol", "task", "method", "backbone", "recipe", "dataset", "split", "primary", "status"), str),
+    **dict.fromkeys(("schema", "shots", "seed", "n"), int),
+    **dict.fromkeys(
+        ("metrics", "measures", "groups", "seconds", "config", "digests", "versions", "method_record"), dict
+    ),
     "peak_memory_mib": _NUMBER,
-    "config": dict,
-    "digests": dict,
-    "versions": dict,
-    "method_record": dict,
-    "status": str,
 }
 
 
 class ResultError(ValueError):
     """A result file that cannot be used; the message names the file and the field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A figure of an evaluation.
+
+    Args:
+        name: its key in results and files. label: its heading in tables.
+        unit: "%" for per cent (0 to 100); any other text, or "", for any finite number.
+        higher_is_better: which way is better.
+    """
+
+    name: str
+    label: str
+    unit: str = "%"
+    higher_is_better: bool = True
+
+    def facts(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {"label": self.label, "unit": self.unit, "higher_is_better": self.higher_is_better}
+
+    def best(self, values: Sequence[float]) -> float:
+        """The best of some values."""
+        return max(values) if self.higher_is_better else min(values)
+
+    def worst(self, values: Sequence[float]) -> float:
+        """The worst of some values."""
+        return min(values) if self.higher_is_better else max(values)
+
+    @property
+    def combined_label(self) -> str:
+        """Name of `combined`."""
+        return "H" if self._has_harmonic_mean else "Mean"
+
+    def combined(self, base: float, new: float) -> float:
+        """One figure of base and new classes: their harmonic mean H (0 where both are 0), as published tables have it.
+
+        Of a measure that is no share, or where lower is better, their mean.
+        """
+        if not self._has_harmonic_mean:
+            return (base + new) / 2
+        return 2 * base * new / (base + new) if base + new else 0.0
+
+    @property
+    def _has_harmonic_mean(self) -> bool:
+        return self.unit == "%" and self.higher_is_better
+
+
+def measure_of(result: dict, name: str = "") -> Measure:
+    """A measure of a result; "" = its primary one."""
+    name = name or result["primary"]
+    return Measure(name, **result["measures"][name])
+
+
+def primary(result: dict) -> float:
+    """The primary metric of a result."""
+    return float(result["metrics"][result["primary"]])
+
+
+def worst_group(result: dict) -> float:
+    """The primary metric of the group where it is worst. The result has groups."""
+    return measure_of(result).worst([float(group["metrics"][result["primary"]]) for group in result["groups"].values()])
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -103,41 +146,62 @@ def read_result(path: str | os.PathLike) -> dict:
 
 def check_result(result: Any, path: str) -> None:
     """Raises ResultError with file and field unless this is a complete result of this schema."""
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        found = result.get("schema") if isinstance(result, dict) else type(result).__name__
-        raise ResultError(f"{path}: schema is {found!r}; this version reads schema {SCHEMA}")
+    schema = result.get("schema") if isinstance(result, dict) else type(result).__name__
+    if isinstance(schema, int) and schema < SCHEMA:
+        raise ResultError(
+            f"{path}: schema {schema}, written by an older version of dicap; this one reads schema {SCHEMA}. Run the same"
+            " command again: it makes the run anew and puts the old folder aside"
+        )
+    if schema != SCHEMA:
+        raise ResultError(f"{path}: schema is {schema!r}; this version reads schema {SCHEMA}")
     for field, kind in FIELDS.items():
         if field not in result:
             raise ResultError(f"{path}: field {field!r} is missing")
         value = result[field]
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise ResultError(f"{path}: field {field!r} is {value!r}; expected {_kind_name(kind)}")
-    _check_values(result, path)
-
-
-def _check_values(result: dict, path: str) -> None:
+            expected = "number" if kind is _NUMBER else kind.__name__
+            raise ResultError(f"{path}: field {field!r} is {value!r}; expected {expected}")
     if result["status"] != "complete":
         raise ResultError(f"{path}: field 'status' is {result['status']!r}; expected 'complete'")
     if result["split"] not in SPLITS:
         raise ResultError(f"{path}: field 'split' is {result['split']!r}; allowed: {', '.join(SPLITS)}")
     if result["n"] < 1:
-        raise ResultError(f"{path}: field 'n' is {result['n']}; a result needs at least one test image")
-    rates = {"accuracy": result["accuracy"], "macro_f1": result["macro_f1"]}
-    for name, group in result["groups"].items():
-        if not isinstance(group, dict) or not {"n", "accuracy"} <= group.keys():
-            raise ResultError(f"{path}: field 'groups.{name}' is {group!r}; expected n and accuracy")
-        rates[f"groups.{name}.accuracy"] = group["accuracy"]
-    for field, value in rates.items():
-        if not isinstance(value, _NUMBER) or not math.isfinite(value) or not 0 <= value <= 100:
-            raise ResultError(f"{path}: field {field!r} is {value!r}; expected per cent, 0 to 100")
+        raise ResultError(f"{path}: field 'n' is {result['n']}; a result needs at least one test item")
     for section, keys in {"digests": ("config", "data", "weights", "model"), "seconds": ("train", "test")}.items():
         for key in keys:
             if key not in result[section]:
                 raise ResultError(f"{path}: field '{section}.{key}' is missing")
+    _check_metrics(result, path)
 
 
-def _kind_name(kind: Any) -> str:
-    return "number" if kind is _NUMBER else kind.__name__
+def _check_metrics(result: dict, path: str) -> None:
+    """Every measure is described, and has a finite value everywhere; in per cent it is one from 0 to 100."""
+    measures: dict[str, Measure] = {}
+    for name, facts in result["measures"].items():
+        try:
+            measures[name] = Measure(name, **facts)
+        except TypeError:
+            keys = ", ".join(field.name for field in dataclasses.fields(Measure)[1:])
+            raise ResultError(f"{path}: field 'measures.{name}' is {facts!r}; expected {keys}") from None
+    if result["primary"] not in measures:
+        raise ResultError(f"{path}: field 'primary' is {result['primary']!r}, which is none of `measures`")
+    metrics = {"metrics": result["metrics"]}
+    for name, group in result["groups"].items():
+        if not isinstance(group, dict) or not isinstance(group.get("metrics"), dict) or "n" not in group:
+            raise ResultError(f"{path}: field 'groups.{name}' is {group!r}; expected n and metrics")
+        metrics[f"groups.{name}.metrics"] = group["metrics"]
+    for where, values in metrics.items():
+        if values.keys() != measures.keys():
+            raise ResultError(f"{path}: field {where!r} has {', '.join(values)}; expected {', '.join(measures)}")
+        for name, value in values.items():
+            _check_value(measures[name], value, f"{path}: field '{where}.{name}'")
+
+
+def _check_value(measure: Measure, value: Any, where: str) -> None:
+    number = isinstance(value, _NUMBER) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (measure.unit == "%" and not 0 <= value <= 100):
+        allowed = "per cent, 0 to 100" if measure.unit == "%" else "a finite number"
+        raise ResultError(f"{where} is {value!r}; expected {allowed}")
 
 
 def find_results(root: str | os.PathLike) -> list[Path]:
@@ -174,6 +238,8 @@ def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
     """
     leaves = flatten(plain(cfg))
     own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
+    learner = leaves.get(f"TRAINER.{str(leaves.get('TRAINER.NAME', '')).upper()}.LEARNER", "")
+    own |= {f"TRAINER.{name.upper()}" for name in learner.split("+")}
     defaults = _section_defaults()
     kept = {
         key: value

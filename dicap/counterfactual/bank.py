@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dicap.cache import keep
-from dicap.files import write_text
+from dicap.files import keep, write_text
 from dicap.losses import masked_mean
 
 from .checks import check_features, check_indices, check_labels

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from dicap import results as store
-from dicap.cache import cache_folder
 from dicap.data.named import Data
 from dicap.experiments.protocols import Job, Request, learns, many
+from dicap.files import cache_folder
 from dicap.report.table import gather
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from dicap import discover
-from dicap.cache import cache_folder
 from dicap.experiments.estimate import Trial, TrialError, work_of
 from dicap.experiments.protocols import Job, learns
 from dicap.experiments.trial import Evaluation, Training, clock, some_encoded
+from dicap.files import cache_folder
 
 
 class Preflight:
