@@ -14,6 +14,5 @@ def get_cfg_default() -> CfgNode:
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
     """Drops from cfg.TRAINER the sections of all trainers but one: a printed configuration then shows what matters."""
-    for key in list(cfg.TRAINER):
-        if key not in ("NAME", trainer.upper()):
-            del cfg.TRAINER[key]
+    for key in cfg.TRAINER.keys() - {"NAME", trainer.upper()}:
+        del cfg.TRAINER[key]

@@ -13,7 +13,7 @@ from dicap.engine.data.samplers import build_sampler
 from dicap.engine.data.transforms import INTERPOLATION_MODES, build_transform
 from dicap.engine.utils import read_image
 
-__all__ = ["DataManager", "DatasetWrapper", "build_data_loader"]
+__all__ = ["DataManager", "DatasetWrapper", "build_data_loader", "build_transform"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +44,8 @@ def build_data_loader(
             "DATASET.ROOT right and the split file complete?"
         )
     sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
-    dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
     loader = DataLoader(
-        dataset,
+        (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -69,6 +68,12 @@ class DataManager:
         custom_tfm_train: transform (or a list of them) in place of the configured one.
         custom_tfm_test: the same for validation and test.
         dataset_wrapper: class in place of DatasetWrapper.
+
+    Attributes:
+        dataset: the dataset; num_classes and lab2cname (label to class name) are its own.
+        train_loader_x, test_loader: labelled training items; test items.
+        train_loader_u, val_loader: unlabelled training items, validation items; None where there are none.
+        num_source_domains: number of configured source domains.
     """
 
     def __init__(
@@ -81,56 +86,28 @@ class DataManager:
         self.dataset = dataset = build_dataset(cfg)
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
-        train_x = cfg.DATALOADER.TRAIN_X
-        train_u = train_x if cfg.DATALOADER.TRAIN_U.SAME_AS_X else cfg.DATALOADER.TRAIN_U
+        options = cfg.DATALOADER
 
-        def train_loader(options: Any, items: Any) -> "DataLoader[Any]":
-            return build_data_loader(
-                cfg,
-                options.SAMPLER,
-                items,
-                options.BATCH_SIZE,
-                options.N_DOMAIN,
-                options.N_INS,
-                tfm_train,
-                is_train=True,
-                dataset_wrapper=dataset_wrapper,
-            )
+        def train_loader(part: Any, items: Any) -> "DataLoader[Any]":
+            shape = part.SAMPLER, items, part.BATCH_SIZE, part.N_DOMAIN, part.N_INS
+            return build_data_loader(cfg, *shape, tfm_train, is_train=True, dataset_wrapper=dataset_wrapper)
 
         def test_loader(items: Any) -> "DataLoader[Any]":
-            options = cfg.DATALOADER.TEST
-            return build_data_loader(
-                cfg,
-                options.SAMPLER,
-                items,
-                options.BATCH_SIZE,
-                tfm=tfm_test,
-                is_train=False,
-                dataset_wrapper=dataset_wrapper,
-            )
+            shape = options.TEST.SAMPLER, items, options.TEST.BATCH_SIZE
+            return build_data_loader(cfg, *shape, tfm=tfm_test, is_train=False, dataset_wrapper=dataset_wrapper)
 
-        self.train_loader_x = train_loader(train_x, dataset.train_x)
-        self.train_loader_u = train_loader(train_u, dataset.train_u) if dataset.train_u else None
+        self.train_loader_x = train_loader(options.TRAIN_X, dataset.train_x)
+        self.train_loader_u = None
+        if dataset.train_u:
+            like_x = options.TRAIN_U.SAME_AS_X
+            self.train_loader_u = train_loader(options.TRAIN_X if like_x else options.TRAIN_U, dataset.train_u)
         self.val_loader = test_loader(dataset.val) if dataset.val else None
         self.test_loader = test_loader(dataset.test)
-        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self.num_classes: int = dataset.num_classes
+        self.lab2cname: dict[int, str] = dataset.lab2cname
+        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.dataset.num_classes
-
-    @property
-    def num_source_domains(self) -> int:
-        """Number of configured source domains."""
-        return self._num_source_domains
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Label to class name."""
-        return self.dataset.lab2cname
 
     def show_dataset_summary(self, cfg: Any) -> None:
         """Logs name, domains, number of classes and of items in each split."""

@@ -126,17 +126,14 @@ def build_sampler(
     Raises:
         ValueError: unknown name, or sizes that do not fit the dataset.
     """
-    if sampler_type == "RandomSampler":
-        return RandomSampler(data_source)
-    if sampler_type == "SequentialSampler":
-        return SequentialSampler(data_source)
-    if sampler_type == "RandomDomainSampler":
-        return RandomDomainSampler(data_source, batch_size, n_domain)
-    if sampler_type == "SeqDomainSampler":
-        return SeqDomainSampler(data_source, batch_size)
-    if sampler_type == "RandomClassSampler":
-        return RandomClassSampler(data_source, batch_size, n_ins)
-    raise ValueError(
-        f"sampler {sampler_type}: there are RandomSampler, SequentialSampler, RandomDomainSampler, "
-        "SeqDomainSampler, RandomClassSampler"
-    )
+    samplers: dict[str, tuple[Any, ...]] = {
+        "RandomSampler": (RandomSampler,),
+        "SequentialSampler": (SequentialSampler,),
+        "RandomDomainSampler": (RandomDomainSampler, batch_size, n_domain),
+        "SeqDomainSampler": (SeqDomainSampler, batch_size),
+        "RandomClassSampler": (RandomClassSampler, batch_size, n_ins),
+    }
+    if sampler_type not in samplers:
+        raise ValueError(f"sampler {sampler_type}: there are {', '.join(samplers)}")
+    sampler, *sizes = samplers[sampler_type]
+    return sampler(data_source, *sizes)

@@ -1,12 +1,10 @@
 """The trainer that a configuration names."""
 
-import logging
 from typing import Any
 
-from dicap.engine.utils import Registry, check_availability
+from dicap.engine.utils import Registry
 
 TRAINER_REGISTRY = Registry("TRAINER")
-_log = logging.getLogger(__name__)
 
 
 def build_trainer(cfg: Any) -> Any:
@@ -15,7 +13,4 @@ def build_trainer(cfg: Any) -> Any:
     Raises:
         ValueError: none of that name is registered.
     """
-    check_availability(cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
-    if cfg.VERBOSE:
-        _log.info("Loading trainer: %s", cfg.TRAINER.NAME)
-    return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+    return TRAINER_REGISTRY.build(cfg.TRAINER.NAME, "Loading trainer" if cfg.VERBOSE else "", cfg)

@@ -12,7 +12,6 @@ A step that returns tensors is never waited for: averages, points of TensorBoard
 together, whenever a line is printed and at the end of an epoch.
 """
 
-import datetime
 import hashlib
 import logging
 import math
@@ -21,6 +20,8 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,20 @@ from dicap.engine.utils import (
     save_checkpoint,
     tolist_if_not,
 )
-from dicap.engine.utils.meters import kept, read_numbers
-from dicap.engine.utils.torchtools import load_state
+from dicap.engine.utils.meters import detached, read_numbers
+from dicap.engine.utils.torchtools import last_checkpoint, load_state
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError:  # then there is no TensorBoard log
+    SummaryWriter = None
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 _log = logging.getLogger(__name__)
 _BEST = "model-best.pth.tar"
+# settings that must agree between a resume file and the run that takes it
+_RUN = ("TRAINER.NAME", "DATASET.NAME", "DATASET.NUM_SHOTS", "SEED", "MODEL.BACKBONE.NAME")
 
 
 class SimpleNet(nn.Module):
@@ -166,7 +174,7 @@ class TrainerBase:
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         """Notes a loss for check_losses(): looking at it now would make the host wait for the GPU in each step."""
-        self._unchecked.append((self.epoch, self.batch_idx, kept(loss.detach().sum())))
+        self._unchecked.append((self.epoch, self.batch_idx, detached(loss.sum())))
 
     def check_losses(self) -> None:
         """Stops at a loss that is not finite. Called before anything is saved, so that no broken model is.
@@ -246,11 +254,10 @@ class TrainerBase:
             load_state(self._models[name], checkpoint["state_dict"], path)
 
     def _checkpoint_path(self, folder: Path, epoch: int | None) -> Path:
-        """The file of an epoch; for None the best one, or else the last one, which the text file `checkpoint` names."""
         path = folder / (_BEST if epoch is None else f"model.pth.tar-{epoch}")
         last_will_do = epoch is None and (self.cfg is None or self.cfg.TEST.FINAL_MODEL == "last_step")
         if not path.exists() and last_will_do and (folder / "checkpoint").exists():
-            path = folder / (folder / "checkpoint").read_text(encoding="utf-8").splitlines()[0]
+            path = last_checkpoint(folder)
         if not path.exists():
             there = sorted(p.name for p in folder.glob("model*.pth.tar*"))
             raise FileNotFoundError(
@@ -295,30 +302,28 @@ class TrainerBase:
         Raises:
             ValueError: it is of another run or does not fit the models.
         """
-        found = load_resume(Path(directory, "resume"))
-        if found is not None:
-            return self._restore(*found)
-        folders = [Path(directory, name) for name in self.get_model_names()]
-        if not folders or not all((folder / "checkpoint").exists() for folder in folders):
+        newest = load_resume(Path(directory, "resume"))
+        if newest is not None:
+            return self._restore(*newest)
+        folders = {name: Path(directory, name) for name in self.get_model_names()}
+        if not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        return [
-            resume_from_checkpoint(
-                str(folder), self._models[folder.name], self._optims[folder.name], self._scheds[folder.name]
-            )
-            for folder in folders
-        ][-1]
+        for name, folder in folders.items():
+            parts = self._models[name], self._optims[name], self._scheds[name]
+            epochs = resume_from_checkpoint(str(folder), *parts)
+        return epochs
 
     def _restore(self, state: dict[str, Any], path: Path) -> int:
-        differing = {
-            key: (value, self._run_facts()[key])
-            for key, value in state["run"].items()
-            if self._run_facts().get(key) != value
-        }
+        here = self._run_facts()
+        differing = [
+            f"{key} was {was} and is {here.get(key)}" for key, was in state["run"].items() if here.get(key) != was
+        ]
         if differing:
-            changes = ", ".join(f"{key} was {was} and is {now}" for key, (was, now) in differing.items())
-            raise ValueError(f"{path} is of another run: {changes}. Choose another OUTPUT_DIR, or delete that folder")
+            raise ValueError(
+                f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete that folder"
+            )
         for name, saved in state["models"].items():
             load_state(self._models[name], saved["state_dict"], path)
             if saved["optimizer"] is not None:
@@ -334,24 +339,15 @@ class TrainerBase:
 
     def _run_facts(self) -> dict[str, Any]:
         """What must agree between a resume file and the run that takes it."""
-        cfg = self.cfg
-        if cfg is None:
+        if self.cfg is None:
             return {}
-        return {
-            "TRAINER.NAME": cfg.TRAINER.NAME,
-            "DATASET.NAME": cfg.DATASET.NAME,
-            "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS,
-            "SEED": cfg.SEED,
-            "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-            "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME,
-            "the training set": self._training_set(),
-        }
-
-    def _training_set(self) -> str:
-        """Digest of the training items: file name, label, class name."""
         items = self.dm.dataset.train_x if hasattr(self, "dm") else ()
-        facts = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        train = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
+        return {
+            **{key: attrgetter(key)(self.cfg) for key in _RUN},
+            "DATASET.SUBSAMPLE_CLASSES": self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+            "the training set": hashlib.sha256(repr(train).encode()).hexdigest()[:16],
+        }
 
     # -- TensorBoard
 
@@ -359,10 +355,8 @@ class TrainerBase:
         """Opens TensorBoard's event file, if TensorBoard is installed."""
         if self.__dict__.get("_writer") is not None:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            _log.info("no TensorBoard log (%s)", error)
+        if SummaryWriter is None:
+            _log.info("no TensorBoard log: TensorBoard is not installed")
             return
         _log.info("Initialize tensorboard (log_dir=%s)", log_dir)
         self._writer = SummaryWriter(log_dir=log_dir)
@@ -413,24 +407,8 @@ class TrainerBase:
         """Trains for one epoch."""
         raise NotImplementedError
 
-    def test(self) -> Any:
-        """Evaluates."""
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch: Any) -> Any:
-        """Takes from a training batch what the method needs, on the device."""
-        raise NotImplementedError
-
-    def parse_batch_test(self, batch: Any) -> Any:
-        """Takes from a test batch what the method needs, on the device."""
-        raise NotImplementedError
-
     def forward_backward(self, batch: Any) -> Any:
         """One training step; returns a dict of numbers to report."""
-        raise NotImplementedError
-
-    def model_inference(self, input: Any) -> Any:
-        """Scores for a test input."""
         raise NotImplementedError
 
 
@@ -512,7 +490,7 @@ class SimpleTrainer(TrainerBase):
             else:
                 print("Deploy the last-epoch model")
             self.test()
-        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
         self.close_writer()
 
     def after_epoch(self) -> None:
@@ -590,7 +568,7 @@ class SimpleTrainer(TrainerBase):
         print(
             f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-            f"{losses} lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}"
+            f"{losses} lr {self.get_current_lr():.4e} eta {timedelta(seconds=int(batch_time.avg * left))}"
         )
 
 
@@ -622,11 +600,7 @@ class TrainerXU(SimpleTrainer):
         batches = zip(range(self.num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u))
         self._run_batches((batch_x, batch_u) for _, batch_x, batch_u in batches)
 
-    def forward_backward(self, batch_x: Any, batch_u: Any) -> Any:  # type: ignore[override]
-        """One training step; returns a dict of numbers to report."""
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:  # type: ignore[override]
+    def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:
         """Labelled images, their labels, unlabelled images."""
         return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
 

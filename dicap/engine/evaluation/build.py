@@ -1,12 +1,10 @@
 """The evaluator that a configuration names."""
 
-import logging
 from typing import Any
 
-from dicap.engine.utils import Registry, check_availability
+from dicap.engine.utils import Registry
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
-_log = logging.getLogger(__name__)
 
 
 def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
@@ -15,7 +13,4 @@ def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: none of that name is registered.
     """
-    check_availability(cfg.TEST.EVALUATOR, EVALUATOR_REGISTRY.registered_names())
-    if cfg.VERBOSE:
-        _log.info("Loading evaluator: %s", cfg.TEST.EVALUATOR)
-    return EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg, **kwargs)
+    return EVALUATOR_REGISTRY.build(cfg.TEST.EVALUATOR, "Loading evaluator" if cfg.VERBOSE else "", cfg, **kwargs)

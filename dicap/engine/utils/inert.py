@@ -7,12 +7,13 @@ of torch's formats are read: the zip archive (torch >= 1.6) and the stream befor
 """
 
 import collections
+import contextlib
 import io
 import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -28,26 +29,25 @@ class Placeholder:
     origin = ""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self = super().__new__(cls)
         self.args, self.items, self.state = args, [], {}  # type: tuple[Any, ...], list[Any], Any
+        return self
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def append(self, item: Any) -> None:
         """Keeps what the pickle appends or adds."""
-        self.__dict__.setdefault("items", []).append(item)
+        self.items.append(item)
 
     add = append
 
     def extend(self, items: Any) -> None:
         """Keeps what the pickle appends in a row."""
-        self.__dict__.setdefault("items", []).extend(items)
+        self.items.extend(items)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.append((key, value))
+        self.items.append((key, value))
 
     def __repr__(self) -> str:
         return f"<placeholder of {self.origin}>"
@@ -61,10 +61,6 @@ def _tensor(
     return storage.as_strided(size, stride, offset)  # refuses what reaches beyond the storage
 
 
-def _parameter(data: torch.Tensor, *_: Any) -> torch.Tensor:
-    return data
-
-
 _SAFE: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): torch.Size,
@@ -72,7 +68,7 @@ _SAFE: dict[tuple[str, str], type] = {
 _REBUILD: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
 }
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -117,8 +113,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: not a pickle, or a damaged one; names the file.
     """
-    with open(path, "rb") as file:
-        return _or_damaged(path, lambda: _InertUnpickler(file).load())
+    with open(path, "rb") as file, _damage_named(path):
+        return _InertUnpickler(file).load()
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -127,13 +123,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: truncated, or none of torch's formats; names the file.
     """
-    reader = _read_zip if zipfile.is_zipfile(path) else _read_stream
-    return _or_damaged(path, lambda: reader(path))
+    with _damage_named(path):
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
 
 
-def _or_damaged(path: str | os.PathLike[str], read: Callable[[], Any]) -> Any:
+@contextlib.contextmanager
+def _damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        return read()
+        yield
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         cause = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is damaged, truncated or of an unknown format ({cause})") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["AverageMeter", "MetricMeter", "read_numbers"]
+__all__ = ["AverageMeter", "MetricMeter"]
 
 
 class AverageMeter:
@@ -33,7 +33,7 @@ class AverageMeter:
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
         """Adds a value that stands for n items; a tensor of one element is summed on its device."""
-        self._val = kept(val)
+        self._val = detached(val)
         self._sum = self._sum + self._val * n
         self.count += n
         self._avg = 0.9 * self._avg + 0.1 * self._val if self.ema else self._sum / self.count
@@ -74,11 +74,10 @@ class MetricMeter:
         Raises:
             TypeError: not a mapping of names to numbers.
         """
-        if input_dict is None:
-            input_dict = {}
+        input_dict = {} if input_dict is None else input_dict
         if not isinstance(input_dict, Mapping):
             raise TypeError(f"metrics are a dict of name to number, not a {type(input_dict).__name__}: {input_dict!r}")
-        self._unread.append({name: kept(value) for name, value in input_dict.items()})
+        self._unread.append({name: detached(value) for name, value in input_dict.items()})
 
     def read(self) -> list[dict[str, float]]:
         """Takes in what was not read yet, in one transfer.
@@ -99,7 +98,7 @@ class MetricMeter:
         return self.delimiter.join(f"{name} {m.val:.4f} ({m.avg:.4f})" for name, m in self.meters.items())
 
 
-def kept(value: Any) -> Any:
+def detached(value: Any) -> Any:
     """A tensor of one element as a copy () in double precision on its device, where nothing waits; else the value.
 
     Raises:
@@ -120,7 +119,7 @@ def read_numbers(values: Sequence[Any]) -> list[Any]:
         if isinstance(value, torch.Tensor):
             places[value.device].append(place)
     for device in places:
-        found = torch.stack([values[place] for place in places[device]]).tolist()
-        for place, number in zip(places[device], found):
+        read = torch.stack([values[place] for place in places[device]]).tolist()
+        for place, number in zip(places[device], read):
             numbers[place] = number
     return numbers

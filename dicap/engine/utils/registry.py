@@ -1,9 +1,14 @@
 """Names of classes and functions that a configuration can choose."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from dicap.engine.utils.tools import check_availability
+
 __all__ = ["Registry"]
+
+_log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -52,3 +57,14 @@ class Registry:
     def registered_names(self) -> list[str]:
         """All names, in the order of registration."""
         return list(self._obj_map)
+
+    def build(self, name: str, message: str, *args: Any, **kwargs: Any) -> Any:
+        """The object of that name, called with the arguments; logs the message, where there is one, and the name.
+
+        Raises:
+            ValueError: nothing is registered under that name; names the nearest one.
+        """
+        check_availability(name, self.registered_names())
+        if message:
+            _log.info("%s: %s", message, name)
+        return self.get(name)(*args, **kwargs)

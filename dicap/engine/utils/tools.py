@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 
 __all__ = [
-    "atomic_open",
     "check_availability",
     "check_isfile",
     "collect_env_info",
@@ -41,10 +40,10 @@ def mkdir_if_missing(dirname: str | os.PathLike[str]) -> None:
 
 def check_isfile(fpath: str) -> bool:
     """Whether fpath is a file; warns if it is not."""
-    found = os.path.isfile(fpath)
-    if not found:
+    is_file = os.path.isfile(fpath)
+    if not is_file:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
-    return found
+    return is_file
 
 
 @contextlib.contextmanager
@@ -72,11 +71,10 @@ def read_json(fpath: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: not JSON; names the file.
     """
-    with open(fpath, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{fpath} is not a JSON file ({error}): delete it or restore it") from error
+    try:
+        return json.loads(Path(fpath).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{fpath} is not a JSON file ({error}): delete it or restore it") from error
 
 
 def write_json(obj: Any, fpath: str | os.PathLike[str]) -> None:
@@ -130,11 +128,10 @@ def collect_env_info() -> str:
         f"Pillow: {PIL.__version__}",
         f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
     ]
-    if torch.cuda.is_available():
-        lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-        lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-    else:
-        lines.append("CUDA: not available")
+    if not torch.cuda.is_available():
+        return "\n".join([*lines, "CUDA: not available"])
+    lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return "\n".join(lines)
 
 

@@ -1,12 +1,10 @@
 """The dataset that a configuration names."""
 
-import logging
 from typing import Any
 
-from dicap.engine.utils import Registry, check_availability
+from dicap.engine.utils import Registry
 
 DATASET_REGISTRY = Registry("DATASET")
-_log = logging.getLogger(__name__)
 
 
 def build_dataset(cfg: Any) -> Any:
@@ -15,7 +13,4 @@ def build_dataset(cfg: Any) -> Any:
     Raises:
         ValueError: none of that name is registered.
     """
-    check_availability(cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
-    if cfg.VERBOSE:
-        _log.info("Loading dataset: %s", cfg.DATASET.NAME)
-    return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+    return DATASET_REGISTRY.build(cfg.DATASET.NAME, "Loading dataset" if cfg.VERBOSE else "", cfg)

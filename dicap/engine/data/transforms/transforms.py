@@ -35,14 +35,7 @@ _TRAIN: dict[str, Callable[[Any], Any]] = {
     "gaussian_blur": lambda i: T.RandomApply([T.GaussianBlur(i.GB_K)], p=i.GB_P),
 }
 AVAI_CHOICES = [*_TRAIN, "center_crop", "normalize"]  # a centre crop is always part of the test transform
-_DASSL_ONLY = [
-    "cutout",
-    "gaussian_noise",
-    "instance_norm",
-    "random_translation",
-    "randaugment2",
-    "randaugment_fixmatch",
-]
+_DASSL_ONLY = "cutout gaussian_noise instance_norm random_translation randaugment2 randaugment_fixmatch".split()
 
 
 def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
@@ -60,7 +53,7 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
         _log.info("No transform is applied (INPUT.NO_TRANSFORM)")
         return None
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
-    check_choices(choices)
+    _check_choices(choices)
     steps = _train_steps(cfg.INPUT, choices) if is_train else _test_steps(cfg.INPUT)
     steps.append(T.ToTensor())
     if "normalize" in choices:
@@ -69,12 +62,7 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
     return T.Compose(steps)
 
 
-def check_choices(choices: Sequence[str]) -> None:
-    """Checks INPUT.TRANSFORMS.
-
-    Raises:
-        ValueError: a name that does not exist or that this engine does not carry.
-    """
+def _check_choices(choices: Sequence[str]) -> None:
     for choice in choices:
         if choice in _DASSL_ONLY:
             raise ValueError(
