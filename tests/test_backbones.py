@@ -1,8 +1,11 @@
 """CLIPs by name: what loads, what is refused, and that nothing read runs code."""
 
+import importlib.util
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,13 @@ from dicap.backbones import load_clip, weights_digest
 from dicap.backbones.package import clip_package
 from dicap.options import ConfigError
 from dicap.prompts import FixedPrompt, PromptedCLIP
+
+
+def test_importing_clip_leaves_no_stand_in_for_pkg_resources():
+    if importlib.util.find_spec("pkg_resources") is not None:
+        pytest.skip("this setuptools still has pkg_resources")
+    code = "import sys, dicap.backbones.package as p; p.clip_package(); print('pkg_resources' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])

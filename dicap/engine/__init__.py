@@ -26,11 +26,7 @@ class DasslFinder(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The alias of one module; None for names outside `dassl`.
-
-        Raises:
-            ModuleNotFoundError: the built-in engine has no such module.
-        """
+        """The alias of one module, None for names outside `dassl`; raises ModuleNotFoundError where the engine has none."""
         if fullname.partition(".")[0] != "dassl":
             return None
         if importlib.util.find_spec(_real_name(fullname)) is None:
@@ -81,11 +77,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Takes the finder away again. Allowed as long as nothing was imported through it.
-
-    Raises:
-        ImportError: `dassl` is in use.
-    """
+    """Takes the finder away again; raises ImportError once something was imported through it."""
     if "dassl" in sys.modules:
         raise ImportError("the built-in engine is in use: choose the engine before anything imports dassl")
     if is_installed():

@@ -4,6 +4,7 @@ Built in are torchvision's ResNets and an MLP as head; plugins register theirs.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -45,11 +46,7 @@ class Backbone(nn.Module):
     """Images (B, 3, H, W) to features (B, out_features)."""
 
     _out_features: int | None = None
-
-    @property
-    def out_features(self) -> int | None:
-        """Width of the features."""
-        return self._out_features
+    out_features = property(attrgetter("_out_features"), doc="Width of the features.")
 
 
 class ResNet(Backbone):

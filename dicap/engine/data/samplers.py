@@ -121,11 +121,7 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
-    """The sampler of that name.
-
-    Raises:
-        ValueError: unknown name, or sizes that do not fit the dataset.
-    """
+    """The sampler of that name; raises ValueError for an unknown name, or sizes that do not fit the dataset."""
     samplers: dict[str, tuple[Any, ...]] = {
         "RandomSampler": (RandomSampler,),
         "SequentialSampler": (SequentialSampler,),

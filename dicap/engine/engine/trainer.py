@@ -35,18 +35,9 @@ from dicap.engine.engine.resume import epochs_done, load_resume, random_state, s
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.modeling import build_backbone, build_head
 from dicap.engine.optim import build_lr_scheduler, build_optimizer
-from dicap.engine.utils import (
-    AverageMeter,
-    MetricMeter,
-    count_num_param,
-    load_checkpoint,
-    load_pretrained_weights,
-    resume_from_checkpoint,
-    save_checkpoint,
-    tolist_if_not,
-)
-from dicap.engine.utils.meters import detached, read_numbers
-from dicap.engine.utils.torchtools import last_checkpoint, load_state
+from dicap.engine.utils import count_num_param, load_checkpoint, load_pretrained_weights, save_checkpoint, tolist_if_not
+from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
+from dicap.engine.utils.torchtools import last_checkpoint, load_state, resume_from_checkpoint
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -91,10 +82,7 @@ class SimpleNet(nn.Module):
             self._fdim = self.head.out_features
         self.classifier = nn.Linear(self._fdim, num_classes) if num_classes > 0 else None
 
-    @property
-    def fdim(self) -> int:
-        """Width of the features."""
-        return self._fdim
+    fdim = property(attrgetter("_fdim"), doc="Width of the features.")
 
     def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
         """Images (B, 3, H, W) to scores (B, C), on request with features (B, fdim); without classifier to features."""
@@ -139,11 +127,7 @@ class TrainerBase:
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """All registered names, or the given ones once they are checked.
-
-        Raises:
-            ValueError: not registered.
-        """
+        """All registered names, or the given ones; raises ValueError where one is not registered."""
         if names is None:
             return list(self._models)
         for name in tolist_if_not(names):
@@ -152,11 +136,7 @@ class TrainerBase:
         return tolist_if_not(names)
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Puts registered models, and only those, into mode train, test or eval.
-
-        Raises:
-            KeyError: another mode.
-        """
+        """Puts registered models, and only those, into mode train, test or eval; raises KeyError for another mode."""
         if mode not in ("train", "test", "eval"):
             raise KeyError(f"mode {mode}: there are train, test, eval")
         for name in self.get_model_names(names):
@@ -174,14 +154,10 @@ class TrainerBase:
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         """Notes a loss for check_losses(): looking at it now would make the host wait for the GPU in each step."""
-        self._unchecked.append((self.epoch, self.batch_idx, detached(loss.sum())))
+        self._unchecked.append((self.epoch, self.batch_idx, detached(loss.detach().sum())))
 
     def check_losses(self) -> None:
-        """Stops at a loss that is not finite. Called before anything is saved, so that no broken model is.
-
-        Raises:
-            FloatingPointError: infinite or NaN; names the first such step.
-        """
+        """Raises FloatingPointError at the first loss that is not finite. Called before anything is saved."""
         values = read_numbers([loss for _, _, loss in self._unchecked])
         for (epoch, batch, _), value in zip(self._unchecked, values):
             if not math.isfinite(value):
@@ -237,8 +213,7 @@ class TrainerBase:
 
         Args:
             directory: OUTPUT_DIR of the run; empty loads nothing.
-            epoch: which checkpoint. None: the best one; where training kept none (TEST.FINAL_MODEL last_step), the last
-                one.
+            epoch: of the checkpoint; None: the best one, or the last where training kept no best (FINAL_MODEL last_step).
 
         Raises:
             FileNotFoundError: no such checkpoint.
@@ -296,11 +271,7 @@ class TrainerBase:
     def resume_model_if_exist(self, directory: str) -> int:
         """Takes the newest whole resume file in a run's folder, or else the family's checkpoints there.
 
-        Returns:
-            Epochs done; 0 where there is nothing to resume.
-
-        Raises:
-            ValueError: it is of another run or does not fit the models.
+        Returns the epochs done, 0 where there is nothing; raises ValueError for a file of another run or other models.
         """
         newest = load_resume(Path(directory, "resume"))
         if newest is not None:
@@ -356,7 +327,7 @@ class TrainerBase:
         if self.__dict__.get("_writer") is not None:
             return
         if SummaryWriter is None:
-            _log.info("no TensorBoard log: TensorBoard is not installed")
+            _log.info("no TensorBoard log: torch.utils.tensorboard cannot be imported (pip install tensorboard)")
             return
         _log.info("Initialize tensorboard (log_dir=%s)", log_dir)
         self._writer = SummaryWriter(log_dir=log_dir)
@@ -467,9 +438,6 @@ class SimpleTrainer(TrainerBase):
         """Resumes, opens the TensorBoard log, starts the clock.
 
         A run continues from its own OUTPUT_DIR; cfg.RESUME names the folder of another run to begin from.
-
-        Raises:
-            FileNotFoundError: cfg.RESUME is no folder.
         """
         directory = self.output_dir
         if self.cfg.RESUME and not epochs_done(Path(self.output_dir, "resume")):
@@ -506,11 +474,7 @@ class SimpleTrainer(TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> Any:
-        """Evaluates on a split (default cfg.TEST.SPLIT; val falls back to test where there is none).
-
-        Returns:
-            The evaluator's first value: the accuracy in percent.
-        """
+        """The evaluator's first value, the accuracy in percent, on a split (default TEST.SPLIT; without a val: test)."""
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"

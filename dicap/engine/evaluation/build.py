@@ -8,9 +8,5 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
-    """The evaluator cfg.TEST.EVALUATOR.
-
-    Raises:
-        ValueError: none of that name is registered.
-    """
+    """The evaluator cfg.TEST.EVALUATOR; raises ValueError where none of that name is registered."""
     return EVALUATOR_REGISTRY.build(cfg.TEST.EVALUATOR, "Loading evaluator" if cfg.VERBOSE else "", cfg, **kwargs)

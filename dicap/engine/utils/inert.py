@@ -27,10 +27,12 @@ class Placeholder:
     """Stands for an object of another class. `origin` is that class's name, `state` the object's attributes."""
 
     origin = ""
+    args: tuple[Any, ...]
+    items: list[Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Placeholder":
         self = super().__new__(cls)
-        self.args, self.items, self.state = args, [], {}  # type: tuple[Any, ...], list[Any], Any
+        self.args, self.items, self.state = args, [], {}
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -110,8 +112,7 @@ class _InertUnpickler(pickle.Unpickler):
 def read_pickle(path: str | os.PathLike[str]) -> Any:
     """The plain values of a pickle file, objects as Placeholders (an old few-shot split: `item.state["_impath"]` ...).
 
-    Raises:
-        ValueError: not a pickle, or a damaged one; names the file.
+    Raises ValueError, with the file's name, for a damaged file or another format.
     """
     with open(path, "rb") as file, _damage_named(path):
         return _InertUnpickler(file).load()
@@ -120,8 +121,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The content of a file of torch.save, on the CPU; objects other than tensors and plain values are Placeholders.
 
-    Raises:
-        ValueError: truncated, or none of torch's formats; names the file.
+    Raises ValueError, with the file's name, for a damaged file or another format.
     """
     with _damage_named(path):
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)

@@ -69,22 +69,14 @@ class MetricMeter:
         return self._meters
 
     def update(self, input_dict: Mapping[str, Any] | None) -> None:
-        """Adds one value to each named metric; None (a step without a report) is passed over.
-
-        Raises:
-            TypeError: not a mapping of names to numbers.
-        """
+        """Adds one value to each named metric; None is a step without a report. TypeError for what is no mapping."""
         input_dict = {} if input_dict is None else input_dict
         if not isinstance(input_dict, Mapping):
             raise TypeError(f"metrics are a dict of name to number, not a {type(input_dict).__name__}: {input_dict!r}")
         self._unread.append({name: detached(value) for name, value in input_dict.items()})
 
     def read(self) -> list[dict[str, float]]:
-        """Takes in what was not read yet, in one transfer.
-
-        Returns:
-            For each update() since the last reading: the average of each metric after it.
-        """
+        """Takes in all new updates, in one transfer; returns for each of them the averages after it."""
         updates, self._unread = self._unread, []
         numbers = iter(read_numbers([value for update in updates for value in update.values()]))
         averages = []
@@ -99,11 +91,7 @@ class MetricMeter:
 
 
 def detached(value: Any) -> Any:
-    """A tensor of one element as a copy () in double precision on its device, where nothing waits; else the value.
-
-    Raises:
-        TypeError: the tensor has more elements.
-    """
+    """A tensor of one element as a copy () in double precision on its device, where nothing waits; else the value."""
     if not isinstance(value, torch.Tensor):
         return value
     if value.numel() != 1:

@@ -1,7 +1,7 @@
 """Names of classes and functions that a configuration can choose."""
 
 import logging
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dicap.engine.utils.tools import check_availability
@@ -12,11 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """Maps the names of classes or functions to themselves. `@REGISTRY.register()` above a definition adds it.
-
-    Args:
-        name: what is registered here; appears in errors.
-    """
+    """Maps the names of classes or functions to themselves. `@REGISTRY.register()` above a definition adds it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -25,11 +21,10 @@ class Registry:
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Adds obj under its own name; without obj, returns a decorator that does so.
 
-        Raises:
-            KeyError: the name is taken by another object and force is not set.
+        Raises KeyError where the name is taken and force is not set.
         """
         if obj is None:
-            return self._decorator(force)
+            return partial(self.register, force=force)
         name = obj.__name__
         if name in self._obj_map and not force:
             taken = self._obj_map[name]
@@ -40,15 +35,8 @@ class Registry:
         self._obj_map[name] = obj
         return obj
 
-    def _decorator(self, force: bool) -> Callable[[Any], Any]:
-        return lambda obj: self.register(obj, force=force)
-
     def get(self, name: str) -> Any:
-        """The object of that name.
-
-        Raises:
-            KeyError: nothing is registered under that name.
-        """
+        """The object of that name; raises KeyError where there is none."""
         if name not in self._obj_map:
             there = ", ".join(sorted(self._obj_map)) or "none"
             raise KeyError(f"{name} is not registered in {self._name}; there are: {there}")
@@ -59,10 +47,9 @@ class Registry:
         return list(self._obj_map)
 
     def build(self, name: str, message: str, *args: Any, **kwargs: Any) -> Any:
-        """The object of that name, called with the arguments; logs the message, where there is one, and the name.
+        """The object of that name, called with the arguments; raises ValueError where there is none.
 
-        Raises:
-            ValueError: nothing is registered under that name; names the nearest one.
+        A message is logged with the name.
         """
         check_availability(name, self.registered_names())
         if message:

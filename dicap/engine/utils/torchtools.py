@@ -100,11 +100,7 @@ def load_checkpoint(fpath: str | os.PathLike[str]) -> Any:
     """The content of a checkpoint, on the CPU. Never runs anything that is in the file.
 
     Objects that are neither tensors nor plain values (optimisers and schedulers in published CoOp files) come as inert
-    placeholders.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, or no checkpoint; names the file.
+    placeholders. Raises FileNotFoundError, or ValueError for what is truncated or no checkpoint; both name the file.
     """
     if fpath is None:
         raise ValueError("no path of a checkpoint was given")
@@ -124,12 +120,8 @@ def resume_from_checkpoint(
 ) -> int:
     """Loads the checkpoint that the text file `checkpoint` names into model, optimizer and scheduler.
 
-    Returns:
-        Epochs done.
-
-    Raises:
-        FileNotFoundError: the text file or the checkpoint is missing.
-        ValueError: the file is damaged or does not fit the model; names it.
+    Returns the epochs done. Raises FileNotFoundError where one of the two files is missing, ValueError where the
+    checkpoint is damaged or does not fit the model.
     """
     path = last_checkpoint(fdir)
     print(f'Loading checkpoint from "{path}"')
@@ -159,11 +151,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """model.load_state_dict whose error names the file and the way out.
-
-    Raises:
-        ValueError: names or shapes differ.
-    """
+    """model.load_state_dict; where names or shapes differ, a ValueError names the file and the way out."""
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
@@ -192,11 +180,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
 
 
 def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
-    """Number of values in a model's parameters, or in the given ones (tensors, or groups as optimisers take them).
-
-    Raises:
-        ValueError: neither is given.
-    """
+    """Number of values in a model's parameters, or in the given ones (tensors, or groups as optimisers take them)."""
     if model is not None:
         return sum(p.numel() for p in model.parameters())
     if params is None:
@@ -216,8 +200,7 @@ _INITS = {
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
     """Initialises convolutions and linear layers by init_type, their biases with 0; normalisations with 1 and 0.
 
-    Raises:
-        ValueError: init_type is none of normal, xavier, kaiming, orthogonal.
+    init_type: normal, xavier, kaiming or orthogonal; raises ValueError for another.
     """
     if init_type not in _INITS:
         raise ValueError(f"init_type {init_type}: there are {', '.join(_INITS)}")

@@ -48,11 +48,7 @@ class Datum:
 
 
 class DatasetBase:
-    """A dataset in splits: train_x (labelled), train_u (unlabelled, may be None), val (may be None), test.
-
-    Raises:
-        ValueError: train_x is empty.
-    """
+    """A dataset in splits: train_x (labelled, not empty), train_u (unlabelled, may be None), val (may be None), test."""
 
     dataset_dir = ""
     domains: Sequence[str] = ()
@@ -92,36 +88,21 @@ class DatasetBase:
         return mapping, [mapping[label] for label in sorted(mapping)]
 
     def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
-        """Checks cfg.DATASET.SOURCE_DOMAINS and TARGET_DOMAINS.
-
-        Raises:
-            ValueError: one of them is empty or holds an unknown domain.
-        """
+        """Raises ValueError where DATASET.SOURCE_DOMAINS or TARGET_DOMAINS is empty or holds an unknown domain."""
         for key, names in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
             if not names:
                 raise ValueError(f"DATASET.{key} is empty; {type(self).__name__} has {list(self.domains)}")
-            self.is_input_domain_valid(names)
-
-    def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
-        """Checks that each domain exists.
-
-        Raises:
-            ValueError: it does not.
-        """
-        for domain in input_domains:
-            if domain not in self.domains:
-                raise ValueError(f"{type(self).__name__} has no domain [{domain}]; it has {list(self.domains)}")
+            for domain in names:
+                if domain not in self.domains:
+                    raise ValueError(f"{type(self).__name__} has no domain [{domain}]; it has {list(self.domains)}")
 
     def generate_fewshot_dataset(self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False) -> Any:
         """num_shots random items of each class, by Python's `random`; classes in the order of their first item.
 
         Args:
-            data_sources: one or more lists.
-            num_shots: items a class; below 1 the lists come back as they are.
+            data_sources: one or more lists; several give a list of lists.
+            num_shots: items a class; below 1 the lists come back as they are (several: as a tuple).
             repeat: draw with repetition where a class has fewer items; otherwise all of them are taken.
-
-        Returns:
-            The list, or a list of lists where several were given (the tuple of them where num_shots < 1).
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
