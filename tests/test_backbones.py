@@ -55,7 +55,7 @@ def test_digest_sees_every_bit(random_clip):
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         (
             lambda clip: {k: v for k, v in clip.state_dict().items() if k != "text_projection"},
@@ -65,10 +65,10 @@ def test_digest_sees_every_bit(random_clip):
         (lambda clip: torch.zeros(3), "holds no state dict of tensors"),
     ],
 )
-def test_other_tensors_are_refused(random_clip, tmp_path, content, told):
+def test_other_tensors_are_refused(random_clip, tmp_path, content, message):
     path = tmp_path / "weights.pt"
     torch.save(content(random_clip("vit")), path)
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         load_clip(str(path))
     assert "weights.pt" in str(error.value)
 

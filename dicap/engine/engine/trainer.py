@@ -234,9 +234,9 @@ class TrainerBase:
         if not path.exists() and last_will_do and (folder / "checkpoint").exists():
             path = last_checkpoint(folder)
         if not path.exists():
-            there = sorted(p.name for p in folder.glob("model*.pth.tar*"))
+            existing = sorted(p.name for p in folder.glob("model*.pth.tar*"))
             raise FileNotFoundError(
-                f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check "
+                f"no model at {path}; in its folder: {', '.join(existing) or 'none'}. Check "
                 "--model-dir and --load-epoch, or train first"
             )
         return path
@@ -287,9 +287,9 @@ class TrainerBase:
         return epochs
 
     def _restore(self, state: dict[str, Any], path: Path) -> int:
-        here = self._run_facts()
+        current = self._run_facts()
         differing = [
-            f"{key} was {was} and is {here.get(key)}" for key, was in state["run"].items() if here.get(key) != was
+            f"{key} was {was} and is {current.get(key)}" for key, was in state["run"].items() if current.get(key) != was
         ]
         if differing:
             raise ValueError(
@@ -508,11 +508,11 @@ class SimpleTrainer(TrainerBase):
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(*batch))
             rates.append(self.get_current_lr())
-            tell = (self.batch_idx + 1) % every == 0
-            if tell or self.batch_idx + 1 == self.num_batches:  # the wait for the GPU belongs to the time of this batch
+            due = (self.batch_idx + 1) % every == 0
+            if due or self.batch_idx + 1 == self.num_batches:  # the wait for the GPU belongs to the time of this batch
                 self._write_points(losses, rates)
             batch_time.update(time.time() - end)
-            if tell:
+            if due:
                 self._print_progress(losses, batch_time, data_time)
             end = time.time()
 

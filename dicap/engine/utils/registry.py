@@ -38,8 +38,8 @@ class Registry:
     def get(self, name: str) -> Any:
         """The object of that name; raises KeyError where there is none."""
         if name not in self._obj_map:
-            there = ", ".join(sorted(self._obj_map)) or "none"
-            raise KeyError(f"{name} is not registered in {self._name}; there are: {there}")
+            names = ", ".join(sorted(self._obj_map)) or "none"
+            raise KeyError(f"{name} is not registered in {self._name}; there are: {names}")
         return self._obj_map[name]
 
     def registered_names(self) -> list[str]:
