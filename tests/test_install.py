@@ -96,6 +96,7 @@ def test_the_wheel_holds_dicap_alone_with_all_its_data(wheel):
     }
     assert {f"dicap/{name}" for name in files} <= set(names)
     assert {"dicap/backbones/tiny.safetensors", "dicap/backbones/tiny.md"} <= set(names)
+    assert "dicap/engine/config/defaults.yaml" in names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dicap").rglob("*.py")}
     assert modules <= set(names)
 
