@@ -39,7 +39,7 @@ from dicap.counterfactual.scm import skewed
 from dicap.files import write_text
 from dicap.report.paired import Difference, difference
 from dicap.world import CLASSES, DOWNSTREAM, Knobs, do, intervene, sample
-from dicap.world.captions import FRAMES, TEMPLATE
+from dicap.world.captions import OTHER_TEMPLATES, TEMPLATE
 from dicap.world.evaluate import encode_images, encode_names
 from dicap.world.files import split_latents
 from dicap.world.render import render_planar
@@ -175,7 +175,7 @@ def measure(task: Task, probes: dict[str, Probe]) -> dict[str, dict[str, dict[st
     figures = {row: errors(case, features) for row, features in found.items()}
     answer: dict[str, dict] = {"figures": figures, "minimal": {}, "bound": {}}
     if task.full:
-        head = encode_names(clip(), CLASSES[:BASE], FRAMES[0])
+        head = encode_names(clip(), CLASSES[:BASE], OTHER_TEMPLATES[0])
         for row, features in found.items():
             figures[row] |= readings(case, features, probes, head, fitted({}))
     if task.extras:

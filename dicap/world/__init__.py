@@ -8,7 +8,7 @@ truth = world.counterfactual(latents, world.do({"class": "striped star"}))    # 
 python -m dicap.world grid FILE | shifts FILE | pretrain --out FILE | evaluate
 """
 
-from dicap.world.causal import (
+from dicap.world.causal import (  # noqa: F401
     CLASSES,
     COLOURS,
     LATENTS,
@@ -24,7 +24,7 @@ from dicap.world.causal import (
     sample,
     shift,
 )
-from dicap.world.files import (
+from dicap.world.files import (  # noqa: F401
     Knobs,
     data_root,
     latents_of,
@@ -34,36 +34,4 @@ from dicap.world.files import (
     write_causal_shapes,
     write_digits,
 )
-from dicap.world.render import DOWNSTREAM, NOISY, PRETRAIN, Domain, counterfactual, object_mask, render
-
-__all__ = [
-    "CLASSES",
-    "COLOURS",
-    "DOWNSTREAM",
-    "LATENTS",
-    "NOISY",
-    "PATTERNS",
-    "PRETRAIN",
-    "SCENES",
-    "SHAPES",
-    "TIED_SCENE",
-    "UNSEEN_COLOURS",
-    "UNSEEN_SCENES",
-    "Domain",
-    "Knobs",
-    "confound",
-    "counterfactual",
-    "data_root",
-    "do",
-    "intervene",
-    "latents_of",
-    "object_mask",
-    "read_knobs",
-    "read_manifest",
-    "render",
-    "rendered_truth",
-    "sample",
-    "shift",
-    "write_causal_shapes",
-    "write_digits",
-]
+from dicap.world.render import DOWNSTREAM, NOISY, PRETRAIN, Domain, counterfactual, object_mask, render  # noqa: F401

@@ -117,6 +117,6 @@ def test_folders_pair_with_the_test_split(shift, factor, tmp_path):
 
 def test_the_default_world_keeps_its_folder():
     """Finished runs and published figures name this folder's pictures."""
-    assert files._digest(world.Knobs().stated()) == "68e759069993"
-    assert files._digest(world.Knobs(shift="scenes").stated()) != "68e759069993"
-    assert "shift" not in world.Knobs().stated()
+    assert files._digest(world.Knobs().to_dict()) == "68e759069993"
+    assert files._digest(world.Knobs(shift="scenes").to_dict()) != "68e759069993"
+    assert "shift" not in world.Knobs().to_dict()
