@@ -5,25 +5,12 @@ latents = world.sample(8, seed=3)                                             # 
 pictures = world.render(latents)                                              # (8, 64, 64, 3) uint8
 truth = world.counterfactual(latents, world.do({"class": "striped star"}))    # same scene, colour, pose and noise
 
+The lists of patterns, shapes, scenes and colours are in dicap.world.causal.
+
 python -m dicap.world grid FILE | shifts FILE | pretrain --out FILE | evaluate
 """
 
-from dicap.world.causal import (  # noqa: F401
-    CLASSES,
-    COLOURS,
-    LATENTS,
-    PATTERNS,
-    SCENES,
-    SHAPES,
-    TIED_SCENE,
-    UNSEEN_COLOURS,
-    UNSEEN_SCENES,
-    confound,
-    do,
-    intervene,
-    sample,
-    shift,
-)
+from dicap.world.causal import CLASSES, LATENTS, TIED_SCENE, VALUES, confound, do, intervene, sample, shift  # noqa: F401
 from dicap.world.files import (  # noqa: F401
     Knobs,
     data_root,

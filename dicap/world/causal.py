@@ -48,7 +48,6 @@ LATENTS = np.dtype(
 )
 VARIABLES = LATENTS.names or ()
 VALUES = {"label": CLASSES, "scene": SCENES + UNSEEN_SCENES, "colour": COLOURS + UNSEEN_COLOURS}  # names by number
-_UNIFORMS = 16  # random numbers that an image uses
 
 
 def sample(index: Sequence[int] | np.ndarray | int, seed: int = 0) -> np.ndarray:
@@ -64,9 +63,9 @@ def sample(index: Sequence[int] | np.ndarray | int, seed: int = 0) -> np.ndarray
     numbers = np.arange(int(index)) if isinstance(index, (int, np.integer)) else np.asarray(index)
     if numbers.size and (numbers.min() < 0 or seed < 0):
         raise ValueError(f"seed and index must be >= 0, got seed {seed} and index {numbers.min()}")
-    raw = np.empty((len(numbers), _UNIFORMS), np.uint64)
+    raw = np.empty((len(numbers), 16), np.uint64)
     for row, number in enumerate(numbers.tolist()):
-        raw[row] = np.random.Philox(key=np.array([seed, number], np.uint64)).random_raw(_UNIFORMS)
+        raw[row] = np.random.Philox(key=np.array([seed, number], np.uint64)).random_raw(16)
     u = ((raw >> np.uint64(40)) * 2.0**-24).astype(np.float32)  # (B, 16) in [0, 1)
     out = np.zeros(len(numbers), LATENTS)
     out["label"], out["scene"], out["colour"] = u[:, 0] * len(CLASSES), u[:, 1] * len(SCENES), u[:, 2] * len(COLOURS)
@@ -92,9 +91,7 @@ def confound(latents: np.ndarray, rho: float) -> np.ndarray:
     """
     if not 0 <= rho <= 1:
         raise ValueError(f"rho must be in [0, 1], got {rho}")
-    out = latents.copy()
-    out["scene"] = np.where(latents["tie"] < rho, TIED_SCENE[latents["label"]], latents["scene"])
-    return out
+    return intervene(latents, do(scene=np.where(latents["tie"] < rho, TIED_SCENE[latents["label"]], latents["scene"])))
 
 
 def shift(latents: np.ndarray, name: str) -> np.ndarray:

@@ -24,8 +24,8 @@ from dicap.world.render import DOWNSTREAM, PRETRAIN, Domain, render_planar
 
 HELD_OUT_SEED = 2**40  # larger than any seed of a training or of the benchmark
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's own
-
-MEANING = {
+CARD = Path(__file__).with_name("model_card.md")  # a template: {fields} as in str.format
+MEANING = {  # of the accuracies, for the card
     "classes": "50 classes, own domain (chance 2)",
     "scenes": "8 scenes, own domain",
     "colours": "8 colours, own domain",
@@ -36,8 +36,6 @@ MEANING = {
     "gap_new": "25 new classes, benchmark's domain (chance 4)",
     "gap_scenes": "8 scenes, benchmark's domain",
 }
-
-CARD = Path(__file__).with_name("model_card.md")  # a template: {fields} as in str.format
 
 
 def evaluate(path: str | os.PathLike | None = None, count: int = 4000, domain: Domain = DOWNSTREAM) -> dict[str, float]:
@@ -52,7 +50,6 @@ def evaluate(path: str | os.PathLike | None = None, count: int = 4000, domain: D
     """
     model = clip_package().model.build_model(tiny.state_dict(path)).float().eval()
     class_text, scene_text = encode_names(model, CLASSES, TEMPLATE), encode_names(model, SCENES, SCENE_TEMPLATE)
-    colour_text = encode_names(model, COLOURS, "a photo of a {} object.")
     digit_text = encode_names(model, DIGITS, DIGIT_TEMPLATE)
     digits, (real, real_labels) = np.arange(1000) % 10, handwritten_digits()
     drawn = draw_digits(digits, np.random.Generator(np.random.Philox(key=HELD_OUT_SEED)))
@@ -63,7 +60,7 @@ def evaluate(path: str | os.PathLike | None = None, count: int = 4000, domain: D
     accuracies = {
         "classes": _accuracy(f, class_text, label),
         "scenes": _accuracy(f, scene_text, scene),
-        "colours": _accuracy(f, colour_text, latents["colour"]),
+        "colours": _accuracy(f, encode_names(model, COLOURS, "a photo of a {} object."), latents["colour"]),
         "drawn_digits": _accuracy(encode_images(model, drawn), digit_text, digits),
         "real_digits": _accuracy(encode_images(model, real), digit_text, real_labels),
         "gap_classes": _accuracy(gap, class_text, label),

@@ -81,8 +81,8 @@ def write_causal_shapes(root: str | os.PathLike, knobs: Knobs = Knobs()) -> Path
         ValueError: rho outside [0, 1], an unknown shift.
         OSError: the folder cannot be written.
     """
-    write = functools.partial(_write_shapes, knobs=knobs)
-    return _write_once(Path(root) / "causal_shapes" / _digest(knobs.to_dict()), write)
+    folder = Path(root) / "causal_shapes" / _digest(knobs.to_dict())
+    return _write_once(folder, functools.partial(_write_shapes, knobs=knobs))
 
 
 def write_digits(root: str | os.PathLike) -> Path:
@@ -115,10 +115,9 @@ def latents_of(folder: str | os.PathLike, paths: list[str]) -> np.ndarray:
         KeyError: a path that the manifest does not list.
     """
     images = Path(folder).absolute() / "images"
-    by_path = {record["path"]: record["latents"] for record in read_manifest(folder)}
+    by_path = {record["path"]: tuple(record["latents"][name] for name in VARIABLES) for record in read_manifest(folder)}
     relative = [Path(path).relative_to(images) if os.path.isabs(path) else Path(path) for path in paths]
-    latents = [by_path[path.as_posix()] for path in relative]
-    return np.array([tuple(record[name] for name in VARIABLES) for record in latents], LATENTS)
+    return np.array([by_path[path.as_posix()] for path in relative], LATENTS)
 
 
 def read_knobs(folder: str | os.PathLike) -> Knobs:
@@ -197,9 +196,9 @@ def _write_once(folder: Path, write: Callable[[Path], None]) -> Path:
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > 86400:
                 shutil.rmtree(old, ignore_errors=True)
+    log.info("writing %s", folder)
     prefix, began = f".{folder.name}.", time.monotonic()
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as temporary:
-        log.info("writing %s", folder)
         os.chmod(temporary, 0o755)
         write(Path(temporary))
         try:
@@ -212,5 +211,4 @@ def _write_once(folder: Path, write: Callable[[Path], None]) -> Path:
 
 
 def _digest(settings: dict) -> str:
-    text = json.dumps({**settings, "version": VERSION}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps({**settings, "version": VERSION}, sort_keys=True).encode()).hexdigest()[:12]

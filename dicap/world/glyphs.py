@@ -7,11 +7,13 @@ handwriting. The tiny CLIP never trains on those: the dataset `Digits` tests on 
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
+from sklearn.datasets import load_digits
 
 from dicap.world.render import SIZE
 
@@ -30,8 +32,6 @@ def enlarge(bitmaps: torch.Tensor) -> torch.Tensor:
 
 def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's bitmaps as pictures (1797, 3, 64, 64) uint8, and their labels (1797,)."""
-    from sklearn.datasets import load_digits
-
     bitmaps, labels = load_digits(return_X_y=True)
     ink = enlarge(torch.tensor(bitmaps.reshape(-1, 8, 8) / 16, dtype=torch.float32)).numpy()
     return np.repeat((ink * 255 + 0.5).astype(np.uint8)[:, None], 3, 1), labels
@@ -48,17 +48,14 @@ def draw_digits(digits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     bent = F.grid_sample(torch.from_numpy(fields)[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     thickness = torch.from_numpy(rng.uniform(-1.0, 3.5, (count, 1, 1)).astype(np.float32))
     ink = (0.5 + (thickness - bent)).clamp(0, 1)  # (B, 64, 64)
-    coarse = F.avg_pool2d(ink[:, None], SIZE // 8)[:, 0].mul(16).round().div(16)
+    coarse = F.avg_pool2d(ink[:, None], SIZE // 8)[:, 0].mul(16).round().div(16)  # (B, 8, 8)
     is_coarse = torch.from_numpy(rng.random((count, 1, 1)) < 0.75)
     return _paint(torch.where(is_coarse, enlarge(coarse), ink).numpy(), rng)
 
 
 def _sampling_grid(count: int, rng: np.random.Generator) -> torch.Tensor:
     """(B, 64, 64, 2) grid for `grid_sample`: random rotation, shear, scales, shift and a smooth displacement."""
-
-    def draw(low: float, high: float) -> np.ndarray:
-        return rng.uniform(low, high, count)
-
+    draw = functools.partial(rng.uniform, size=count)
     angle, shear = draw(-0.25, 0.25), draw(-0.3, 0.3)
     width, height = draw(0.75, 1.4), draw(1.15, 1.6)  # scales; at 1.6 the glyph fills the picture's height
     cos, sin = np.cos(angle), np.sin(angle)
@@ -67,7 +64,7 @@ def _sampling_grid(count: int, rng: np.random.Generator) -> torch.Tensor:
     shift = np.stack([draw(-0.08, 0.08), draw(-0.08, 0.08)], -1)
     theta = torch.from_numpy(np.concatenate([inverse, shift[..., None]], -1).astype(np.float32))  # (B, 2, 3)
     grid = F.affine_grid(theta, [count, 1, SIZE, SIZE], align_corners=False)
-    amount = draw(0.0, 0.09)[:, None, None, None]
+    amount = rng.uniform(0.0, 0.09, (count, 1, 1, 1))
     coarse = torch.from_numpy((rng.standard_normal((count, 2, 5, 5)) * amount).astype(np.float32))
     elastic = F.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic", align_corners=True)
     return grid + elastic.permute(0, 2, 3, 1)
@@ -84,8 +81,7 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     front[plain], back[plain] = 1.0, 0.0
     weak = np.abs(front - back).max(1) < 0.4  # too little contrast
     back[weak] = np.where(front[weak] > 0.5, front[weak] - 0.5, front[weak] + 0.5)
-    ink = ink[:, None]
-    picture = ink * front[..., None, None] + (1 - ink) * back[..., None, None]
+    picture = ink[:, None] * front[..., None, None] + (1 - ink[:, None]) * back[..., None, None]
     picture += rng.uniform(0, 0.06, (count, 1, 1, 1)) * rng.standard_normal((count, 3, SIZE, SIZE), dtype=np.float32)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -93,18 +89,14 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _distance_fields() -> np.ndarray:
     """(fonts, 10, FIELD, FIELD) float32: signed distance to each glyph's edge in pixels, negative inside."""
-    import matplotlib
-    from PIL import ImageFont
+    import matplotlib  # for pretraining only: the dataset Digits does without
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / f"{name}.ttf"), 160) for name in FONTS]
     return np.stack([[_distance_field(font, str(digit)) for digit in range(10)] for font in fonts])
 
 
-def _distance_field(font: Any, text: str) -> np.ndarray:
-    from PIL import Image, ImageDraw
-    from scipy.ndimage import distance_transform_edt
-
+def _distance_field(font: ImageFont.FreeTypeFont, text: str) -> np.ndarray:
     page = Image.new("L", (320, 320))
     ImageDraw.Draw(page).text((160, 160), text, fill=255, font=font, anchor="mm")
     glyph = page.crop(page.getbbox())

@@ -12,7 +12,6 @@ from dicap.world.files import Knobs, split_latents
 from dicap.world.render import DOWNSTREAM, NOISY, SIZE, counterfactual, render
 
 LEFT, GAP, HEAD = 150, 4, 26  # px: the column of row names, the space between pictures, a title's height
-Rows = dict[str, np.ndarray]  # pictures (B, 64, 64, 3) by the name of their row
 
 
 def draw_grid(seed: int = 7) -> Image.Image:
@@ -24,16 +23,15 @@ def draw_grid(seed: int = 7) -> Image.Image:
         latents = intervene(sample(np.arange(count) + count * number, seed), do({"class": names}, scene=scene))
         rows[scene] = render(latents)
     factual = sample(np.arange(count) + 1000, seed)
-    targets = (factual["label"] + 17) % len(CLASSES)
     interventions = {
         "as sampled": render(factual),
-        "do(class=...)": counterfactual(factual, do({"class": targets})),
+        "do(class=...)": counterfactual(factual, do(class_=(factual["label"] + 17) % len(CLASSES))),
         "do(scene=...)": counterfactual(factual, do(scene=(factual["scene"] + 3) % len(SCENES))),
         "in the benchmark": render(factual, DOWNSTREAM),
     }
-    title = "Every shape (columns) in every scene (rows); the five patterns along the diagonals"
+    first = "Every shape (columns) in every scene (rows); the five patterns along the diagonals"
     second = "The same ten pictures under interventions, and as the benchmark's camera sees them"
-    return _page({title: rows, second: interventions})
+    return _page({first: rows, second: interventions})
 
 
 def draw_shifts() -> Image.Image:
@@ -53,8 +51,8 @@ def draw_shifts() -> Image.Image:
     return page.quantize(256)  # noise does not compress: this saves two thirds of the bytes
 
 
-def _page(sections: dict[str, Rows]) -> Image.Image:
-    """Sections by title, one below the other."""
+def _page(sections: dict[str, dict[str, np.ndarray]]) -> Image.Image:
+    """Sections by title, one below the other; each has rows of pictures (B, 64, 64, 3) by name."""
     columns = max(len(pictures) for rows in sections.values() for pictures in rows.values())
     height = sum(HEAD + len(rows) * (SIZE + GAP) + GAP for rows in sections.values())
     page = Image.new("RGB", (LEFT + columns * (SIZE + GAP) + GAP, height), "white")

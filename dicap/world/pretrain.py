@@ -8,6 +8,7 @@ depends on (seed, step) alone, and a run resumes from its working folder. The ou
 average of the weights, is rewritten at every evaluation, so an unfinished run leaves a usable, weaker file.
 """
 
+import functools
 import json
 import logging
 import math
@@ -62,33 +63,28 @@ class Recipe:
         return math.ceil(self.pairs / self.batch)
 
 
-class Batches(torch.utils.data.Dataset):
-    """Batches by step: images (B, 3, 64, 64) uint8, tokens and positions (B, L), pairs to ignore (B, B) bool."""
+def make_batch(recipe: Recipe, ids: list[int], step: int) -> tuple[Tensor, ...]:
+    """The batch of a step: images (B, 3, 64, 64) uint8, tokens and positions (B, L), pairs to ignore (B, B) bool.
 
-    def __init__(self, recipe: Recipe, ids: list[int]):
-        self.recipe, self.compact_ids = recipe, {token: number for number, token in enumerate(ids)}
-
-    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
-        recipe = self.recipe
-        rng = np.random.Generator(np.random.Philox(key=np.array([recipe.seed, step], np.uint64), counter=[0, 0, 1, 0]))
-        world = recipe.batch - recipe.digits
-        latents = sample(np.arange(step * world, (step + 1) * world), recipe.seed)
-        digits = rng.integers(10, size=recipe.digits)
-        shapes = _crop_and_flip(torch.from_numpy(render_planar(latents, PRETRAIN)), rng)
-        images = torch.cat([shapes, torch.from_numpy(draw_digits(digits, rng))])
-        attributes = np.concatenate([captions.world_attributes(latents), captions.digit_attributes(digits)])
-        texts, mentioned = captions.write_captions(attributes, rng)
-        ignore = captions.fits(mentioned, attributes)
-        np.fill_diagonal(ignore, False)
-        shift = rng.integers(1, 77 - LENGTH, recipe.batch) * (rng.random(recipe.batch) < recipe.shift)
-        positions = np.arange(LENGTH) + shift[:, None] * (np.arange(LENGTH) > 0)
-        return images, self.tokenize(texts), torch.from_numpy(positions), torch.from_numpy(ignore)
-
-    def tokenize(self, texts: list[str]) -> Tensor:
-        """(B, L) numbers of the compact vocabulary; 0 is padding as in CLIP."""
-        full = clip_package().tokenize(texts)
-        assert not full[:, LENGTH:].any(), f"a caption is longer than {LENGTH} tokens"
-        return full[:, :LENGTH].clone().apply_(self.compact_ids.__getitem__).long()
+    Args:
+        ids: the token ids of the compact vocabulary (`token_ids`); tokens are positions in this list.
+    """
+    rng = np.random.Generator(np.random.Philox(key=np.array([recipe.seed, step], np.uint64), counter=[0, 0, 1, 0]))
+    world = recipe.batch - recipe.digits
+    latents = sample(np.arange(step * world, (step + 1) * world), recipe.seed)
+    digits = rng.integers(10, size=recipe.digits)
+    shapes = _crop_and_flip(torch.from_numpy(render_planar(latents, PRETRAIN)), rng)
+    images = torch.cat([shapes, torch.from_numpy(draw_digits(digits, rng))])
+    attributes = np.concatenate([captions.world_attributes(latents), captions.digit_attributes(digits)])
+    texts, mentioned = captions.write_captions(attributes, rng)
+    ignore = captions.fits(mentioned, attributes)
+    np.fill_diagonal(ignore, False)
+    tokens = clip_package().tokenize(texts)
+    assert not tokens[:, LENGTH:].any(), f"a caption is longer than {LENGTH} tokens"
+    compact = tokens[:, :LENGTH].clone().apply_({token: row for row, token in enumerate(ids)}.__getitem__).long()
+    shift = rng.integers(1, 77 - LENGTH, recipe.batch) * (rng.random(recipe.batch) < recipe.shift)
+    positions = np.arange(LENGTH) + shift[:, None] * (np.arange(LENGTH) > 0)
+    return images, compact, torch.from_numpy(positions), torch.from_numpy(ignore)
 
 
 def _crop_and_flip(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -140,8 +136,8 @@ def pretrain(out: Path, work: Path, recipe: Recipe, *, minutes: float = math.inf
         check_every: steps between evaluations; each also saves the state and rewrites `out`.
     """
     run = _Run(recipe, work)
-    batches = torch.utils.data.Subset(Batches(recipe, run.ids), range(run.step, recipe.steps))
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
+    steps, make = range(run.step, recipe.steps), functools.partial(make_batch, recipe, run.ids)
+    loader = torch.utils.data.DataLoader(steps, batch_size=None, collate_fn=make, num_workers=1, prefetch_factor=4)
     began, accuracies, losses = time.monotonic(), {}, []
     for batch in loader:
         losses.append(run.train_step([part.to(run.device) for part in batch]))
@@ -169,11 +165,8 @@ class _Run:
         self.average = {key: value.clone() for key, value in model.state_dict().items()}
         decayed = {n: p for n, p in model.named_parameters() if p.ndim > 1 and "embedding" not in n}
         others = [parameter for name, parameter in model.named_parameters() if name not in decayed]
-        groups = [
-            {"params": decayed.values(), "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optim = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), eps=1e-6)
+        groups = [{"params": decayed.values()}, {"params": others, "weight_decay": 0.0}]
+        self.optim = torch.optim.AdamW(groups, recipe.lr, (0.9, 0.98), eps=1e-6, weight_decay=recipe.weight_decay)
         work.mkdir(parents=True, exist_ok=True)
         if (work / "state.pt").exists():
             state = torch.load(work / "state.pt", map_location=self.device, weights_only=True)

@@ -66,8 +66,7 @@ def arrow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pointing right: a shaft and a head."""
     y = np.abs(y)
     head = _polygon(x, y, (0.78, 0.80, 0.9 * 0.78), (-1, 0, 0.0))
-    shaft = np.maximum(np.abs(x + 0.42) - 0.5, y - 0.30)
-    return np.minimum(head, shaft)
+    return np.minimum(head, np.maximum(np.abs(x + 0.42) - 0.5, y - 0.30))
 
 
 def fish(x: np.ndarray, y: np.ndarray) -> np.ndarray:

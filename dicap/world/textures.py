@@ -57,16 +57,14 @@ def water() -> np.ndarray:
 
 
 def snow() -> np.ndarray:
-    drifts = _noise(8, 14, 7)
     sparkle = 0.5 * np.clip(_noise(9, 0.5, 0.5) - 1.9, 0, 1)[..., None]
-    return _ramp(drifts, (0.70, 0.78, 0.90), (0.96, 0.98, 1.0)) + sparkle
+    return _ramp(_noise(8, 14, 7), (0.70, 0.78, 0.90), (0.96, 0.98, 1.0)) + sparkle
 
 
 def brick() -> np.ndarray:
     row = Y // 16
     across = (X + 16 * (row % 2)) % TILE
-    shades = _random(10).uniform(-1.2, 1.2, (TILE // 16, TILE // 32))
-    shade = shades[row, across // 32]
+    shade = _random(10).uniform(-1.2, 1.2, (TILE // 16, TILE // 32))[row, across // 32]
     wall = _ramp(shade + 0.35 * _noise(11, 0.8, 0.8), (0.38, 0.12, 0.08), (0.72, 0.33, 0.22))
     mortar = ((Y % 16 < 2) | (across % 32 < 2))[..., None]
     return np.where(mortar, _ramp(0.4 * _noise(12, 1, 1), (0.66, 0.63, 0.58), (0.80, 0.77, 0.72)), wall)

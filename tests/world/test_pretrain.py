@@ -10,24 +10,20 @@ from dicap.world.files import SEED_OFFSET
 from dicap.world.pretrain import (
     ARCHITECTURE,
     LENGTH,
-    Batches,
     Recipe,
     contrastive_loss,
     encode_text,
+    make_batch,
     pretrain,
     token_ids,
 )
 
 RECIPE = Recipe(pairs=32, batch=8, digits=2, warmup=2)
+IDS = token_ids()
 
 
-@pytest.fixture(scope="module")
-def batches():
-    return Batches(RECIPE, token_ids())
-
-
-def test_a_batch_depends_on_its_number_alone(batches):
-    first, again, other = batches[2], batches[2], batches[3]
+def test_a_batch_depends_on_its_number_alone():
+    first, again, other = (make_batch(RECIPE, IDS, step) for step in (2, 2, 3))
     assert all(torch.equal(a, b) for a, b in zip(first, again))
     assert not torch.equal(first[0], other[0])
     images, tokens, positions, ignore = first
@@ -37,7 +33,7 @@ def test_a_batch_depends_on_its_number_alone(batches):
 
 
 def test_late_positions_are_learned_too():
-    positions = Batches(Recipe(pairs=2000, batch=500, digits=10), token_ids())[0][2]
+    positions = make_batch(Recipe(pairs=2000, batch=500, digits=10), IDS, 0)[2]
     assert set(range(70)) <= set(positions.ravel().tolist()) <= set(range(77))
 
 
@@ -49,10 +45,10 @@ def test_the_benchmarks_worlds_are_not_trained_on():
         Recipe(seed=SEED_OFFSET)
 
 
-def test_cut_text_equals_clips_own(batches):
+def test_cut_text_equals_clips_own():
     torch.manual_seed(0)
-    model = clip_package().model.CLIP(**ARCHITECTURE, vocab_size=len(token_ids())).float().eval()
-    tokens = batches[0][1]
+    model = clip_package().model.CLIP(**ARCHITECTURE, vocab_size=len(IDS)).float().eval()
+    tokens = make_batch(RECIPE, IDS, 0)[1]
     padded = torch.nn.functional.pad(tokens, (0, 77 - LENGTH))
     with torch.no_grad():
         expected = model.encode_text(padded)
@@ -75,12 +71,12 @@ def test_ignored_pairs_have_no_gradient():
 
 
 def test_the_vocabulary_covers_names_and_templates():
-    from dicap.world import CLASSES, SCENES
     from dicap.world.captions import DIGITS
+    from dicap.world.causal import CLASSES, SCENES
 
     texts = [f"a photo of a {name}." for name in (*CLASSES, *SCENES, *DIGITS)] + ["X X X X", "this is a picture of the"]
     used = set(clip_package().tokenize(texts).ravel().tolist())
-    assert used <= set(token_ids())
+    assert used <= set(IDS)
 
 
 def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
