@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from dicap import world
-from dicap.world.causal import COLOURS, PATTERNS, SCENES, SHAPES
-from dicap.world.textures import tiles
+from dicap.world.causal import COLOURS, PATTERNS, SCENES, SHAPES, VALUES
+from dicap.world.render import TONES
+from dicap.world.shapes import PATTERN_DISTANCE, SHAPE_DISTANCE
+from dicap.world.textures import TEXTURES, tiles
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "world.json").read_text())
 
@@ -23,6 +25,13 @@ def test_every_pattern_and_shape_in_both_halves(half):
 
 def test_classes_are_all_pairs_once():
     assert sorted(world.CLASSES) == sorted(f"{p} {s}" for p in PATTERNS for s in SHAPES)
+
+
+def test_every_name_can_be_drawn():
+    assert set(SHAPE_DISTANCE) == set(SHAPES)
+    assert {"plain", *PATTERN_DISTANCE} == set(PATTERNS)
+    assert set(TEXTURES) == set(VALUES["scene"])
+    assert len(TONES) == len(VALUES["colour"])
 
 
 def test_drawing_and_rendering_do_not_depend_on_the_batch():
