@@ -39,6 +39,7 @@ setup(
             "engine/config/*.yaml",
             "backbones/*.safetensors",
             "backbones/*.md",
+            "world/*.md",
             "report/*.csv",
             "report/*.j2",
         ]
