@@ -29,19 +29,19 @@ def list_folders(root: str | os.PathLike) -> dict[str, list[str]]:
     root = os.path.abspath(root)
     if not os.path.isdir(root):
         raise DatasetError(f"folder of images not found: {root}")
-    place = cache_folder("listings")
-    file = place / (root.strip("/").replace("/", "_")[-150:] + ".json") if place else None
-    known, fresh, now = _read_listing(file, root), {}, time.time_ns()
-    for name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
-        changed, old = os.stat(os.path.join(root, name)).st_mtime_ns, known.get(name)
-        if old is None or old[0] != changed:
-            old = [changed if now - changed > UNSURE else 0, sorted(_files(os.path.join(root, name)))]
-        fresh[name] = old
-    if fresh != known and sum(len(files) for _, files in fresh.values()) >= LARGE:
-        keep(
-            file, lambda path: write_text(path, json.dumps({"root": root, "folders": fresh})), f"the listing of {root}"
-        )
-    return {name: files for name, (_, files) in fresh.items()}
+    cache, now = cache_folder("listings"), time.time_ns()
+    file = cache and cache / (root.strip("/").replace("/", "_")[-150:] + ".json")
+    known, listing = _read_listing(file, root), {}
+    for folder in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
+        path = os.path.join(root, folder)
+        changed, before = os.stat(path).st_mtime_ns, known.get(folder)
+        if before is None or before[0] != changed:
+            before = [changed if now - changed > UNSURE else 0, sorted(_files(path))]
+        listing[folder] = before
+    if listing != known and sum(len(files) for _, files in listing.values()) >= LARGE:
+        text = json.dumps({"root": root, "folders": listing})
+        keep(file, lambda path: write_text(path, text), f"the listing of {root}")
+    return {folder: files for folder, (_, files) in listing.items()}
 
 
 def _files(folder: str) -> list[str]:

@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from dicap.config import CONFIGS
+from dicap.config import dataset_files
 from dicap.data.images import check_images
 from dicap.data.names import class_names
 from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
@@ -49,7 +49,7 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     path = Path(os.path.abspath(os.path.expanduser(text)))
     image_folder(path)
     name = re.sub(r"[^\w.-]+", "_", path.name if path.is_dir() else path.stem) or "folder"
-    if name == "all" or (CONFIGS / "datasets" / f"{name}.yaml").exists():
+    if name == "all" or name in dataset_files():
         name = f"folder_{name}"  # a result must not pass for one of the benchmark's
     return name, ("DATASET.FOLDER.PATH", str(path))
 

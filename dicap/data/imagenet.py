@@ -7,7 +7,6 @@ preprocessed.pkl, a listing of the files, is not read.
 
 import os
 from pathlib import Path
-from typing import Any
 
 from dicap.data.class_folders import list_folders
 from dicap.data.official import read_rows
@@ -24,20 +23,13 @@ def read_classnames(folder: str | os.PathLike) -> dict[str, str]:
     places = Path(folder) / "classnames.txt", Path(folder).parent / "imagenet/classnames.txt"
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise DatasetError(
-            f"class names not found: {' or '.join(map(str, places))}; get them with: dicap data download imagenet"
-        )
+        where = " or ".join(map(str, places))
+        raise DatasetError(f"class names not found: {where}; get them with: dicap data download imagenet")
     rows = read_rows(file, 2)
     names = {wnid: name.strip() for wnid, name in rows}
     if len(names) < len(rows):
         raise DatasetError(f"{file}: a WordNet id stands twice; lines must be like 'n01440764 tench'")
     return names
-
-
-def read_shift(dataset: Any, numbered: bool = False) -> dict[str, Items]:
-    """The split of a shift: all of its images are for testing; `numbered` as for `labelled`."""
-    names = read_classnames(dataset.dataset_dir)
-    return {"train": [], "val": [], "test": labelled(dataset.image_dir, names, numbered=numbered)}
 
 
 def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", numbered: bool = False) -> Items:
@@ -46,23 +38,15 @@ def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", 
     Args:
         numbered: folders are labels ("0", "1" ...), named in the order of `names` (ImageNetV2); else WordNet ids.
     """
-    listing = list_folders(os.path.join(images, below))
+    where = os.path.join(images, below)
+    listing = list_folders(where)
     if numbered:
         names = {str(label): name for label, name in enumerate(names.values())}
-    unknown = [folder for folder in listing if folder not in names]
-    if unknown:
-        raise DatasetError(
-            f"{os.path.join(images, below)}: folder {unknown[0]!r} is not in classnames.txt; remove it or add its name"
-        )
-    empty = [folder for folder, files in listing.items() if not files]
-    if empty:
-        raise DatasetError(
-            f"{os.path.join(images, below)}: no image of class {empty[0]!r} ({names[empty[0]]}); restore it"
-        )
-    folders = sorted(listing, key=int if numbered else str)
-    prefix = f"{below}/" if below else ""
-    return [
-        (f"{prefix}{folder}/{file}", label, names[folder])
-        for label, folder in enumerate(folders)
-        for file in listing[folder]
-    ]
+    prefix, items = f"{below}/" if below else "", []
+    for label, folder in enumerate(sorted(listing, key=int if numbered and listing.keys() <= names.keys() else str)):
+        if folder not in names:
+            raise DatasetError(f"{where}: folder {folder!r} is not in classnames.txt; remove it or add its name")
+        if not listing[folder]:
+            raise DatasetError(f"{where}: no image of class {folder!r} ({names[folder]}); restore it")
+        items += [(f"{prefix}{folder}/{file}", label, names[folder]) for file in listing[folder]]
+    return items

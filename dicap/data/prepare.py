@@ -9,7 +9,6 @@ Nothing that is there is moved, overwritten or deleted, but for the archives tha
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,10 @@ from dicap.data.split import PARTS, DatasetError
 from dicap.data.unpack import unpack
 from dicap.files import replacing, write_text
 
-Fetched = Callable[[int, int], Any]  # (bytes there are, bytes in all or 0)
-Unpacked = Callable[[int], Any]  # (bytes of a block)
-
 NOT_PUBLISHED = "THIS IS NOT THE PUBLISHED SPLIT, which was shuffled: figures on it do not compare with published ones"
 
 
-def obtain(
-    source: Source,
-    folder: Path,
-    keep: bool = False,
-    fetched: Fetched = lambda there, total: None,
-    unpacked: Unpacked = lambda count: None,
-) -> str:
+def obtain(source: Source, folder: Path, keep: bool = False) -> str:
     """Have what a source gives in the dataset's folder.
 
     Args:
@@ -41,37 +31,35 @@ def obtain(
     Raises:
         DatasetError: (DownloadError, UnpackError) see fetch and unpack; one line.
     """
-    done = from_disk(source, folder, unpacked)
+    done = from_disk(source, folder)
     if done:
         return done
-    found = fetch(source, folder, fetched)
-    checked = f"{source.digest.partition(':')[0]} as known" if source.digest else f"no digest is known; it has {found}"
+    digest = fetch(source, folder)
+    checked = f"{source.digest.partition(':')[0]} as known" if source.digest else f"no digest is known; it has {digest}"
     if not source.unpack:
         return f"downloaded ({checked})"
-    _unpack(source, folder / source.file, folder, unpacked)
+    unpack(folder / source.file, folder, source.unpack, source.also, source.inner, source.rename)
     if not keep:
         (folder / source.file).unlink()
     return f"downloaded ({checked}), unpacked"
 
 
-def from_disk(source: Source, folder: Path, unpacked: Unpacked = lambda count: None) -> str:
+def from_disk(source: Source, folder: Path) -> str:
     """The same without the net: "" where what is needed is not on disk.
 
     Looks in the dataset's folder, in the data folder around it, and in that of the dataset which has the same file.
     """
     neighbour = source.neighbour(folder)
     if neighbour and not (folder / source.file).exists():
-        with replacing(folder / source.file) as file:
-            shutil.copyfile(neighbour, file)
-        return f"copied from {neighbour}"
+        return _copy(neighbour, folder / source.file)
     if not source.missing(folder):
         return "there"
     for place in (folder / source.file, folder.parent / source.file):
         if place.is_file() and place.stat().st_size:
-            return _take(source, place, folder, unpacked)
+            return _take(source, place, folder)
     for place in (folder / source.inner, folder.parent / source.inner) if source.inner else ():
         if place.is_file():
-            unpack(place, folder, source.unpack, source.also, rename=source.rename, step=unpacked)
+            unpack(place, folder, source.unpack, source.also, rename=source.rename)
             return f"unpacked from {place}"
     return ""
 
@@ -92,21 +80,22 @@ def regenerate(dataset: Any) -> str:
     return f"{path} drawn anew. {NOT_PUBLISHED}"
 
 
-def _take(source: Source, place: Path, folder: Path, unpacked: Unpacked) -> str:
+def _take(source: Source, place: Path, folder: Path) -> str:
     """Use a file that somebody put there."""
     try:
-        found = check_digests(source, place)
+        digest = check_digests(source, place)
     except DownloadError as error:
         raise DownloadError(f"{error}; delete it, or unpack it yourself if you trust it") from None
     if source.unpack:
-        _unpack(source, place, folder, unpacked)
-        record(source, folder, found)
-        return f"unpacked from {place}"
-    with replacing(folder / source.file) as file:
-        shutil.copyfile(place, file)
-    record(source, folder, found)
-    return f"copied from {place}"
+        unpack(place, folder, source.unpack, source.also, source.inner, source.rename)
+        done = f"unpacked from {place}"
+    else:
+        done = _copy(place, folder / source.file)
+    record(source, folder, digest)
+    return done
 
 
-def _unpack(source: Source, archive: Path, folder: Path, unpacked: Unpacked) -> None:
-    unpack(archive, folder, source.unpack, source.also, source.inner, source.rename, unpacked)
+def _copy(file: Path, target: Path) -> str:
+    with replacing(target) as temporary:
+        shutil.copyfile(file, temporary)
+    return f"copied from {file}"
