@@ -1,15 +1,14 @@
 """ImageNet and its test-only shifts on disk: classnames.txt and folders named by WordNet ids ("n01440764").
 
 Files are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ from
-machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/drawn.py). CoOp's
+machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/draw.py). CoOp's
 preprocessed.pkl, a listing of the files, is not read.
 """
 
 import os
 from pathlib import Path
 
-from dicap.data.class_folders import list_folders
-from dicap.data.official import read_rows
+from dicap.data.official import list_folders, read_rows
 from dicap.data.split import DatasetError, Items
 
 DUPLICATES = ("missile", "sunglasses")  # class names of CLIP's list that two classes share: 657 and 744, 836 and 837
