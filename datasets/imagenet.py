@@ -7,7 +7,7 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.imagenet import DUPLICATES, labelled, read_classnames
+from dicap.data.official import DUPLICATES, labelled, read_classnames
 from dicap.data.sources import BY_HAND, CLASSNAMES, TOO, Source
 from dicap.datasets.base import FewShotDataset, Items
 

@@ -19,20 +19,17 @@ from dicap.data.split import DatasetError
 Datasets = dict[str, Any]  # name of the dataset file -> registered class
 COMMANDS = {  # help, description
     "list": (
-        "what the datasets need, from where, how large, under which licence",
-        "Works offline. With a name: that dataset in full; without: a table of all.",
+        "what they need, from where, how large, which licence",
+        "Works offline. With a name: that dataset in full.",
     ),
-    "download": (
-        "fetch what is missing, check it and unpack it",
-        "A broken download goes on where it was when the command is repeated.",
-    ),
+    "download": ("fetch what is missing, check and unpack it", "Repeated after a break, it goes on where it was."),
     "prepare": (
-        "make usable what lies on disk: unpack, copy class names",
-        "No network. Archives may lie in the dataset's folder or in the data folder.",
+        "use what is on disk: unpack, copy class names",
+        "No network. Archives may lie in the data folder, too.",
     ),
     "verify": (
-        "check split, counts, class names and every image",
-        "A path is checked as data of your own (docs/your-data.md).",
+        "check split, counts, class names, all images",
+        "A path is checked as your own data (docs/your-data.md).",
     ),
 }
 
@@ -52,10 +49,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     listing("--markdown", nargs="?", const="-", default="", metavar="FILE", help=text)
     download("--keep", action="store_true", help="keep the archives that were unpacked")
     download("--optional", action="store_true", help="the files that runs do not need, too")
-    text = "draw a split from the official lists where no split file is to be had: not the published one"
+    text = "draw a split from the official lists where there is no split file: not the published one"
     prepare("--regenerate", action="store_true", help=text)
-    text = "such as DATASET.FOLDER.SPLIT"
-    verify("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE", help=text)
+    verify("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE", help="such as DATASET.FOLDER.SPLIT")
 
 
 def run_data(args: argparse.Namespace) -> int:
@@ -101,12 +97,12 @@ def _list(args: argparse.Namespace, data: Path | None) -> int:
     classes = chosen(args.names) if args.names else datasets()
     if not args.markdown and not args.names:
         print_list(classes, data)
-        return 0
-    text = "\n".join(section(name, cls, data) for name, cls in classes.items())
-    if args.markdown in ("", "-"):
-        print_sections(text, rendered=not args.markdown)
     else:
-        renew(Path(args.markdown), text)
+        text = "\n".join(section(name, cls, data) for name, cls in classes.items())
+        if args.markdown in ("", "-"):
+            print_sections(text, rendered=not args.markdown)
+        else:
+            renew(Path(args.markdown), text)
     return 0
 
 
@@ -157,7 +153,7 @@ def _verify(args: argparse.Namespace, data: Path | None) -> int:
     from dicap.config import build_cfg, config_path
     from dicap.data.listing import print_findings
     from dicap.data.named import find_dataset
-    from dicap.data.verify import verify
+    from dicap.data.prepare import verify
     from dicap.options import ConfigError
 
     names, absent = list(dict.fromkeys(args.names)), []

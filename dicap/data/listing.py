@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dicap.data.prepare import Finding
 from dicap.data.sources import Source, human
 from dicap.data.split import DatasetError
-from dicap.data.verify import Finding
 from dicap.files import write_text
 
 MARK = "<!-- made by: dicap data list --markdown docs/datasets.md -->\n\n"

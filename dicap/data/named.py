@@ -93,16 +93,13 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     there = sorted((Data(name, name) for name in registered() if name != OWN), key=lambda d: (not d.embedded, d.name))
     data = next((data for data in there if data.name == text), None)
     if data is None:
-        names = ", ".join(data.name for data in there)
-        raise ConfigError(
-            f"unknown dataset {text!r}; allowed: {names}, all, or the path of a folder, CSV or split JSON of your own"
-            f"{path_hint(text)}"
+        allowed = (
+            f"{', '.join(data.name for data in there)}, all, or the path of a folder, CSV or split JSON of your own"
         )
+        raise ConfigError(f"unknown dataset {text!r}; allowed: {allowed}{path_hint(text)}")
     if data.needs_root and not root:
-        raise ConfigError(
-            f"the dataset {text!r} needs a data folder: DATA=/path/to/datasets, or --data; without one: "
-            f"{', '.join(elsewhere)}"
-        )
+        way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(elsewhere)}"
+        raise ConfigError(f"the dataset {text!r} needs a data folder: {way}")
     return data
 
 

@@ -1,23 +1,26 @@
-"""Makes a dataset's folder usable: from the net, from archives that lie there already, from the dataset beside it.
+"""Makes a dataset's folder usable, and checks that it is: from the net, from archives that lie there already, from the dataset beside it.
 
-    for source in cls.sources:
-        print(obtain(source, folder))      # dicap data download: what is there, else from disk, else from the net
-        print(from_disk(source, folder))   # dicap data prepare: never from the net
+    obtain(source, folder)      # dicap data download: what is there, else from disk, else from the net
+    from_disk(source, folder)   # dicap data prepare: never from the net
+    verify(EuroSAT, cfg)        # dicap data verify: whether it is what runs expect
 
 Nothing that is there is moved, overwritten or deleted, but for the archives that were downloaded here and unpacked.
 """
 
 import json
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicap.data.download import DownloadError, check_digests, fetch, record
-from dicap.data.sources import Source
-from dicap.data.split import PARTS, DatasetError
+from dicap.data.images import bad_images
+from dicap.data.sources import Source, lacking
+from dicap.data.split import PARTS, DatasetError, check_names, counts_of
 from dicap.data.unpack import unpack
 from dicap.files import replacing, write_text
 
+SHOWN = 10  # bad images in the list of problems
 NOT_PUBLISHED = "THIS IS NOT THE PUBLISHED SPLIT, which was shuffled: figures on it do not compare with published ones"
 
 
@@ -78,6 +81,41 @@ def regenerate(dataset: Any) -> str:
     split = dataset.official()
     write_text(path, json.dumps({part: split[part] for part in PARTS}))
     return f"{path} drawn anew. {NOT_PUBLISHED}"
+
+
+@dataclass
+class Finding:
+    """What was found of a dataset: counts are classes, train, val, test."""
+
+    name: str
+    counts: tuple[int, ...] = ()
+    images: int = 0  # checked
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(cls: Any, cfg: Any, name: str = "") -> Finding:
+    """Read a dataset as runs do and check all of it; problems are collected, never raised."""
+    finding, folder = Finding(name or cls.stem()), ""
+    try:
+        dataset = cls.unread(cfg)
+        folder = dataset.dataset_dir
+        split = dataset.read(cfg)
+    except (DatasetError, OSError) as error:
+        missing = lacking(cls.sources, Path(folder)) if folder else []
+        finding.problems = [str(error), *([f"not in {folder}: {', '.join(missing)}"] if missing else [])]
+        return finding
+    finding.counts = counts_of(split)
+    for check in (lambda: dataset.check_counts(split), lambda: check_names(split, cls.duplicates, folder)):
+        try:
+            check()
+        except DatasetError as error:
+            finding.problems.append(str(error))
+    finding.images = len({path for part in PARTS for path, _, _ in split[part]})
+    bad = bad_images(split, dataset.image_dir)
+    finding.problems += map(str, bad[:SHOWN])
+    if len(bad) > SHOWN:
+        finding.problems.append(f"... {len(bad)} bad images in all, below {dataset.image_dir}")
+    return finding
 
 
 def _take(source: Source, place: Path, folder: Path) -> str:

@@ -19,11 +19,9 @@ ADDRESSES = {
 }
 LISTS = "official lists: only `dicap data prepare --regenerate` reads them"
 TOO = "as images/train"
-BY_HAND = (
-    "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an account"
-    ' at image-net.org gets them); torchvision.datasets.ImageNet("DATA/imagenet/images", "train"), then "val",'
-    " unpacks them; or link the folders train and val of class folders (n01440764 ...) there"
-)
+BY_HAND = """put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an \
+account at image-net.org gets them); torchvision.datasets.ImageNet("DATA/imagenet/images", "train"), then "val", unpacks \
+them; or link the folders train and val of class folders (n01440764 ...) there"""
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,11 @@ def lacking(sources: Iterable[Source], folder: Path) -> list[str]:
 
 def human(size: int) -> str:
     """94280567 -> "94 MB"; 0 -> "?"."""
-    if not size:
-        return "?"
-    if size < 1000:
-        return f"{size} B"
-    factor, unit = next(pair for pair in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")) if size < 1000 * pair[0])
-    return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size / factor:.0f} {unit}"
+    factor, unit = next(
+        pair for pair in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")) if size < 1e3 * pair[0]
+    )
+    digits = int(unit != "B" and size < 10 * factor)
+    return f"{size / factor:.{digits}f} {unit}" if size else "?"
 
 
 def filled(path: Path) -> bool:

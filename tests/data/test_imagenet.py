@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicap.data import official
-from dicap.data.imagenet import labelled, read_classnames
-from dicap.data.official import list_folders
+from dicap.data.official import labelled, list_folders, read_classnames
 from dicap.data.split import DatasetError
 
 
