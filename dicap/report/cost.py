@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from dicap.report import sets
 from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of
-from dicap.report.table import Stat, dataset_rank, method_rank, unequal, was_resumed
+from dicap.report.stats import Stat
+from dicap.report.table import dataset_rank, grouped, method_rank, unequal, was_resumed
 
 NAME = "cost"
 SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "peak_memory_source": "memory of: {}"}
@@ -13,10 +13,11 @@ SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "pe
 
 def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     """The table of costs; none where there is no result."""
-    groups = sets.grouped(
+    groups = grouped(
         results,
         lambda r: (
             r["protocol"],
+            r["task"],
             dataset_rank(r["dataset"]),
             r["shots"],
             r["backbone"],
@@ -30,7 +31,7 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     if not rows:
         return []
     columns = (
-        *columns_that_vary(rows, {"protocol": "Protocol"}),
+        *columns_that_vary(rows, {"protocol": "Protocol", "task": "Task"}),
         Column("dataset", "Dataset", "words"),
         Column("method", "Method", "words"),
         Column("recipe", "Recipe", "words"),
@@ -42,7 +43,7 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
         Column("trainable_parameters", "Parameters", "number"),
         *columns_that_vary(rows, {"device": "Device"}),
         Column("runs", "Runs", "number"),
-        Column("resumed", "Resumed", "number", in_files=True),
+        Column("resumed", "Resumed", "number", where="files"),
     )
     return [
         Sheet(
@@ -67,15 +68,13 @@ def _device(result: dict) -> str:
 def _row(results: list[dict]) -> dict[str, Any]:
     first = results[0]
     trained = [r for r in results if r["seconds"]["train"] and not was_resumed(r)]
+    seconds = [float(r["seconds"]["train"]) for r in trained]
     differ, tests = unequal(trained), _tests(results)
+    where = f"seconds of training, {first['method']} ({first['recipe']}) on {first['dataset']}, {first['protocol']}"
     learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
     return {
-        **{key: first[key] for key in ("protocol", "dataset", "method", "recipe", "shots", "backbone")},
-        "train_seconds": INCOMPLETE
-        if differ
-        else Stat.of(float(r["seconds"]["train"]) for r in trained)
-        if trained
-        else None,
+        **{key: first[key] for key in ("protocol", "task", "dataset", "method", "recipe", "shots", "backbone")},
+        "train_seconds": INCOMPLETE if differ else Stat.of(seconds) if seconds else None,
         "test_seconds": Stat.of(tests) if tests else INCOMPLETE,
         "peak_memory_mib": float(max(r["peak_memory_mib"] for r in results)),
         "peak_memory_source": first.get("peak_memory_source", "not known"),
@@ -83,10 +82,7 @@ def _row(results: list[dict]) -> dict[str, Any]:
         "device": _device(first),
         "runs": len(results),
         "resumed": sum(map(was_resumed, results)),
-        "problem": f"seconds of training, {first['method']} ({first['recipe']}) on {first['dataset']}, {first['protocol']}: runs with "
-        f"unequal settings: {', '.join(differ)}"
-        if differ
-        else "",
+        "problem": f"{where}: runs with unequal settings: {', '.join(differ)}" if differ else "",
     }
 
 
@@ -95,7 +91,7 @@ def _tests(results: list[dict]) -> list[float]:
     halves = sorted({r["split"] for r in results})
     return [
         float(sum(r["seconds"]["test"] for r in of))
-        for of in sets.grouped(results, lambda r: r["seed"]).values()
+        for of in grouped(results, lambda r: r["seed"]).values()
         if sorted(r["split"] for r in of) == halves
     ]
 

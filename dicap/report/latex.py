@@ -1,17 +1,10 @@
-r"""A sheet as LaTeX: a table environment with booktabs, to be \input; a long one is several, each no wider than the text."""
+r"""Rows of text as LaTeX: table environments with booktabs, to be \input; a long table is several, none wider than the text."""
 
-from dicap.report.sheet import Sheet
+from collections.abc import Collection, Sequence
 
 LIMIT = 56  # rows that a page holds
 _CHARACTERS = {
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -24,6 +17,7 @@ _CHARACTERS = {
     "–": "--",
     "Δ": r"$\Delta$",
     "\n": " ",
+    **{character: f"\\{character}" for character in "{}$&#_%"},
 }
 
 
@@ -32,25 +26,24 @@ def escape(text: str) -> str:
     return "".join(_CHARACTERS.get(character, character) for character in text)
 
 
-def latex(sheet: Sheet) -> str:
-    """NAME.tex."""
-    header, rows = sheet.grid
-    spec = "".join("l" if column.kind == "words" else "r" for column in sheet.shown)
+def latex(
+    title: str, header: list[str], rows: Sequence[list[str]], spec: str, ends: Collection[int], notes: Sequence[str]
+) -> str:
+    """A table as LaTeX.
+
+    Args:
+        spec: a letter a column, l for words and r for figures. ends: rows that a rule follows. notes: comments.
+    """
     body = [
-        _line(row) + (r"\midrule" if i in sheet.ends and (i + 1) % LIMIT and i + 1 < len(rows) else "")
+        _line(row) + (r"\midrule" if i in ends and (i + 1) % LIMIT and i + 1 < len(rows) else "")
         for i, row in enumerate(rows)
     ]
-    comments = [
-        f"% {' '.join(note.split())}"
-        for note in (r"Made by `dicap report`. Needs: \usepackage{booktabs}, \usepackage{graphicx}", *sheet.all_notes)
-    ]
-    parts = [
-        _table(
-            spec, escape(sheet.title) + (" (continued)" if start else ""), _line(header), body[start : start + LIMIT]
-        )
-        for start in range(0, len(body), LIMIT)
-    ]
-    return "\n".join([*comments, *(line for part in parts for line in part)]) + "\n"
+    needs = r"Made by `dicap report`. Needs: \usepackage{booktabs}, \usepackage{graphicx}"
+    lines = [f"% {' '.join(note.split())}" for note in (needs, *notes)]
+    for start in range(0, len(body), LIMIT):
+        caption = escape(title) + (" (continued)" if start else "")
+        lines += _table(spec, caption, _line(header), body[start : start + LIMIT])
+    return "\n".join(lines) + "\n"
 
 
 def _table(spec: str, caption: str, header: str, body: list[str]) -> list[str]:

@@ -5,15 +5,13 @@ import math
 import re
 from typing import Any
 
-from dicap.report.paired import Difference
 from dicap.report.sheet import Plot
-from dicap.report.table import Stat
+from dicap.report.stats import Difference, Stat
 
 INK = "#010203"  # stands for the page's own colour of text until the SVG is written
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1")  # Okabe and Ito, for all eyes
 MARKERS = "osD^vPX"
 LABEL = 26  # characters
-SPAN = 5.0  # points that an axis shows at least: a tenth of a point shall not look like a gulf
 STYLE = (
     "<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
     "@media print{svg{color:#1b1f24}}</style>"
@@ -45,7 +43,7 @@ def svg(plot: Plot) -> str:
         figure = Figure(figsize=(4.2, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes, plot)
-        _widen(axes, "y" if plot.kind == "curves" else "x")
+        _widen(axes, "y" if plot.kind == "curves" else "x", plot.span)
         axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
         if plot.kind != "forest":
             figure.legend(
@@ -128,10 +126,10 @@ def _forest(axes: Any, plot: Plot) -> None:
     _lines(axes, plot)
 
 
-def _widen(axes: Any, name: str) -> None:
-    """Show SPAN points of a value axis, or more."""
+def _widen(axes: Any, name: str, span: float) -> None:
+    """Show so much of an axis of figures, or more: a small difference shall not look like a gulf."""
     low, high = getattr(axes, f"get_{name}lim")()
-    extra = max(0.0, SPAN - (high - low)) / 2
+    extra = max(0.0, (span or 0.05 * max(abs(low), abs(high))) - (high - low)) / 2
     getattr(axes, f"set_{name}lim")(low - extra, high + extra)
 
 

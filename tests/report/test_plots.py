@@ -6,9 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from dicap.report import plots
-from dicap.report.paired import Difference
 from dicap.report.sheet import Plot
-from dicap.report.table import Stat
+from dicap.report.stats import Difference, Stat
 
 
 def limits(monkeypatch, plot):
@@ -16,8 +15,8 @@ def limits(monkeypatch, plot):
     seen = []
     real = plots._widen
 
-    def widen(axes, name):
-        real(axes, name)
+    def widen(axes, name, span):
+        real(axes, name, span)
         seen.append(getattr(axes, f"get_{name}lim")())
 
     monkeypatch.setattr(plots, "_widen", widen)
@@ -25,10 +24,9 @@ def limits(monkeypatch, plot):
     return seen[0]
 
 
-def make(kind, *means):
-    return Plot(
-        kind, "P", "per cent", tuple(f"m{i}" for i in range(2)), {"A": tuple(Stat(mean, 0.1, 2) for mean in means)}
-    )
+def make(kind, *means, std=0.1, **fields):
+    series = {"A": tuple(Stat(mean, std, 2) for mean in means)}
+    return Plot(kind, "P", "per cent", tuple(f"m{i}" for i in range(2)), series, **fields)
 
 
 @pytest.mark.parametrize("kind", ["dots", "curves"])
@@ -37,6 +35,14 @@ def test_an_axis_shows_at_least_five_points_and_all_figures(monkeypatch, kind):
     assert high - low == pytest.approx(5) and low < 79.9 and high > 80.2
     low, high = limits(monkeypatch, make(kind, 20.0, 80.0))
     assert low < 19.9 and 80.1 < high < 90
+
+
+@pytest.mark.parametrize("kind", ["dots", "curves"])
+def test_of_another_unit_an_axis_shows_at_least_a_twentieth_of_its_figures(monkeypatch, kind):
+    low, high = limits(monkeypatch, make(kind, 0.5, 0.5001, std=0.0, span=0.0))
+    assert high - low == pytest.approx(0.05 * 0.5, rel=0.01)
+    low, high = limits(monkeypatch, make(kind, 0.2, 0.9, std=0.0, span=0.0))
+    assert 0.7 <= high - low < 0.8
 
 
 def test_the_same_plot_gives_the_same_bytes_and_no_fixed_ink():
