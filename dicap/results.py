@@ -179,7 +179,9 @@ def _check_metrics(result: dict, path: str) -> None:
     measures: dict[str, Measure] = {}
     for name, facts in result["measures"].items():
         try:
-            measures[name] = Measure(name, **facts)
+            measures[name] = measure = Measure(name, **facts)
+            if not isinstance(measure.label + measure.unit, str) or not isinstance(measure.higher_is_better, bool):
+                raise TypeError
         except TypeError:
             keys = ", ".join(field.name for field in dataclasses.fields(Measure)[1:])
             raise ResultError(f"{path}: field 'measures.{name}' is {facts!r}; expected {keys}") from None
