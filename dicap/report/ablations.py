@@ -101,7 +101,7 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
         if line.complete and (reference := _reference(line, lines)) and not line.same_data(reference)
     ]
     notes = [
-        f"{'; '.join(dict.fromkeys(table.with_unit(line.measure) for line in lines))}: {table.SPREAD} "
+        *dict.fromkeys(table.note_on_figures(line.measure) for line in lines),
         f"{_names(lines)['combined']} is that of each seed, then averaged.",
         f"Differences: reference minus cell over the same seeds, mean ± half the {100 * LEVEL:.0f} % t interval; "
         "* marks an interval that excludes zero. Each interval stands by itself: none is corrected for their number.",

@@ -12,7 +12,7 @@ from typing import Any
 
 from dicap.config import split_method
 from dicap.report import table
-from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of
+from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of, unit_of, words
 from dicap.report.stats import LEVEL, difference
 from dicap.report.table import OURS, dataset_rank, grouped, method_rank, trained_on
 from dicap.report.transfer import TITLES
@@ -21,6 +21,7 @@ from dicap.results import Measure, ResultError, primary
 NAME = "paired"
 PROTOCOLS = ("base2new", "few_shot", "source", "cross_dataset", "domain_generalization")
 TIE = 1e-9  # in a measure's unit; shares are of counts, so that equal ones are equal
+COUNTS = {"wins": "Win", "ties": "Tie", "losses": "Loss", "n": "n"}
 MEASURES = ("combined", "base", "new", "worst_group", "primary")  # in reading order
 
 Unit = tuple[dict[str, float], tuple]  # measures of one seed, digests of its data
@@ -61,31 +62,17 @@ def _stands_for(name: str, line: str) -> bool:
 
 
 def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[str]) -> Sheet:
-    blocks = grouped(
-        results,
-        lambda r: (
-            PROTOCOLS.index(r["protocol"]),
-            r["backbone"],
-            r["shots"],
-            trained_on(r) if r["protocol"] in TITLES else "",
-        ),
-    )
-    rows = [row for key in sorted(blocks) for row in _block(blocks[key], measure, compare)]
-    rows = [{"task": task, **row} for row in rows]
+    blocks = grouped(results, _block_of)
+    rows = [{"task": task, **row} for key in sorted(blocks) for row in _block(blocks[key], measure, compare)]
     return Sheet(
         NAME,
         title_of("Paired comparison", rows, {"task": "{}"}),
         (
             *columns_that_vary(rows, {"protocol": "Protocol", "backbone": "Backbone", "shots": "Shots"}),
-            Column("comparison", "Comparison", "words"),
-            Column("measure", "Measure", "words"),
-            Column("dataset", "Dataset", "words"),
+            *words("comparison", "measure", "dataset"),
             Column("difference", f"Difference [{100 * LEVEL:.0f} %]", "interval", table.digits_of(measure) + 1),
-            Column("wins", "Win", "number"),
-            Column("ties", "Tie", "number"),
-            Column("losses", "Loss", "number"),
-            Column("n", "n", "number"),
-            Column("unit", "of", "words"),
+            *(Column(key, name, "number") for key, name in COUNTS.items()),
+            *words(unit="of"),
         ),
         tuple(rows),
         tuple(_notes(measure)),
@@ -97,13 +84,13 @@ def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[s
     )
 
 
-def _unit_of(measure: Measure) -> str:
-    """The unit of a difference; "" = none."""
-    return f"{'points of ' if measure.unit == '%' else ''}{table.unit_of(measure)}"
+def _block_of(result: dict) -> tuple:
+    source = trained_on(result) if result["protocol"] in TITLES else ""
+    return PROTOCOLS.index(result["protocol"]), result["backbone"], result["shots"], source
 
 
 def _notes(measure: Measure) -> list[str]:
-    unit = f", in {_unit_of(measure)}" if measure.unit else ""
+    unit = f", in {'points of ' if measure.unit == '%' else ''}{unit_of(measure)}" if measure.unit else ""
     win = (
         ""
         if measure.higher_is_better
@@ -165,7 +152,7 @@ def _unit(results: list[dict]) -> Unit:
         return {}, data
     if results[0]["protocol"] != "base2new":
         return {"primary": primary(results[0])}, data
-    if halves.keys() != {"base", "new"} or table.stale_prompts([halves["new"]], [halves["base"]]):
+    if halves.keys() != {"base", "new"} or table.stale([halves["new"]], [halves["base"]]):
         return {}, data
     return table.measures_of(halves["base"], halves["new"]), data
 
@@ -222,15 +209,13 @@ def _plots(rows: list[dict[str, Any]], measure: Measure) -> list[Plot]:
     """A forest a comparison and protocol, of the one figure of base and new classes or of the primary measure."""
     shown = [row for row in rows if row["key"] in ("combined", "primary")]
     by_block = grouped(shown, lambda row: (row["comparison"], row["protocol"], row["shots"], row["backbone"]))
-    unit = _unit_of(measure) or f"difference in {table.name_of(measure)}"
     return [
         Plot(
             "forest",
             f"{comparison}: {of[0]['measure']}, {protocol}, {shots} shots, {backbone}",
-            f"{unit}, {100 * LEVEL:.0f} % interval",
+            measure,
             tuple(row["dataset"] for row in of),
             {comparison: tuple(row["difference"] for row in of)},
-            table.span_of(measure),
         )
         for (comparison, protocol, shots, backbone), of in by_block.items()
     ]

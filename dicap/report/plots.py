@@ -7,6 +7,7 @@ from typing import Any
 
 from dicap.report.sheet import Plot
 from dicap.report.stats import Difference, Stat
+from dicap.results import Measure
 
 INK = "#010203"  # stands for the page's own colour of text until the SVG is written
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1")  # Okabe and Ito, for all eyes
@@ -43,7 +44,7 @@ def svg(plot: Plot) -> str:
         figure = Figure(figsize=(4.2, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes, plot)
-        _widen(axes, "y" if plot.kind == "curves" else "x", plot.span)
+        _widen(axes, "y" if plot.kind == "curves" else "x", plot.measure)
         axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
         if plot.kind != "forest":
             figure.legend(
@@ -126,10 +127,11 @@ def _forest(axes: Any, plot: Plot) -> None:
     _lines(axes, plot)
 
 
-def _widen(axes: Any, name: str, span: float) -> None:
-    """Show so much of an axis of figures, or more: a small difference shall not look like a gulf."""
+def _widen(axes: Any, name: str, measure: Measure) -> None:
+    """Show 5 points of per cent, or a twentieth of the largest figure, or more: a tenth of a point is no gulf."""
     low, high = getattr(axes, f"get_{name}lim")()
-    extra = max(0.0, (span or 0.05 * max(abs(low), abs(high))) - (high - low)) / 2
+    least = 5.0 if measure.unit == "%" else 0.05 * max(abs(low), abs(high))
+    extra = max(0.0, least - (high - low)) / 2
     getattr(axes, f"set_{name}lim")(low - extra, high + extra)
 
 

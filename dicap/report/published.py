@@ -15,7 +15,7 @@ from dicap import results as store
 from dicap.report.table import Row
 
 FILE = Path(__file__).with_name("published_base2new.csv")
-BACKBONE, SHOTS, SEEDS = "ViT-B/16", 16, (1, 2, 3)
+BACKBONE, SHOTS, SEEDS = "ViT-B/16", 16, "1 2 3"
 # settings that decide which prompt is learned
 TRAINING = ("OPTIM.", "INPUT.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL")
 
@@ -49,7 +49,7 @@ def registered_name(row: Row) -> str:
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    return registered_name(row), row.method, row.results[0]["primary"]
+    return registered_name(row), row.facts["method"], row.results[0]["primary"]
 
 
 def comparable(row: Row) -> bool:
@@ -65,7 +65,7 @@ def departures(row: Row) -> list[str]:
         return []
     ran = store.flatten(row.results[0]["config"])
     learns = any(r["digests"]["model"] for r in row.results)
-    recipe = _settings(row.method, registered_name(row) == "ImageNet", learns)
+    recipe = _settings(row.facts["method"], registered_name(row) == "ImageNet", learns)
     return [f"{key} {ran[key]!r}, not {value!r}" for key, value in recipe.items() if ran.get(key, value) != value]
 
 
@@ -125,14 +125,14 @@ def notes(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if (departed := departures(row))
     ]
-    other = [row.name for row in rows if row.seeds != SEEDS and _key(row) in published()]
+    other = [row.name for row in rows if row.facts["seeds"] != SEEDS and _key(row) in published()]
     return lines + ([f"Other seeds than the published 1 2 3: {', '.join(other)}."] if other else [])
 
 
 def others(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Published numbers on the datasets of these rows of methods that are not among them, and their averages."""
     places = {registered_name(row): row.place for row in rows}
-    ran, measures = {row.method for row in rows}, {row.results[0]["primary"] for row in rows}
+    ran, measures = {row.facts["method"] for row in rows}, {row.results[0]["primary"] for row in rows}
     there = {key: one for key, one in published().items() if key[0] in places and key[2] in measures}
     methods = [method for method in dict.fromkeys(method for _, method, _ in there) if method not in ran]
     by_method = {method: {name: one for (name, of, _), one in there.items() if of == method} for method in methods}

@@ -10,21 +10,27 @@ Difference, dict or None; words in a column of figures (INCOMPLETE) are shown, a
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicap import results as store
 from dicap.files import write_text
-from dicap.report.latex import latex
-from dicap.report.render import Grid, make_console, print_notes, rich_grid
-from dicap.report.stats import Difference, Stat
+from dicap.report.render import Grid, make_console, print_notes, render, rich_grid
+from dicap.report.stats import LEVEL, Difference, Stat
+from dicap.results import Measure
 
 NOTHING = "–"
 INCOMPLETE = "incomplete"
 _BOUNDS = ("_mean", "_low", "_high")
 _PARTS = {"words": ("",), "number": ("",), "stat": ("_mean", "_std"), "interval": _BOUNDS, "gain": _BOUNDS}
+_LATEX = {
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"},
+    **{"±": r"$\pm$", "−": "$-$", "–": "--", "Δ": r"$\Delta$", "\n": " "},
+}
 _FORMS = {"all": ("shown", "csv", "json"), "files": ("csv", "json"), "shown": ("shown",), "json": ("json",)}
 
 
@@ -101,23 +107,34 @@ class Column:
         return None if isinstance(value, str) and self.kind != "words" else value
 
 
+def unit_of(measure: Measure) -> str:
+    """A measure's unit in words; "" = none."""
+    return "per cent" if measure.unit == "%" else measure.unit
+
+
 @dataclass(frozen=True)
 class Plot:
     """What a picture shows.
 
     Args:
         kind: curves (labels along x), dots (a line of dots a label), or forest (differences).
-        axis: what the figures are.
+        measure: what its figures are of.
         series: name -> one Stat, Difference, float or None a label.
-        span: what the axis of figures shows at least; 0: a twentieth of its largest figure.
     """
 
     kind: str
     title: str
-    axis: str
+    measure: Measure
     labels: tuple[str, ...]
     series: dict[str, tuple[Any, ...]]
-    span: float = 5.0
+
+    @property
+    def axis(self) -> str:
+        """Label of the axis of figures."""
+        if self.kind != "forest":
+            return ", ".join(filter(None, [self.measure.label, unit_of(self.measure)]))
+        unit = "points of per cent" if self.measure.unit == "%" else unit_of(self.measure) or "difference"
+        return f"{unit}, {100 * LEVEL:.0f} % interval"
 
 
 @dataclass(frozen=True)
@@ -210,6 +227,11 @@ class Sheet:
         return [*self.notes, *problems, *(f"Unreadable: {line}." for line in self.unreadable)]
 
 
+def words(*keys: str, where: str = "all", **names: str) -> list[Column]:
+    """Columns of words that are called like their keys, or as `names` says."""
+    return [Column(key, names.get(key, key.capitalize()), "words", where=where) for key in (*keys, *names)]
+
+
 def columns_that_vary(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> list[Column]:
     """Columns of words; one that says the same in every row goes to the files only, its value into the title."""
     values = {key: {row.get(key) for row in rows} for key in names}
@@ -224,46 +246,32 @@ def title_of(title: str, rows: Sequence[Mapping[str, Any]], shared: dict[str, st
 
 def write_sheet(sheet: Sheet, folder: str | Path) -> list[Path]:
     """Write NAME.md, .csv, .json and .tex, each atomically; returns the paths."""
-    header, rows = sheet.grid
-    spec = "".join("l" if column.kind == "words" else "r" for column in sheet.shown)
-    paths = {kind: Path(folder) / f"{sheet.file}.{kind}" for kind in ("md", "csv", "json", "tex")}
+    paths = {form: Path(folder) / f"{sheet.file}.{form}" for form in ("md", "csv", "json", "tex")}
     write_text(paths["md"], markdown(sheet))
     write_text(paths["csv"], to_csv(sheet))
     store.write_json(paths["json"], as_json(sheet))
-    write_text(paths["tex"], latex(sheet.title, header, rows, spec, sheet.ends, sheet.all_notes))
+    write_text(paths["tex"], render("sheet.tex.j2", escape_latex, sheet=sheet))
     return list(paths.values())
 
 
 def markdown(sheet: Sheet) -> str:
     """The page NAME.md."""
-    header = _markdown_head(sheet.grid[0], sheet.words)
-    parts = [f"# {escape_markdown(sheet.title)}"]
-    for heading, rows in sheet.blocks.items():
-        parts += [f"## {escape_markdown(heading)}"] if heading else []
-        parts.append("\n".join([header, *(_markdown_row(map(escape_markdown, sheet.cells(row))) for row in rows)]))
-    parts += [escape_markdown(sheet.conclusion)]
-    parts += [f"Use it:\n\n    {sheet.command}"] if sheet.command else []
-    parts += ["\n".join(f"- {escape_markdown(note)}" for note in sheet.all_notes)]
-    for title, (names, lines) in sheet.also:
-        parts += [f"## {title}", "\n".join([_markdown_head(names, names[:1]), *map(_markdown_row, lines)])]
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
-
-
-def _markdown_head(header: list[str], left: Sequence[str]) -> str:
-    return f"{_markdown_row(header)}\n{_markdown_row(['---' if name in left else '---:' for name in header])}"
+    return render("sheet.md.j2", escape_markdown, sheet=sheet)
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is; an underscore inside a word needs nothing."""
+    """Text that Markdown shows as it is, also in a table; an underscore inside a word needs nothing."""
     code = text.split("`")
     if len(code) == 3:  # one `name` in a note
-        return f"{escape_markdown(code[0])}`{code[1]}`{escape_markdown(code[2])}"
-    text = re.sub(r"([\\`*<>])", r"\\\1", " ".join(text.split("\n")))
+        middle = code[1].replace("|", "\\|")
+        return f"{escape_markdown(code[0])}`{middle}`{escape_markdown(code[2])}"
+    text = re.sub(r"([\\`*<>|])", r"\\\1", " ".join(text.split("\n")))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def to_csv(sheet: Sheet) -> str:
@@ -271,9 +279,8 @@ def to_csv(sheet: Sheet) -> str:
     out = io.StringIO()
     writer, columns = csv.writer(out, lineterminator="\n"), sheet.columns_of("csv")
     writer.writerow([name for column in columns for name in column.csv_names])
-    writer.writerows(
-        [cell for column in columns for cell in column.csv_values(row.get(column.key))] for row in sheet.rows
-    )
+    for row in sheet.rows:
+        writer.writerow([cell for column in columns for cell in column.csv_values(row.get(column.key))])
     return out.getvalue()
 
 

@@ -7,6 +7,7 @@ What the words of a report mean:
     twice              two results of one seed, such as from two jobs' output folders; which one counts is not known.
     unequal settings   seeds of a cell differ in a setting (seed and places aside) or in the backbone's weights.
     stale prompt       tested with another prompt than that of the present training (digests.model).
+    no training        tested with a prompt whose training is not there to check it against.
     incomplete         any of these: the cell is neither shown nor averaged. An average lacks a dataset that is incomplete.
 
 Results of different tasks or primary measures, backbones, numbers of shots and sources never share a row or an average.
@@ -22,16 +23,22 @@ from typing import Any, TypeVar
 from dicap import results as store
 from dicap.config import split_method
 from dicap.data.named import PUBLISHED, SHIFTS
-from dicap.report.sheet import INCOMPLETE, Column, columns_that_vary
+from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, unit_of, words
 from dicap.report.stats import Stat
 from dicap.results import Measure, measure_of, primary, worst_group
 
 T = TypeVar("T")
+Series = dict[int, float]  # seed -> a measure
 ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap")  # of methods; then those of OURS, then others
 OURS = "DiCap"
 USUAL_TASK = "classification"  # tables of other tasks have the task in their names
-SPREAD = "mean ± standard deviation over seeds (ddof = 1); a single seed has none."
-AVERAGE = "only where every one is complete. Its spread is that of the seeds' averages."
+# facts that stand in a column where they differ between rows, else in the title
+VARY = {
+    "source": ("Trained on", "trained on {}"),
+    "shots": ("Shots", "{} shots"),
+    "backbone": ("Backbone", "backbone {}"),
+    "seeds": ("Seeds", "seeds {}"),
+}
 
 
 # --- results -----------------------------------------------------------------------------------------------------
@@ -75,6 +82,12 @@ def by_task(results: Iterable[dict]) -> list[tuple[str, Measure, list[dict]]]:
 def trained_on(result: dict) -> str:
     """The dataset that a result's prompt was trained on."""
     return result.get("trained_on") or result["dataset"]
+
+
+def stale(results: Iterable[dict], trainings: Iterable[dict]) -> list[dict]:
+    """Results of a stale prompt: another than that of the present training."""
+    prompts = {training_of(r): r["digests"]["model"] for r in trainings}
+    return [r for r in results if prompts.get(training_of(r), r["digests"]["model"]) != r["digests"]["model"]]
 
 
 def training_of(result: dict) -> tuple:
@@ -130,27 +143,6 @@ def name_of(measure: Measure) -> str:
     return label[:1].lower() + label[1:] if label[1:2].islower() else label
 
 
-def unit_of(measure: Measure) -> str:
-    """Its unit in words; "" = none."""
-    return "per cent" if measure.unit == "%" else measure.unit
-
-
-def with_unit(measure: Measure, ending: str = "") -> str:
-    """What a table's figures are: "Accuracy in per cent"."""
-    unit = f" in {unit_of(measure)}" if measure.unit else ""
-    return f"{measure.label}{ending}{unit}{'' if measure.higher_is_better else ' (lower is better)'}"
-
-
-def axis_of(measure: Measure) -> str:
-    """An axis of a picture: "Accuracy, per cent"."""
-    return ", ".join(filter(None, [measure.label, unit_of(measure)]))
-
-
-def span_of(measure: Measure) -> float:
-    """What an axis shows at least: 5 points of per cent, lest a tenth of a point look like a gulf; 0 = see Plot."""
-    return 5.0 if measure.unit == "%" else 0.0
-
-
 def digits_of(measure: Measure) -> int:
     """Digits after the point that a table shows."""
     return 1 if measure.unit == "%" else 3
@@ -161,13 +153,27 @@ def combined_key(measure: Measure) -> str:
     return "h" if measure.combined_label == "H" else "combined"
 
 
+def note_on_figures(measure: Measure, where: str = "") -> str:
+    """What a table's figures are."""
+    unit = f" in {unit_of(measure)}" if measure.unit else ""
+    direction = "" if measure.higher_is_better else " (lower is better)"
+    spread = "mean ± standard deviation over seeds (ddof = 1); a single seed has none."
+    return f"{measure.label}{where}{unit}{direction}: {spread}"
+
+
+def note_on_average(over: str) -> str:
+    """What an average is."""
+    return (
+        f"Average: the mean over {over}; only where every one is complete. Its spread is that of the seeds' averages."
+    )
+
+
 def note_on_groups(measure: Measure) -> str:
     """What the worst group is."""
-    extreme = "lowest" if measure.higher_is_better else "highest"
     return (
-        f"Worst group: for each seed, the {extreme} {name_of(measure)} of the groups of base-class test images; of "
-        "causal_shapes these are images whose scene is the one tied to their class in training (aligned) and is not "
-        "(conflicting)."
+        f"Worst group: for each seed, the {'lowest' if measure.higher_is_better else 'highest'} {name_of(measure)} of "
+        "the groups of base-class test images; of causal_shapes these are images whose scene is the one tied to their "
+        "class in training (aligned) and is not (conflicting)."
     )
 
 
@@ -183,7 +189,7 @@ class Cell:
         stat: mean and spread over the seeds. problems: what makes it incomplete.
     """
 
-    series: dict[int, float] = field(default_factory=dict)
+    series: Series = field(default_factory=dict)
     stat: Stat | None = None
     problems: tuple[str, ...] = ()
 
@@ -199,106 +205,39 @@ class Row:
 
     Args:
         line: the method, or "METHOD (RECIPE)" where the table has several recipes of it in one place.
-        place: the dataset. preposition: between the method and the place, in messages.
-        results: all behind it. labels: of its columns, in messages.
-        of: the rows that it is the average of.
+        place: the dataset. results: all behind it. of: the rows that it is the average of.
     """
 
     line: str
     place: str
     results: tuple[dict, ...]
-    cells: dict[str, Cell]
-    labels: dict[str, str]
-    preposition: str = "on"
+    cells: dict[str, Cell] = field(default_factory=dict)
     of: tuple["Row", ...] = ()
 
     @property
-    def method(self) -> str:
-        """Its method."""
-        return self.results[0]["method"]
-
-    @property
-    def recipe(self) -> str:
-        """Its recipes, each once: published ones may differ by dataset or shots."""
-        return ", ".join(dict.fromkeys(r["recipe"] for r in self.results))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Its seeds; none for an average over datasets with different ones."""
-        if self.of:
-            return self.of[0].seeds if len({row.seeds for row in self.of}) == 1 else ()
-        return tuple(sorted({r["seed"] for r in self.results}))
+    def facts(self) -> dict[str, Any]:
+        """What every table says of a row."""
+        first, seeds = self.results[0], {r["seed"] for r in self.results}
+        differ = len({row.facts["seeds"] for row in self.of}) > 1
+        return {
+            "dataset": self.place,
+            "method": first["method"],
+            "recipe": ", ".join(dict.fromkeys(r["recipe"] for r in self.results)),  # published ones may differ
+            "backbone": first["backbone"],
+            "shots": first["shots"],
+            "seeds": "" if differ else " ".join(map(str, sorted(seeds))),
+            "source": trained_on(first),
+        }
 
     @property
     def name(self) -> str:
         """As messages name it."""
-        return f"{self.method} ({self.recipe}) {self.preposition} {self.place}"
+        return "{method} ({recipe}) on {dataset}".format(**self.facts)
 
     @property
     def problems(self) -> list[str]:
         """What makes it incomplete."""
-        return [
-            f"{self.name}, {self.labels[key]}: {problem}"
-            for key, cell in self.cells.items()
-            for problem in cell.problems
-        ]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What every table says of a row, and its cells."""
-        return {
-            "dataset": self.place,
-            "method": self.method,
-            "recipe": self.recipe,
-            "backbone": self.results[0]["backbone"],
-            "shots": self.results[0]["shots"],
-            "seeds": " ".join(map(str, self.seeds)),
-            **{key: cell.shown for key, cell in self.cells.items()},
-            "complete": "no" if self.problems else "yes",
-            "problems": "; ".join(self.problems),
-        }
-
-
-Problems = Callable[[str, dict[str, list[dict]], set[int]], list[str]]
-
-
-def problems_of(column: str, by_column: dict[str, list[dict]], seeds: set[int]) -> list[str]:
-    """What makes one column of a row incomplete.
-
-    Args:
-        by_column: the row's results. seeds: those that it should have.
-    """
-    results = by_column.get(column, [])
-    if not results:
-        return ["not run"]
-    count = collections.Counter(r["seed"] for r in results)
-    missing, settings = [seed for seed in sorted(seeds) if seed not in count], unequal(results)
-    return [
-        *([f"lacks seed {', '.join(map(str, missing))}"] if missing else []),
-        *(
-            f"{n} results of seed {seed}; which one counts cannot be told: give the folder of one job"
-            for seed, n in sorted(count.items())
-            if n > 1
-        ),
-        *([f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else []),
-    ]
-
-
-def stale_prompts(results: Iterable[dict], trainings: Iterable[dict]) -> list[str]:
-    """The problem where results were tested with another prompt than that of the present training; none without one."""
-    prompts = grouped(trainings, training_of)
-    stale = [str(r["seed"]) for r in results if not _is_fresh(r, prompts)]
-    return [f"stale prompt: another than that of the present training, seed {', '.join(stale)}"] if stale else []
-
-
-def fresh(results: Iterable[dict], trainings: Iterable[dict]) -> list[dict]:
-    """Results without those of a stale prompt."""
-    prompts = grouped(trainings, training_of)
-    return [r for r in results if _is_fresh(r, prompts)]
-
-
-def _is_fresh(result: dict, prompts: dict[tuple, list[dict]]) -> bool:
-    return all(one["digests"]["model"] == result["digests"]["model"] for one in prompts.get(training_of(result), []))
+        return [f"{self.name}, {problem}" for cell in self.cells.values() for problem in cell.problems]
 
 
 def rows_of(
@@ -306,28 +245,27 @@ def rows_of(
     labels: dict[str, str],
     column_of: Callable[[dict], str],
     place_of: Callable[[dict], str] = lambda result: result["dataset"],
-    problems: Problems = problems_of,
-    preposition: str = "on",
+    trained: str = "",
 ) -> list[Row]:
     """Rows of results that may share an average: by dataset and method in reading order, then the averages.
 
     Args:
         labels: columns in order, and their names in messages.
         column_of, place_of: the column that a result belongs to, and the dataset of its row.
-        problems: what makes a column incomplete.
+        trained: the column whose runs trained the prompts of the others; "" = each run is a training, and a method
+            that learns nothing needs one column only.
     """
     lines = lines_of(results, lambda r: (place_of(r), column_of(r)))
-    places = sorted({place_of(r) for r in results}, key=dataset_rank)
+    by_place = grouped(sorted(results, key=lambda r: dataset_rank(place_of(r))), place_of)
     rows = []
-    for place in places:
-        seeds = {r["seed"] for r in results if place_of(r) == place}
-        for line, of_line in lines.items():
-            some = [r for r in of_line if place_of(r) == place]
-            cells = _cells(grouped(some, column_of), labels, seeds, problems)
-            rows += [Row(line, place, tuple(some), cells, labels, preposition)] if some else []
-    if len(places) == 1:
-        return rows
-    return rows + [_average([row for row in rows if row.line == line], places) for line in lines]
+    for place, there in by_place.items():
+        seeds = {r["seed"] for r in there}
+        for line, of in lines.items():
+            some = [r for r in of if place_of(r) == place]
+            cells = _cells(grouped(some, column_of), labels, seeds, trained)
+            rows += [Row(line, place, tuple(some), cells)] if some else []
+    averages = [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
+    return rows + (averages if len(by_place) > 1 else [])
 
 
 def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict[str, list[dict]]:
@@ -336,7 +274,7 @@ def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict
     Where a method has two recipes in one place (published recipes may differ by dataset or shots), a line a recipe.
     """
     lines: dict[str, list[dict]] = {}
-    for method, of in sorted(grouped(results, lambda r: r["method"]).items(), key=lambda one: method_rank(one[0])):
+    for method, of in grouped(sorted(results, key=lambda r: method_rank(r["method"])), lambda r: r["method"]).items():
         if all(len({r["recipe"] for r in there}) == 1 for there in grouped(of, place).values()):
             lines[method] = of
         else:
@@ -344,28 +282,55 @@ def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict
     return lines
 
 
-def _cells(
-    by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], problems: Problems
-) -> dict[str, Cell]:
+def _cells(by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], trained: str) -> dict[str, Cell]:
+    learned = any(r["digests"]["model"] for of in by_column.values() for r in of)
     cells = {}
-    for column in labels:
-        wrong = problems(column, by_column, seeds)
-        series = {} if wrong else {r["seed"]: primary(r) for r in by_column.get(column, [])}
-        cells[column] = Cell(series, Stat.of(series.values()) if series else None, tuple(wrong))
+    for column, label in labels.items():
+        results = by_column.get(column, [])
+        problems = _problems(results, seeds) if results else ["not run"] if learned or trained else []
+        if trained and column != trained:
+            problems += _prompt_problems(results, by_column.get(trained, []))
+        series = {} if problems else {r["seed"]: primary(r) for r in results}
+        stat = Stat.of(series.values()) if series else None
+        cells[column] = Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
     return cells
 
 
-def _average(rows: Sequence[Row], places: Sequence[str]) -> Row:
+def _problems(results: Sequence[dict], seeds: set[int]) -> list[str]:
+    count = collections.Counter(r["seed"] for r in results)
+    missing, settings = [str(seed) for seed in sorted(seeds) if seed not in count], unequal(results)
+    twice = [
+        f"{n} results of seed {seed}; which one counts cannot be told: give the folder of one job"
+        for seed, n in sorted(count.items())
+        if n > 1
+    ]
+    return [
+        *([f"lacks seed {', '.join(missing)}"] if missing else []),
+        *twice,
+        *([f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else []),
+    ]
+
+
+def _prompt_problems(results: Sequence[dict], trainings: Sequence[dict]) -> list[str]:
+    wrong, there = stale(results, trainings), set(map(training_of, trainings))
+    alone = [r for r in results if training_of(r) not in there]
+    texts = {
+        "stale prompt: another than that of the present training": wrong,
+        "no training to check the prompt against": alone,
+    }
+    return [f"{text}, seed {', '.join(str(r['seed']) for r in some)}" for text, some in texts.items() if some]
+
+
+def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
     """The average row of a line; a column is incomplete where a dataset of it is."""
-    by_place = {row.place: row.cells for row in rows}
-    labels = rows[0].labels
     cells = {}
-    for column in labels:
-        missing = [name for name in places if name not in by_place or by_place[name][column].problems]
-        wrong = (f"not complete: {', '.join(missing)}",) if missing else ()
-        cells[column] = Cell(problems=wrong) if wrong else average_of([by_place[name][column] for name in places])
+    for key, label in labels.items():
+        there = {row.place: row.cells[key] for row in rows}
+        missing = [place for place in places if place not in there or there[place].problems]
+        problems = (f"{label}: not complete: {', '.join(missing)}",) if missing else ()
+        cells[key] = Cell(problems=problems) if missing else average_of(list(there.values()))
     results = tuple(r for row in rows for r in row.results)
-    return Row(rows[0].line, f"average of {len(places)}", results, cells, labels, of=tuple(rows))
+    return Row(rows[0].line, f"average of {len(places)}", results, cells, tuple(rows))
 
 
 def average_of(cells: Sequence[Cell]) -> Cell:
@@ -379,43 +344,56 @@ def average_of(cells: Sequence[Cell]) -> Cell:
     return Cell(series, Stat.of(series.values()))
 
 
-# --- parts of a sheet --------------------------------------------------------------------------------------------
+# --- sheets ------------------------------------------------------------------------------------------------------
 
 
-def columns_of(
-    rows: Sequence[dict[str, Any]],
-    vary: dict[str, str],
-    figures: Iterable[Column],
-    first: Sequence[str] = ("dataset", "method", "recipe"),
-) -> tuple[Column, ...]:
-    """The columns of a table of rows. vary: columns that are shown where their values differ, and their headings."""
-    return (
-        *(Column(key, key.capitalize(), "words") for key in first),
-        *columns_that_vary(rows, vary),
+def sheet_of(
+    name: str, title: str, rows: Sequence[Row], figures: Iterable[Column], vary: Sequence[str], **fields: Any
+) -> Sheet:
+    """The sheet of some rows.
+
+    Args:
+        figures: its columns of figures; words of `vary` stand in a column or in the title.
+        fields: task, notes, plots, also; more: what it says of each row besides its facts and cells.
+    """
+    lines = [
+        {
+            "task": fields["task"],
+            **row.facts,
+            **{key: cell.shown for key, cell in row.cells.items()},
+            "complete": "no" if row.problems else "yes",
+            "problems": "; ".join(row.problems),
+            **more,
+        }
+        for row, more in zip(rows, fields.pop("more", [{}] * len(rows)), strict=True)
+    ]
+    first = ("method", "recipe") if "source" in vary else ("dataset", "method", "recipe")
+    columns = (
+        *words(*first),
+        *columns_that_vary(lines, {key: VARY[key][0] for key in vary}),
         *figures,
-        Column("complete", "Complete", "words", where="files"),
-        Column("problems", "Problems", "words", where="files"),
+        *words("complete", "problems", where="files"),
+    )
+    results = [r for row in rows if not row.of for r in row.results]
+    return Sheet(
+        name,
+        title_of(title, lines, {"task": "{}", **{key: VARY[key][1] for key in vary}}),
+        columns,
+        tuple(lines),
+        problems=tuple(problem for row in rows for problem in row.problems),
+        group="source" if "source" in vary else "dataset",
+        extra={"results": [{key: value for key, value in r.items() if key != "config"} for r in results]},
+        **fields,
     )
 
 
-def notes_on_averages(rows: Iterable[Row], over: str = "datasets") -> list[str]:
+def notes_on_averages(rows: Iterable[Row]) -> list[str]:
     """What an average is, and where its datasets were run with one recipe and unequal settings (of datasets aside)."""
     averages = [row for row in rows if row.of]
-    notes = [f"Average: the mean over all {over}; {AVERAGE}"] if averages else []
+    notes = [note_on_average("all datasets")] if averages else []
     for row in averages:
         recipes = grouped(row.results, lambda r: r["recipe"]).values()
         keys = {key for of in recipes for key in differing([r["config"] for r in of]) if not key.startswith("DATASET.")}
         if keys:
             notes.append(f"{row.name}: not all datasets were run with the same {', '.join(sorted(keys))}.")
     return notes
-
-
-def single(results: Iterable[dict]) -> list[dict]:
-    """The results behind a table, without their configurations."""
-    return [{key: value for key, value in r.items() if key != "config"} for r in results]
-
-
-def drawn(rows: Iterable[Row], columns: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-    """Some cells of rows by line, as a picture has them."""
-    columns = list(columns)
-    return {row.line: tuple(row.cells[column].shown for column in columns) for row in rows}

@@ -5,11 +5,10 @@ A target's result counts only if its prompt is that of the present source run of
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from dicap.report import table
-from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, title_of
-from dicap.report.table import Row, dataset_rank, trained_on
+from dicap.report.sheet import Column, Plot, Sheet
+from dicap.report.table import Cell, Row, trained_on
 from dicap.results import Measure
 
 SOURCE = "source"
@@ -18,59 +17,45 @@ TITLES = {
     "domain_generalization": "Domain generalisation",
     SOURCE: "Training on the source",
 }
-VARY = {"backbone": "Backbone", "shots": "Shots", "source": "Trained on", "seeds": "Seeds"}
-SHARED = {"task": "{}", "source": "trained on {}", "shots": "{} shots", "backbone": "backbone {}", "seeds": "seeds {}"}
 
 
 def transfer_sheets(results: Iterable[dict]) -> list[Sheet]:
     """A table of each of the two protocols and task that has a result; of the source runs alone where neither has."""
-    return [
-        sheet
-        for task, measure, of in table.by_task(table.of_protocol(results, *TITLES))
-        for sheet in _sheets(task, measure, table.grouped(of, lambda r: r["protocol"]))
-    ]
+    sheets = []
+    for task, measure, of in table.by_task(table.of_protocol(results, *TITLES)):
+        by_protocol = table.grouped(of, lambda r: r["protocol"])
+        names = [name for name in TITLES if name in by_protocol and name != SOURCE] or [SOURCE]
+        sheets += [_sheet(name, task, measure, by_protocol[name], by_protocol.get(SOURCE, [])) for name in names]
+    return sheets
 
 
 def fresh(results: Iterable[dict]) -> list[dict]:
     """Without the targets' results of a stale prompt."""
     results = list(results)
     targets = [r for r in results if r["protocol"] in TITLES]
-    kept = set(map(id, table.fresh(targets, table.of_protocol(results, SOURCE))))
-    return [r for r in results if r["protocol"] not in TITLES or id(r) in kept]
-
-
-def _sheets(task: str, measure: Measure, by_protocol: dict[str, list[dict]]) -> list[Sheet]:
-    sources = by_protocol.get(SOURCE, [])
-    names = [name for name in TITLES if name in by_protocol and name != SOURCE] or [SOURCE]
-    return [_sheet(name, task, measure, by_protocol[name], sources) for name in names]
+    wrong = set(map(id, table.stale(targets, table.of_protocol(results, SOURCE))))
+    return [r for r in results if id(r) not in wrong]
 
 
 def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources: list[dict]) -> Sheet:
-    blocks = table.grouped(results, _block)
-    rows = [row for key in sorted(blocks) for row in _rows(blocks[key], [r for r in sources if _block(r) == key])]
-    targets = list(dict.fromkeys(key for row in rows for key in list(row.labels)[1:]))
-    averaged = len(targets) > 1
-    lines = [{"task": task, "source": row.place, **row.facts, **_average(row)} for row in rows]
+    blocks = sorted(table.grouped(results, _block).items())
+    by_block = [_rows(of, [r for r in sources if _block(r) == block]) for block, of in blocks]
+    rows = [row for block in by_block for row in block]
     origins, digits = {row.place for row in rows}, table.digits_of(measure)
     figures = [Column("on_source", f"Source: {rows[0].place}" if len(origins) == 1 else "Source", digits=digits)]
+    targets = list(dict.fromkeys(key for row in rows for key in row.cells if key not in ("on_source", "average")))
     figures += [Column(key, key.removeprefix("on_"), digits=digits) for key in targets]
-    figures += [Column("average", f"Average of {len(targets)} targets", digits=digits)] if averaged else []
-    return Sheet(
+    figures += [Column("average", f"Average of {len(targets)} targets", digits=digits)] if len(targets) > 1 else []
+    over = [table.note_on_average("the targets, without the source")] if len(targets) > 1 else []
+    return table.sheet_of(
         name,
-        title_of(TITLES[name], lines, SHARED),
-        table.columns_of(lines, VARY, figures, ("method", "recipe")),
-        tuple(lines),
-        (
-            f"{table.with_unit(measure, ' on all classes')}: {table.SPREAD}",
-            *([f"Average: the mean over the targets, without the source; {table.AVERAGE}"] if averaged else []),
-        ),
-        tuple(problem for row in rows for problem in [*row.problems, *_not_averaged(row)]),
-        "source",
-        plots=tuple(
-            _plot(name, of, measure) for of in table.grouped(rows, lambda row: _block(row.results[0])).values()
-        ),
-        extra={"results": table.single([*sources, *(r for r in results if name != SOURCE)])},
+        TITLES[name],
+        rows,
+        figures,
+        ("source", "shots", "backbone", "seeds"),
         task=task,
+        notes=(table.note_on_figures(measure, " on all classes"), *over),
+        plots=tuple(_plot(TITLES[name], block, measure) for block in by_block),
     )
 
 
@@ -83,52 +68,28 @@ def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
     seeds, variants = {r["seed"] for r in results}, {(r["method"], r["recipe"]) for r in results}
     mine = [r for r in sources if (r["method"], r["recipe"]) in variants and r["seed"] in seeds]
     targets = [r for r in results if r["protocol"] != SOURCE]
-    names = sorted({r["dataset"] for r in targets}, key=dataset_rank)
-    labels = {"on_source": f"the source {trained_on(results[0])}", **{f"on_{name}": name for name in names}}
-    return table.rows_of([*mine, *targets], labels, _column, trained_on, _problems, "from")
+    names = sorted({r["dataset"] for r in targets}, key=table.dataset_rank)
+    labels = {"on_source": "source", **{f"on_{name}": f"target {name}" for name in names}}
+    rows = table.rows_of([*mine, *targets], labels, _column, trained_on, trained="on_source")
+    for row in rows:
+        row.cells["average"] = _average({name: row.cells[f"on_{name}"] for name in names})
+    return rows
 
 
 def _column(result: dict) -> str:
     return "on_source" if result["protocol"] == SOURCE else f"on_{result['dataset']}"
 
 
-def _problems(column: str, by_column: dict[str, list[dict]], seeds: set[int]) -> list[str]:
-    problems = table.problems_of(column, by_column, seeds)
-    if column == "on_source" or column not in by_column:
-        return problems
-    sources = by_column.get("on_source", [])
-    trained = set(map(table.training_of, sources))
-    alone = [str(r["seed"]) for r in by_column[column] if table.training_of(r) not in trained]
-    problems += table.stale_prompts(by_column[column], sources)
-    return problems + ([f"no source run to check the prompt against, seed {', '.join(alone)}"] if alone else [])
+def _average(targets: dict[str, Cell]) -> Cell:
+    missing = [name for name, cell in targets.items() if cell.problems]
+    if not missing or len(targets) < 2:
+        return table.average_of(list(targets.values()))
+    return Cell(problems=(f"average of targets: not complete: {', '.join(missing)}",))
 
 
-def _missing(row: Row) -> list[str]:
-    """Targets that keep the average from being made."""
-    return [row.labels[key] for key, cell in list(row.cells.items())[1:] if cell.problems]
-
-
-def _average(row: Row) -> dict[str, Any]:
-    cells = list(row.cells.values())[1:]
-    return {"average": INCOMPLETE if _missing(row) else table.average_of(cells).stat}
-
-
-def _not_averaged(row: Row) -> list[str]:
-    missing = _missing(row) if len(row.cells) > 2 else []
-    return [f"{row.name}, average of targets: not complete: {', '.join(missing)}"] if missing else []
-
-
-def _plot(name: str, rows: Sequence[Row], measure: Measure) -> Plot:
+def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
     backbone, shots, source = _block(rows[0].results[0])
-    targets = list(rows[0].labels)[1:]
-    series = table.drawn(rows, rows[0].labels)
-    if len(targets) > 1:
-        series = {row.line: (*series[row.line], _average(row)["average"]) for row in rows}
-    return Plot(
-        "dots",
-        f"{TITLES[name]} from {source}, {shots} shots, {backbone}",
-        table.axis_of(measure),
-        (f"{source} (source)", *(key.removeprefix("on_") for key in targets), *["average"][: len(targets) > 1]),
-        series,
-        table.span_of(measure),
-    )
+    keys = list(rows[0].cells)[: None if len(rows[0].cells) > 3 else -1]  # the average of one target is that target
+    series = {row.line: tuple(row.cells[key].shown for key in keys) for row in rows}
+    labels = (f"{source} (source)", *(key.removeprefix("on_") for key in keys[1:]))
+    return Plot("dots", f"{title} from {source}, {shots} shots, {backbone}", measure, labels, series)

@@ -143,7 +143,7 @@ def test_a_sure_difference_stands_out(low, high, higher, style):
 def test_a_measure_where_lower_is_better(lines):
     error = Measure("error", "Count error", "", higher_is_better=False)
     sheet = ablation_sheet("t", [replace(line, measure=error) for line in lines])
-    assert "Count error (lower is better): mean" in sheet.notes[0] and "Mean is that of each seed" in sheet.notes[0]
+    assert "Count error (lower is better): mean" in sheet.notes[0] and "Mean is that of each seed" in sheet.notes[1]
     assert "Mean" in sheet.grid[0] and "H" not in sheet.grid[0] and "combined_mean" in to_csv(sheet).splitlines()[0]
     assert "the highest count error of the groups" in " ".join(sheet.notes)
     (worse,) = (row for row in sheet.rows if row["cell"] == "worse")

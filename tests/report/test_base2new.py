@@ -130,7 +130,10 @@ def test_an_unreadable_file_leaves_a_seed_missing(add):
     root = add()
     (root / "base/digits/CoOp/tiny/seed1/result.json").write_text("{")
     assert "not complete JSON" in gather(root)[1][0]
-    assert rows_of(root)[0]["problems"] == "CoOp (tiny) on digits, base: lacks seed 1"
+    assert rows_of(root)[0]["problems"] == (
+        "CoOp (tiny) on digits, base: lacks seed 1; CoOp (tiny) on digits, new: no training to check the prompt "
+        "against, seed 1"
+    )
 
 
 def test_other_protocols_and_validation_results_are_left_out(add, tmp_path, make_result):

@@ -141,7 +141,7 @@ def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes
         config = json.loads(json.dumps(store.plain(job.cfg) | fields))
         digests = {"config": "", "data": "", "weights": "", "model": "" if method == "ZeroshotCLIP" else "m"}
         result = make_result(method=method, backbone="ViT-B/16", recipe=job.recipe, config=config, digests=digests)
-        return Row(method, job.dataset, (result,), {}, {})
+        return Row(method, job.dataset, (result,))
 
     for method, dataset, more in (
         ("CoOp", "imagenet", []),

@@ -68,7 +68,7 @@ def test_a_stale_target_is_flagged_and_neither_it_nor_the_average_is_shown(run):
     (row,) = sheet.rows
     assert row["on_dtd"] == row["average"] == "incomplete" and row["on_eurosat"].mean == 52.0
     assert (
-        "CoOp (tiny) from imagenet, dtd: stale prompt: another than that of the present training, seed 2"
+        "CoOp (tiny) on imagenet, target dtd: stale prompt: another than that of the present training, seed 2"
         in sheet.problems
     )
     assert len(fresh(gather(folder)[0])) == 8
@@ -83,9 +83,9 @@ def test_a_missing_source_target_or_seed_is_named(run):
     assert cocoop["on_source"] == cocoop["on_dtd"] == cocoop["on_eurosat"] == cocoop["average"] == "incomplete"
     assert dicap["on_source"] == dicap["on_dtd"] == "incomplete"
     for problem in (
-        "CoCoOp (tiny) from imagenet, dtd: lacks seed 3",
-        "CoCoOp (tiny) from imagenet, eurosat: not run",
-        "DiCap (tiny) from imagenet, dtd: no source run to check the prompt against, seed 1, 2, 3",
+        "CoCoOp (tiny) on imagenet, target dtd: lacks seed 3",
+        "CoCoOp (tiny) on imagenet, target eurosat: not run",
+        "DiCap (tiny) on imagenet, target dtd: no training to check the prompt against, seed 1, 2, 3",
     ):
         assert problem in sheet.problems
 
