@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dicap.report import table
-from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Sheet, columns_that_vary, title_of
+from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Sheet, columns_that_vary, title_of, words
 from dicap.report.stats import LEVEL, Difference, Stat, difference
 from dicap.results import Measure
 
 Draw = tuple[int, ...]  # what pairs: (seed,) or (seed, fold)
 KEYS = ("base", "new", "combined", "worst_group")
+SHARED = {"dataset": "{}", "shots": "{} shots", "recipe": "recipe {}", "ranges": "seeds {}"}
 
 
 @dataclass(frozen=True)
@@ -89,64 +90,45 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
         not_run: names of cells that were never run.
     """
     keys = [key for key in KEYS if any(key in values for line in lines for values in line.values.values())]
+    groups = list(dict.fromkeys(line.group for line in lines))
+    lines = sorted(lines, key=lambda line: groups.index(line.group))
     references = list(dict.fromkeys(line.reference for line in lines if line.reference))
-    rows = [_row(line, lines, keys) for line in lines]
-    shared = {"dataset": "{}", "shots": "{} shots", "recipe": "recipe {}", "ranges": "seeds {}"}
-    title = title_of(f"Ablation {name}", rows, shared)
+    rows = [_row(line, lines) for line in lines]
+    title = title_of(f"Ablation {name}", rows, SHARED)
     if references:
         title += f"; Δ = {references[0] if len(references) == 1 else 'reference'} − cell"
-    other_data = [
-        line.name
-        for line in lines
-        if line.complete and (reference := _reference(line, lines)) and not line.same_data(reference)
-    ]
-    notes = [
-        *dict.fromkeys(table.note_on_figures(line.measure) for line in lines),
-        f"{_names(lines)['combined']} is that of each seed, then averaged.",
-        f"Differences: reference minus cell over the same seeds, mean ± half the {100 * LEVEL:.0f} % t interval; "
-        "* marks an interval that excludes zero. Each interval stands by itself: none is corrected for their number.",
-        *([table.note_on_groups(lines[0].measure)] if "worst_group" in keys else []),
-        *([f"Other data than the reference's, so not compared: {', '.join(other_data)}."] if other_data else []),
-        *([f"Not run: {', '.join(not_run)}."] if not_run else []),
-    ]
     return Sheet(
         name,
         title,
-        tuple(_columns(rows, lines, keys, len(references))),
+        tuple(_columns(rows, _names(lines, keys), len(references), table.digits_of(lines[0].measure))),
         tuple(rows),
-        tuple(notes),
-        _problems(lines),
+        tuple(_notes(lines, keys, not_run)),
+        tuple(problem for line in lines for problem in _problems(line)),
         "group",
         sections=True,
-        extra={**EXTRA, "not_run": list(not_run), "complete": all(line.complete for line in lines) and not not_run},
+        extra={
+            "std": "over draws, ddof = 1",
+            "combined": "of each draw, then averaged",
+            "gain": f"reference minus cell, paired, {100 * LEVEL:.0f} % t interval, uncorrected",
+            "not_run": list(not_run),
+            "complete": all(line.complete for line in lines) and not not_run,
+        },
     )
 
 
-EXTRA = {
-    "std": "over draws, ddof = 1",
-    "combined": "of each draw, then averaged",
-    "gain": f"reference minus cell, paired, {100 * LEVEL:.0f} % t interval, uncorrected",
-}
-
-
-def _names(lines: Sequence[Line]) -> dict[str, str]:
+def _names(lines: Sequence[Line], keys: Sequence[str]) -> dict[str, str]:
+    """Headings of measures by their key in files."""
     labels = {line.measure.combined_label for line in lines}
     combined = labels.pop() if len(labels) == 1 else "Combined"
-    return {"base": "Base", "new": "New", "combined": combined, "worst_group": "Worst group"}
-
-
-def _file_key(lines: Sequence[Line], key: str) -> str:
-    """Key of a measure in files."""
-    return "h" if key == "combined" and _names(lines)[key] == "H" else key
+    names = {"base": "Base", "new": "New", "combined": combined, "worst_group": "Worst group"}
+    return {"h" if names[key] == "H" else key: names[key] for key in keys}
 
 
 def _reference(line: Line, lines: Sequence[Line]) -> Line | None:
     return next((one for one in lines if one.name == line.reference), None)
 
 
-def _row(line: Line, lines: Sequence[Line], keys: Sequence[str], marked: str = "base") -> dict[str, Any]:
-    """Cells of a line. marked: the measure that says that it is incomplete, or the reference."""
-    reference = _reference(line, lines)
+def _row(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
     row: dict[str, Any] = {
         **line.facts,
         "group": line.group,
@@ -161,53 +143,55 @@ def _row(line: Line, lines: Sequence[Line], keys: Sequence[str], marked: str = "
         "problems": "; ".join(line.problems),
         "values": [{"draw": list(draw), **values} for draw, values in line.values.items()],
     }
-    for key in keys:
-        name, behind = _file_key(lines, key), line.behind(reference, key)
-        row[name] = line.stat(key) if line.complete or key != marked else INCOMPLETE
-        row[f"{name}_gain"] = ("ref." if key == marked else "") if line is reference else behind
+    reference = _reference(line, lines)
+    for key, name in zip(KEYS, _names(lines, KEYS), strict=True):
+        behind = line.behind(reference, key)
+        row[name], row[f"{name}_gain"] = line.stat(key), "" if line is reference else behind
         row["pairs"] = row.get("pairs") or (behind.n if behind else None)
+    row["base"] = row["base"] if line.complete else INCOMPLETE
+    row["base_gain"] = "ref." if line is reference else row["base_gain"]
     return row
 
 
-def _columns(rows: Sequence[dict], lines: Sequence[Line], keys: Sequence[str], references: int) -> list[Column]:
-    names = {_file_key(lines, key): name for key, name in _names(lines).items()}
-    shown = {_file_key(lines, key) for key in keys}
-    digits = table.digits_of(lines[0].measure)
+def _columns(rows: Sequence[dict], names: dict[str, str], references: int, digits: int) -> list[Column]:
+    shown = "all" if references else "files"
     return [
-        Column("group", "Group", "words", where="files"),
-        Column("cell", "Cell", "words"),
-        *_facts(),
+        *words("group", where="files"),
+        *words("cell"),
+        *words("method", "recipe", "dataset", "shots", "settings", "seeds", where="files"),
         Column("count", "Seeds", "number", where="shown"),
         *columns_that_vary(rows, {"measure": "Measure"}),
-        *(Column(key, name, digits=digits, where="all" if key in shown else "files") for key, name in names.items()),
-        Column("reference", "Reference", "words", where="all" if references > 1 else "files"),
+        *(Column(key, name, digits=digits) for key, name in names.items()),
+        *words("reference", where="all" if references > 1 else "files"),
         Column("pairs", "Pairs", "number", where="files"),
-        *(
-            Column(f"{key}_gain", f"Δ {name}", "gain", digits, where="all" if key in shown and references else "files")
-            for key, name in names.items()
-        ),
-        *_endings(),
+        *(Column(f"{key}_gain", f"Δ {name}", "gain", digits, where=shown) for key, name in names.items()),
+        *words("complete", "problems", where="files"),
+        *words("values", where="json"),
     ]
 
 
-def _facts() -> list[Column]:
-    names = ("method", "recipe", "dataset", "shots", "settings", "seeds")
-    return [Column(name, name.capitalize(), "words", where="files") for name in names]
+def _notes(lines: Sequence[Line], keys: Sequence[str], not_run: Sequence[str]) -> list[str]:
+    other_data = [
+        line.name
+        for line in lines
+        if line.complete and (reference := _reference(line, lines)) and not line.same_data(reference)
+    ]
+    return [
+        *dict.fromkeys(table.note_on_figures(line.measure) for line in lines),
+        *(f"{name} is that of each seed, then averaged." for name in _names(lines, KEYS[2:3]).values()),
+        f"Differences: reference minus cell over the same seeds, mean ± half the {100 * LEVEL:.0f} % t interval; "
+        "* marks an interval that excludes zero. Each interval stands by itself: none is corrected for their number.",
+        *([table.note_on_groups(lines[0].measure)] if "worst_group" in keys else []),
+        *([f"Other data than the reference's, so not compared: {', '.join(other_data)}."] if other_data else []),
+        *([f"Not run: {', '.join(not_run)}."] if not_run else []),
+    ]
 
 
-def _endings() -> list[Column]:
-    files = [Column(name, name.capitalize(), "words", where="files") for name in ("complete", "problems")]
-    return [*files, Column("values", "Values", "words", where="json")]
-
-
-def _problems(lines: Sequence[Line]) -> tuple[str, ...]:
-    """How many draws each incomplete line has, and why not all."""
-    problems = []
-    for line in lines:
-        more = f" and {len(line.problems) - 3} more" if len(line.problems) > 3 else ""
-        count = f"{line.name}: {len(line.values)} of {len(line.draws)} seeds"
-        problems += [] if line.complete else [f"{count}; {'; '.join(line.problems[:3])}{more}"]
-    return tuple(problems)
+def _problems(line: Line) -> list[str]:
+    """How many draws an incomplete line has, and why not all."""
+    more = f" and {len(line.problems) - 3} more" if len(line.problems) > 3 else ""
+    count = f"{line.name}: {len(line.values)} of {len(line.draws)} seeds"
+    return [] if line.complete else [f"{count}; {'; '.join(line.problems[:3])}{more}"]
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -231,47 +215,50 @@ def selection_sheet(lines: Sequence[Line], command: str) -> Sheet:
         lines: the points, of one method on one dataset. command: how to use what is chosen.
     """
     winner, facts = best(lines), lines[0].facts
-    lines = [replace(line, reference=winner.name if winner else "") for line in lines]
-    combined, key, measure = _names(lines)["combined"], _file_key(lines, "combined"), lines[0].measure
-    rows = [{**_row(line, lines, KEYS[:3], "combined"), **_verdict(line, lines)} for line in lines]
+    lines = [
+        replace(
+            line,
+            group="",
+            reference=winner.name if winner else "",
+            values={draw: {key: values[key] for key in KEYS[:3]} for draw, values in line.values.items()},
+        )
+        for line in lines
+    ]
+    combined = lines[0].measure.combined_label
+    sheet = ablation_sheet("{dataset}_{method}_{recipe}_shots_{shots}".format(**facts), lines)
+    names = {"cell": "Settings", "count": "Draws", "base": "Pseudo-base", "new": "Pseudo-new"}
+    columns = [
+        replace(
+            column, name=names.get(column.key, column.name), where="files" if column.kind == "gain" else column.where
+        )
+        for column in sheet.columns
+    ]
+    columns += [Column("behind", f"Best {combined} − {combined}", "number", where="shown")]
+    columns += words(where="shown", verdict="")
     settings = winner.facts["settings"] if winner else {}
     chosen = " ".join(f"{key} {value}" for key, value in settings.items()) or (winner.name if winner else "")
-    digits = table.digits_of(measure)
-    notes = (
-        "On the training shots of base classes only. Pseudo-base: shots kept back from training. Pseudo-new: all shots "
-        f"of the base classes that were left out; there are fewer of these classes, so their {table.name_of(measure)} is "
-        "the better one and neither compares with a table of base and new classes. Mean ± standard deviation over folds x "
-        "seeds.",
-        f"Best {combined} − {combined}: paired over folds x seeds, ± its standard error; folds of one seed share "
-        "training shots, so it is somewhat too small. `within noise`: not behind by more than it. The best mean is "
-        "chosen all the same.",
-        "Epochs are those of the run that the settings are for; here, where an epoch has fewer images, as many more are "
-        "made as give the same number of optimiser steps.",
-    )
-    return Sheet(
-        f"{facts['dataset']}_{facts['method']}_{facts['recipe']}_shots_{facts['shots']}",
-        f"Class hold-out: {facts['method']} ({facts['recipe']}) on {facts['dataset']}, {facts['shots']} shots",
-        (
-            Column("cell", "Settings", "words"),
-            *_facts(),
-            Column("count", "Draws", "number", where="shown"),
-            Column("base", "Pseudo-base", digits=digits),
-            Column("new", "Pseudo-new", digits=digits),
-            Column(key, combined, digits=digits),
-            Column("behind", f"Best {combined} − {combined}", "number", where="shown"),
-            Column("verdict", "", "words", where="shown"),
-            Column("reference", "Reference", "words", where="files"),
-            Column("pairs", "Pairs", "number", where="files"),
-            *(Column(f"{name}_gain", name, "gain", where="files") for name in ("base", "new", key)),
-            *_endings(),
-        ),
-        tuple(rows),
-        notes,
-        _problems(lines),
-        extra={**EXTRA, "chosen": settings if winner else None, "command": command},
+    return replace(
+        sheet,
+        title="Class hold-out: {method} ({recipe}) on {dataset}, {shots} shots".format(**facts),
+        columns=tuple(columns),
+        rows=tuple({**row, **_verdict(line, lines)} for row, line in zip(sheet.rows, lines, strict=True)),
+        notes=tuple(note.format(one=combined, name=table.name_of(lines[0].measure)) for note in SELECTION),
+        sections=False,
+        extra={**sheet.extra, "chosen": settings if winner else None, "command": command},
         conclusion=f"Chosen: {chosen}" if winner else "Nothing is chosen: not every point is complete.",
         command=command if winner else "",
     )
+
+
+SELECTION = (
+    "On the training shots of base classes only. Pseudo-base: shots kept back from training. Pseudo-new: all shots of "
+    "the base classes that were left out; there are fewer of these classes, so their {name} is the better one and "
+    "neither compares with a table of base and new classes. Mean ± standard deviation over folds x seeds.",
+    "Best {one} − {one}: paired over folds x seeds, ± its standard error; folds of one seed share training shots, so it "
+    "is somewhat too small. `within noise`: not behind by more than it. The best mean is chosen all the same.",
+    "Epochs are those of the run that the settings are for; here, where an epoch has fewer images, as many more are "
+    "made as give the same number of optimiser steps.",
+)
 
 
 def _verdict(line: Line, lines: Sequence[Line]) -> dict[str, str]:
@@ -280,7 +267,5 @@ def _verdict(line: Line, lines: Sequence[Line]) -> dict[str, str]:
     if behind is None:
         return {"behind": NOTHING, "verdict": "best" if line.name == line.reference else ""}
     digits = table.digits_of(line.measure) + 1
-    return {
-        "behind": f"{behind.mean:.{digits}f} ± {behind.error:.{digits}f}",
-        "verdict": "within noise" if abs(behind.mean) <= behind.error else "",
-    }
+    noise = "within noise" if abs(behind.mean) <= behind.error else ""
+    return {"behind": f"{behind.mean:.{digits}f} ± {behind.error:.{digits}f}", "verdict": noise}

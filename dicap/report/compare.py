@@ -22,7 +22,6 @@ NAME = "paired"
 PROTOCOLS = ("base2new", "few_shot", "source", "cross_dataset", "domain_generalization")
 TIE = 1e-9  # in a measure's unit; shares are of counts, so that equal ones are equal
 COUNTS = {"wins": "Win", "ties": "Tie", "losses": "Loss", "n": "n"}
-MEASURES = ("combined", "base", "new", "worst_group", "primary")  # in reading order
 
 Unit = tuple[dict[str, float], tuple]  # measures of one seed, digests of its data
 
@@ -91,14 +90,10 @@ def _block_of(result: dict) -> tuple:
 
 def _notes(measure: Measure) -> list[str]:
     unit = f", in {'points of ' if measure.unit == '%' else ''}{unit_of(measure)}" if measure.unit else ""
-    win = (
-        ""
-        if measure.higher_is_better
-        else f" Lower {table.name_of(measure)} is better: a win is a negative difference."
-    )
+    win = f" Lower {table.name_of(measure)} is better: a win is a negative difference."
     return [
         f"Difference: first minus second method over the same seeds and data{unit}. "
-        f"{measure.combined_label} is that of each seed.{win}",
+        f"{measure.combined_label} is that of each seed.{'' if measure.higher_is_better else win}",
         f"A dataset's row: mean over its seeds, {100 * LEVEL:.0f} % t interval over these n seeds (another draw of shots "
         "of the same dataset); win, tie and loss count seeds.",
         f"Overall: mean over the datasets' mean differences, {100 * LEVEL:.0f} % t interval over these n datasets "
@@ -114,16 +109,14 @@ def _notes(measure: Measure) -> list[str]:
 def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of one protocol, backbone, number of shots and source."""
     lines = table.lines_of(results, lambda r: r["dataset"])
-    names = {"base": "Base", "new": "New", "combined": measure.combined_label, "worst_group": "Worst group"}
-    names["primary"] = measure.label
-    rows = []
+    names = {"combined": measure.combined_label, "base": "Base", "new": "New", "worst_group": "Worst group"}
+    names, sign, rows = names | {"primary": measure.label}, 1 if measure.higher_is_better else -1, []
     for one, other in _chosen(list(lines), compare):
         units = [_by_dataset(lines[name]) for name in (one, other)]
         measured = {key for of in units for by_seed in of.values() for unit, _ in by_seed.values() for key in unit}
         facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
-        for key in (key for key in MEASURES if key in measured):
-            signed = 1 if measure.higher_is_better else -1
-            rows += [{**facts, "key": key, "measure": names[key], **row} for row in _rows(units, key, signed, facts)]
+        for key in filter(measured.__contains__, names):
+            rows += [{**facts, "key": key, "measure": names[key], **row} for row in _rows(units, key, sign, facts)]
     return rows
 
 
@@ -136,41 +129,36 @@ def _chosen(lines: list[str], compare: Sequence[str]) -> list[tuple[str, str]]:
 
 def _by_dataset(results: list[dict]) -> dict[str, dict[int, Unit]]:
     """dataset -> seed -> what one run measured; nothing where settings differ."""
-    by_dataset = {}
+    by_dataset: dict[str, dict[int, Unit]] = {}
     for dataset, of in grouped(results, lambda r: r["dataset"]).items():
         differ = any(table.unequal(half) for half in grouped(of, lambda r: r["split"]).values())
-        units = {seed: _unit(some) for seed, some in grouped(of, lambda r: r["seed"]).items()}
-        by_dataset[dataset] = {seed: ({}, data) for seed, (_, data) in units.items()} if differ else units
+        for seed, some in grouped(of, lambda r: r["seed"]).items():
+            data = tuple(sorted((r["split"], r["digests"]["data"]) for r in some))
+            by_dataset.setdefault(dataset, {})[seed] = {} if differ else _measured(some), data
     return by_dataset
 
 
-def _unit(results: list[dict]) -> Unit:
+def _measured(results: list[dict]) -> dict[str, float]:
     """What one seed measured; nothing where it has two results, half of one, or a stale prompt."""
     halves = {r["split"]: r for r in results}
-    data = tuple(sorted((r["split"], r["digests"]["data"]) for r in results))
-    if len(halves) != len(results):
-        return {}, data
-    if results[0]["protocol"] != "base2new":
-        return {"primary": primary(results[0])}, data
-    if halves.keys() != {"base", "new"} or table.stale([halves["new"]], [halves["base"]]):
-        return {}, data
-    return table.measures_of(halves["base"], halves["new"]), data
+    if results[0]["protocol"] != "base2new" and len(results) == 1:
+        return {"primary": primary(results[0])}
+    if len(results) != 2 or halves.keys() != {"base", "new"} or table.stale([halves["new"]], [halves["base"]]):
+        return {}
+    return table.measures_of(halves["base"], halves["new"])
 
 
 def _rows(units: list[dict[str, dict[int, Unit]]], key: str, sign: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a dataset, and the one over all."""
     rows: list[dict[str, Any]] = []
     means: dict[str, float] = {}
-    datasets = sorted({*units[0], *units[1]}, key=dataset_rank)
-    if key == "worst_group":  # some datasets have none
-        datasets = [
-            name for name in datasets if any(key in unit for of in units for unit, _ in of.get(name, {}).values())
-        ]
+    some = [{name for name, of in by.items() if any(key in unit for unit, _ in of.values())} for by in units]
+    datasets = sorted(set.union(*some) if key == "worst_group" else {*units[0], *units[1]}, key=dataset_rank)
     for dataset in datasets:
         one, other = (of.get(dataset, {}) for of in units)
         problem = _problem(one, other, key)
         gains = {} if problem else {seed: one[seed][0][key] - other[seed][0][key] for seed in sorted(one)}
-        where = f"{facts['protocol']}, {facts['shots']} shots, {facts['comparison']} on {dataset}"
+        where = "{protocol}, {shots} shots, {comparison} on {}".format(dataset, **facts)
         problems = [f"{where}: {problem}"] if problem else []
         rows.append({"dataset": dataset, "unit": "seeds", "problems": problems, **_counted(gains, sign)})
         means |= {dataset: statistics.fmean(gains.values())} if gains else {}
@@ -193,16 +181,11 @@ def _problem(one: dict[int, Unit], other: dict[int, Unit], key: str) -> str:
 def _counted(gains: dict[Any, float], sign: int) -> dict[str, Any]:
     """Differences, their mean with its interval, and how many are wins. sign: 1 where higher is better, else -1."""
     if not gains:
-        return {"difference": INCOMPLETE, "wins": None, "ties": None, "losses": None, "n": None}
-    interval = difference(gains, dict.fromkeys(gains, 0.0))
+        return {"difference": INCOMPLETE}
+    interval, n = difference(gains, dict.fromkeys(gains, 0.0)), len(gains)
     wins, losses = (sum(way * value > TIE for value in gains.values()) for way in (sign, -sign))
-    return {
-        "difference": interval or sum(gains.values()),
-        "wins": wins,
-        "ties": len(gains) - wins - losses,
-        "losses": losses,
-        "n": len(gains),
-    }
+    counts = {"wins": wins, "ties": n - wins - losses, "losses": losses, "n": n}
+    return {"difference": interval or sum(gains.values()), **counts}
 
 
 def _plots(rows: list[dict[str, Any]], measure: Measure) -> list[Plot]:

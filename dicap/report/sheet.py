@@ -181,32 +181,16 @@ class Sheet:
         return self.columns_of("shown")
 
     @property
-    def words(self) -> list[str]:
-        """Names of the columns of words."""
-        return [column.name for column in self.shown if column.kind == "words"]
-
-    @property
-    def blocks(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows by the heading that stands above them; "" where there is none."""
-        blocks: dict[str, list[dict[str, Any]]] = {}
-        for row in self.rows:
-            blocks.setdefault(str(row[self.group]) if self.sections else "", []).append(row)
-        return blocks
-
-    @property
     def lines(self) -> list[tuple[list[str], dict[str, Any]]]:
-        """Text cells of each row, and the row; a heading is a line of its own, and its rows are indented."""
+        """Text cells of each row, and the row. With sections a line of one cell comes before the rows of a group."""
         lines: list[tuple[list[str], dict[str, Any]]] = []
-        for heading, rows in self.blocks.items():
-            if heading:
-                lines.append(([heading, *[""] * (len(self.shown) - 1)], {self.group: heading}))
-            lines += [(self.cells(row, "  " if heading else ""), row) for row in rows]
+        for row in self.rows:
+            cells = [column.text(row.get(column.key)) for column in self.shown]
+            if self.sections:
+                lines += [([row[self.group]], row)] if not lines or lines[-1][1][self.group] != row[self.group] else []
+                cells[0] = f"  {cells[0]}"
+            lines.append((cells, row))
         return lines
-
-    def cells(self, row: dict[str, Any], indent: str = "") -> list[str]:
-        """A row as it is shown."""
-        first, *rest = [column.text(row.get(column.key)) for column in self.shown]
-        return [indent + first, *rest]
 
     @property
     def grid(self) -> Grid:
@@ -306,11 +290,9 @@ def print_sheet(sheet: Sheet, console: Any = None) -> None:
     from rich.text import Text
 
     console = console or make_console(140)
-    lines = [
-        [Text(cell, column.style(row)) for cell, column in zip(cells, sheet.shown, strict=True)]
-        for cells, row in sheet.lines
-    ]
-    console.print(rich_grid((sheet.grid[0], lines), sheet.title, sheet.ends, sheet.words))
+    lines = [[Text(cell, column.style(row)) for cell, column in zip(cells, sheet.shown)] for cells, row in sheet.lines]
+    left = [column.name for column in sheet.shown if column.kind == "words"]
+    console.print(rich_grid((sheet.grid[0], lines), sheet.title, sheet.ends, left))
     print_notes(console, sheet.all_notes)
     for title, (header, rows) in sheet.also:
         console.print(rich_grid((header, rows[:8]), title, left=header[:1]))
