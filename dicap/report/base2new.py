@@ -75,7 +75,7 @@ def _base(row: Row) -> list[dict]:
 def _line(row: Row, measure: Measure) -> dict[str, Any]:
     known, base = published.beside(row), _base(row)
     seconds = [float(r["seconds"]["train"]) for r in base]  # 0 where nothing is trained
-    timed = seconds and all(seconds) and not any(map(table.was_resumed, base))
+    timed = seconds and all(seconds) and not any(r.get("resumed_from_epoch") for r in base)
     line: dict[str, Any] = {
         "worst_group": Stat.of(map(worst_group, base)) if base and all(r["groups"] for r in base) else None,
         "train_seconds": Stat.of(seconds) if timed else None,

@@ -5,7 +5,7 @@ from typing import Any
 
 from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, words
 from dicap.report.stats import Stat
-from dicap.report.table import dataset_rank, grouped, method_rank, unequal, was_resumed
+from dicap.report.table import dataset_rank, grouped, method_rank, unequal
 
 NAME = "cost"
 SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "peak_memory_source": "memory of: {}"}
@@ -66,7 +66,7 @@ def _device(result: dict) -> str:
 
 def _row(results: list[dict]) -> dict[str, Any]:
     first, tests = results[0], _tests(results)
-    trained = [r for r in results if r["seconds"]["train"] and not was_resumed(r)]
+    trained = [r for r in results if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
     seconds, differ = [float(r["seconds"]["train"]) for r in trained], unequal(trained)
     learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
     where = "seconds of training, {method} ({recipe}) on {dataset}, {protocol}".format(**first)
@@ -79,7 +79,7 @@ def _row(results: list[dict]) -> dict[str, Any]:
         "trainable_parameters": learned.pop() if len(learned) == 1 else None,
         "device": _device(first),
         "runs": len(results),
-        "resumed": sum(map(was_resumed, results)),
+        "resumed": sum(bool(r.get("resumed_from_epoch")) for r in results),
         "problem": f"{where}: runs with unequal settings: {', '.join(differ)}" if differ else "",
     }
 

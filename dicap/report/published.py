@@ -7,9 +7,8 @@ recipe (its numerical precision aside). Never a run on an embedded dataset or wi
 import csv
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dicap import results as store
 from dicap.report.table import Row
@@ -18,10 +17,13 @@ FILE = Path(__file__).with_name("published_base2new.csv")
 BACKBONE, SHOTS, SEEDS = "ViT-B/16", 16, "1 2 3"
 # settings that decide which prompt is learned
 TRAINING = ("OPTIM.", "INPUT.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL")
+NOTE = (
+    "Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
+    "published number. The published average is over the same datasets as this table's."
+)
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A measure on base and new classes and their harmonic mean, per cent."""
 
     base: float
@@ -31,32 +33,26 @@ class Published:
 
 @functools.cache
 def published() -> dict[tuple[str, str, str], Published]:
-    """(registered name of the dataset, method, measure) -> what was published, in the file's order."""
+    """(registered name of the dataset, measure, method) -> what was published, in the file's order."""
     with open(FILE, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return {
-            (row["dataset"], row["method"], row["measure"]): Published(
-                *(float(row[key]) for key in ("base", "new", "h"))
-            )
+            (row["dataset"], row["measure"], row["method"]): Published(*(float(row[key]) for key in Published._fields))
             for row in rows
         }
 
 
-def registered_name(row: Row) -> str:
-    """The name that a row's dataset is registered with, such as DescribableTextures; "" where it does not say."""
-    dataset = row.results[0]["config"].get("DATASET", {})
-    return str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
-
-
 def _key(row: Row) -> tuple[str, str, str]:
-    return registered_name(row), row.facts["method"], row.results[0]["primary"]
+    """What a row is of, as `published` has it; the name that the dataset is registered with is "" where it does not say."""
+    dataset = row.results[0]["config"].get("DATASET", {})
+    name = str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
+    return name, row.results[0]["primary"], row.facts["method"]
 
 
 def comparable(row: Row) -> bool:
     """Whether published numbers are of a row's dataset, measure, backbone and shots; see `departures` for its settings."""
-    name, _, measure = _key(row)
-    there = {(dataset, of) for dataset, _, of in published()}
-    return (name, measure) in there and row.results[0]["backbone"] == BACKBONE and row.results[0]["shots"] == SHOTS
+    there = {key[:2] for key in published()}
+    return _key(row)[:2] in there and (row.facts["backbone"], row.facts["shots"]) == (BACKBONE, SHOTS)
 
 
 def departures(row: Row) -> list[str]:
@@ -65,7 +61,7 @@ def departures(row: Row) -> list[str]:
         return []
     ran = store.flatten(row.results[0]["config"])
     learns = any(r["digests"]["model"] for r in row.results)
-    recipe = _settings(row.facts["method"], registered_name(row) == "ImageNet", learns)
+    recipe = _settings(row.facts["method"], _key(row)[0] == "ImageNet", learns)
     return [f"{key} {ran[key]!r}, not {value!r}" for key, value in recipe.items() if ran.get(key, value) != value]
 
 
@@ -96,52 +92,38 @@ def beside(row: Row) -> Published | None:
     """
     rows = row.of or (row,)
     incomplete = row.of and row.problems  # an average that lacks a dataset has none
-    if incomplete or not all(comparable(one) and not departures(one) for one in rows):
+    if incomplete or not all(_key(one) in published() and comparable(one) and not departures(one) for one in rows):
         return None
-    return average(published().get(_key(one)) for one in rows)
+    return average(published()[_key(one)] for one in rows)
 
 
-def average(values: Iterable[Published | None]) -> Published | None:
-    """As published: the means over datasets of base and of new, and H of those two; None where one is missing."""
-    numbers = list(values)
-    if not numbers or None in numbers:
-        return None
-    if len(numbers) == 1:
-        return numbers[0]
-    base, new = (sum(getattr(one, key) for one in numbers) / len(numbers) for key in ("base", "new"))
+def average(numbers: Iterable[Published]) -> Published:
+    """As published: the means over datasets of base and of new, and H of those two."""
+    first, *more = numbers
+    if not more:
+        return first
+    base, new = (sum(one[key] for one in (first, *more)) / (1 + len(more)) for key in (0, 1))
     return Published(base, new, 2 * base * new / (base + new))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must know of the published numbers beside these rows, which are comparable."""
-    if not rows:
-        return []
-    lines = [
-        "Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
-        "published number. The published average is over the same datasets as this table's."
-    ]
-    lines += [
-        f"Not beside its published numbers, since its settings are others: {row.name}: {'; '.join(departed)}."
-        for row in rows
-        if (departed := departures(row))
-    ]
+    departed = {row.name: "; ".join(departures(row)) for row in rows}
+    text = "Not beside its published numbers, since its settings are others: "
     other = [row.name for row in rows if row.facts["seeds"] != SEEDS and _key(row) in published()]
-    return lines + ([f"Other seeds than the published 1 2 3: {', '.join(other)}."] if other else [])
+    return [
+        *([NOTE] if rows else []),
+        *(f"{text}{name}: {settings}." for name, settings in departed.items() if settings),
+        *([f"Other seeds than the published {SEEDS}: {', '.join(other)}."] if other else []),
+    ]
 
 
 def others(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Published numbers on the datasets of these rows of methods that are not among them, and their averages."""
-    places = {registered_name(row): row.place for row in rows}
-    ran, measures = {row.facts["method"] for row in rows}, {row.results[0]["primary"] for row in rows}
-    there = {key: one for key, one in published().items() if key[0] in places and key[2] in measures}
-    methods = [method for method in dict.fromkeys(method for _, method, _ in there) if method not in ran]
-    by_method = {method: {name: one for (name, of, _), one in there.items() if of == method} for method in methods}
-    lines = [
-        {"dataset": place, "method": method, **vars(by_method[method][name])}
-        for name, place in places.items()
-        for method in methods
-    ]
+    places, ran = {_key(row)[:2]: row.place for row in rows}, {row.facts["method"] for row in rows}
+    methods = [method for method in dict.fromkeys(key[2] for key in published()) if method not in ran]
+    lines = [(place, name, published()[(*key, name)]) for key, place in places.items() for name in methods]
     if len(places) > 1:
-        means = {method: average(by_method[method].values()) for method in methods}
-        lines += [{"dataset": f"average of {len(places)}", "method": key, **vars(one)} for key, one in means.items()]
-    return lines
+        means = {name: average(published()[(*key, name)] for key in places) for name in methods}
+        lines += [(f"average of {len(places)}", name, mean) for name, mean in means.items()]
+    return [{"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines]

@@ -31,6 +31,7 @@ T = TypeVar("T")
 Series = dict[int, float]  # seed -> a measure
 ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap")  # of methods; then those of OURS, then others
 OURS = "DiCap"
+AVERAGE = "Average: the mean over {}; only where every one is complete. Its spread is that of the seeds' averages."
 USUAL_TASK = "classification"  # tables of other tasks have the task in their names
 # facts that stand in a column where they differ between rows, else in the title
 VARY = {
@@ -95,11 +96,6 @@ def training_of(result: dict) -> tuple:
     return tuple(result[key] for key in ("method", "recipe", "backbone", "shots", "seed")) + (trained_on(result),)
 
 
-def was_resumed(result: dict) -> bool:
-    """Whether a run's seconds of training are those of its last part only."""
-    return bool(result.get("resumed_from_epoch"))
-
-
 def measures_of(base: dict, new: dict) -> dict[str, float]:
     """Base, new, combined, and worst_group where there are groups, of one seed's results on base and on new classes."""
     values = {"base": primary(base), "new": primary(new)}
@@ -108,13 +104,8 @@ def measures_of(base: dict, new: dict) -> dict[str, float]:
 
 
 def unequal(results: Iterable[dict]) -> list[str]:
-    """Settings, or the backbone's weights, that differ between results."""
-    return differing([{**r["config"], "backbone weights": r["digests"]["weights"]} for r in results])
-
-
-def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys that all have and that are not equal in all; seeds and places aside."""
-    flat = list(map(store.flatten, configs))
+    """Settings that all have, or the backbone's weights, that differ between results; seeds and places aside."""
+    flat = [{**store.flatten(r["config"]), "backbone weights": r["digests"]["weights"]} for r in results]
     common = set.intersection(*map(set, flat)) - {"SEED", *store.PLACES} if flat else set()
     return sorted(key for key in common if any(one[key] != flat[0][key] for one in flat))
 
@@ -138,7 +129,7 @@ def method_rank(method: str) -> tuple[int, tuple[int, ...], str]:
 
 
 def name_of(measure: Measure) -> str:
-    """A measure's label within a sentence: "accuracy", but "R@1"."""
+    """A measure's label within a sentence: "count error", but "R@1"."""
     label = measure.label
     return label[:1].lower() + label[1:] if label[1:2].islower() else label
 
@@ -159,13 +150,6 @@ def note_on_figures(measure: Measure, where: str = "") -> str:
     direction = "" if measure.higher_is_better else " (lower is better)"
     spread = "mean ± standard deviation over seeds (ddof = 1); a single seed has none."
     return f"{measure.label}{where}{unit}{direction}: {spread}"
-
-
-def note_on_average(over: str) -> str:
-    """What an average is."""
-    return (
-        f"Average: the mean over {over}; only where every one is complete. Its spread is that of the seeds' averages."
-    )
 
 
 def note_on_groups(measure: Measure) -> str:
@@ -287,38 +271,28 @@ def _cells(by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[
     cells = {}
     for column, label in labels.items():
         results = by_column.get(column, [])
-        problems = _problems(results, seeds) if results else ["not run"] if learned or trained else []
-        if trained and column != trained:
-            problems += _prompt_problems(results, by_column.get(trained, []))
+        trainings = by_column.get(trained, []) if trained not in ("", column) else results
+        problems = _problems(results, seeds, trainings) if results else ["not run"] if learned or trained else []
         series = {} if problems else {r["seed"]: primary(r) for r in results}
         stat = Stat.of(series.values()) if series else None
         cells[column] = Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
     return cells
 
 
-def _problems(results: Sequence[dict], seeds: set[int]) -> list[str]:
-    count = collections.Counter(r["seed"] for r in results)
-    missing, settings = [str(seed) for seed in sorted(seeds) if seed not in count], unequal(results)
-    twice = [
-        f"{n} results of seed {seed}; which one counts cannot be told: give the folder of one job"
-        for seed, n in sorted(count.items())
-        if n > 1
-    ]
-    return [
-        *([f"lacks seed {', '.join(missing)}"] if missing else []),
-        *twice,
-        *([f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else []),
-    ]
-
-
-def _prompt_problems(results: Sequence[dict], trainings: Sequence[dict]) -> list[str]:
-    wrong, there = stale(results, trainings), set(map(training_of, trainings))
-    alone = [r for r in results if training_of(r) not in there]
-    texts = {
-        "stale prompt: another than that of the present training": wrong,
-        "no training to check the prompt against": alone,
+def _problems(results: Sequence[dict], seeds: set[int], trainings: Sequence[dict]) -> list[str]:
+    count, there = collections.Counter(r["seed"] for r in results), set(map(training_of, trainings))
+    by_seed = {
+        "lacks seed": [seed for seed in sorted(seeds) if seed not in count],
+        "stale prompt: another than that of the present training, seed": [r["seed"] for r in stale(results, trainings)],
+        "no training to check the prompt against, seed": [r["seed"] for r in results if training_of(r) not in there],
     }
-    return [f"{text}, seed {', '.join(str(r['seed']) for r in some)}" for text, some in texts.items() if some]
+    problems = [f"{text} {', '.join(map(str, some))}" for text, some in by_seed.items() if some]
+    for seed in (seed for seed in sorted(count) if count[seed] > 1):
+        problems.append(
+            f"{count[seed]} results of seed {seed}; which one counts cannot be told: give the folder of one job"
+        )
+    settings = unequal(results)
+    return problems + ([f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else [])
 
 
 def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
@@ -390,10 +364,9 @@ def sheet_of(
 def notes_on_averages(rows: Iterable[Row]) -> list[str]:
     """What an average is, and where its datasets were run with one recipe and unequal settings (of datasets aside)."""
     averages = [row for row in rows if row.of]
-    notes = [note_on_average("all datasets")] if averages else []
+    notes = [AVERAGE.format("all datasets")] if averages else []
     for row in averages:
         recipes = grouped(row.results, lambda r: r["recipe"]).values()
-        keys = {key for of in recipes for key in differing([r["config"] for r in of]) if not key.startswith("DATASET.")}
-        if keys:
-            notes.append(f"{row.name}: not all datasets were run with the same {', '.join(sorted(keys))}.")
+        keys = sorted({key for of in recipes for key in unequal(of) if not key.startswith("DATASET.")})
+        notes += [f"{row.name}: not all datasets were run with the same {', '.join(keys)}."] if keys else []
     return notes

@@ -46,7 +46,7 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
     targets = list(dict.fromkeys(key for row in rows for key in row.cells if key not in ("on_source", "average")))
     figures += [Column(key, key.removeprefix("on_"), digits=digits) for key in targets]
     figures += [Column("average", f"Average of {len(targets)} targets", digits=digits)] if len(targets) > 1 else []
-    over = [table.note_on_average("the targets, without the source")] if len(targets) > 1 else []
+    over = [table.AVERAGE.format("the targets, without the source")] if len(targets) > 1 else []
     return table.sheet_of(
         name,
         TITLES[name],
