@@ -31,7 +31,8 @@ def base2new_sheets(results: Iterable[dict]) -> list[Sheet]:
 
 def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
     blocks = sorted(table.grouped(results, lambda r: (r["shots"], r["backbone"])).items())
-    by_block = [table.rows_of(of, HALVES, lambda r: r["split"], trained="base") for _, of in blocks]
+    trained = [r for r in results if r["split"] == "base"]
+    by_block = [table.rows_of(of, HALVES, lambda r: r["split"], trainings=trained) for _, of in blocks]
     rows = [row for block in by_block for row in block]
     compared = [row for row in rows if not row.of and published.comparable(row)]
     lines, record = [_line(row, measure) for row in rows], record_grid(rows)

@@ -122,8 +122,8 @@ def others(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Published numbers on the datasets of these rows of methods that are not among them, and their averages."""
     places, ran = {_key(row)[:2]: row.place for row in rows}, {row.facts["method"] for row in rows}
     methods = [method for method in dict.fromkeys(key[2] for key in published()) if method not in ran]
-    lines = [(place, name, published()[(*key, name)]) for key, place in places.items() for name in methods]
+    lines = [(place, name, published()[key + (name,)]) for key, place in places.items() for name in methods]
     if len(places) > 1:
-        means = {name: average(published()[(*key, name)] for key in places) for name in methods}
+        means = {name: average(published()[key + (name,)] for key in places) for name in methods}
         lines += [(f"average of {len(places)}", name, mean) for name, mean in means.items()]
     return [{"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines]

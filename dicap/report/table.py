@@ -87,8 +87,10 @@ def trained_on(result: dict) -> str:
 
 def stale(results: Iterable[dict], trainings: Iterable[dict]) -> list[dict]:
     """Results of a stale prompt: another than that of the present training."""
-    prompts = {training_of(r): r["digests"]["model"] for r in trainings}
-    return [r for r in results if prompts.get(training_of(r), r["digests"]["model"]) != r["digests"]["model"]]
+    prompts = grouped(((training_of(r), r["digests"]["model"]) for r in trainings), lambda pair: pair[0])
+    return [
+        r for r in results if (key := training_of(r)) in prompts and (key, r["digests"]["model"]) not in prompts[key]
+    ]
 
 
 def training_of(result: dict) -> tuple:
@@ -229,15 +231,15 @@ def rows_of(
     labels: dict[str, str],
     column_of: Callable[[dict], str],
     place_of: Callable[[dict], str] = lambda result: result["dataset"],
-    trained: str = "",
+    trainings: Sequence[dict] | None = None,
 ) -> list[Row]:
     """Rows of results that may share an average: by dataset and method in reading order, then the averages.
 
     Args:
         labels: columns in order, and their names in messages.
         column_of, place_of: the column that a result belongs to, and the dataset of its row.
-        trained: the column whose runs trained the prompts of the others; "" = each run is a training, and a method
-            that learns nothing needs one column only.
+        trainings: runs that trained the prompts which are tested; None = each run is a training, and a method that
+            learns nothing needs one column only.
     """
     lines = lines_of(results, lambda r: (place_of(r), column_of(r)))
     by_place = grouped(sorted(results, key=lambda r: dataset_rank(place_of(r))), place_of)
@@ -246,7 +248,7 @@ def rows_of(
         seeds = {r["seed"] for r in there}
         for line, of in lines.items():
             some = [r for r in of if place_of(r) == place]
-            cells = _cells(grouped(some, column_of), labels, seeds, trained)
+            cells = _cells(grouped(some, column_of), labels, seeds, trainings)
             rows += [Row(line, place, tuple(some), cells)] if some else []
     averages = [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
     return rows + (averages if len(by_place) > 1 else [])
@@ -266,13 +268,15 @@ def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict
     return lines
 
 
-def _cells(by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], trained: str) -> dict[str, Cell]:
-    learned = any(r["digests"]["model"] for of in by_column.values() for r in of)
+def _cells(
+    by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], trainings: Sequence[dict] | None
+) -> dict[str, Cell]:
+    needed = trainings is not None or any(r["digests"]["model"] for of in by_column.values() for r in of)
     cells = {}
     for column, label in labels.items():
         results = by_column.get(column, [])
-        trainings = by_column.get(trained, []) if trained not in ("", column) else results
-        problems = _problems(results, seeds, trainings) if results else ["not run"] if learned or trained else []
+        problems = ["not run"] if needed and not results else []
+        problems += _problems(results, seeds, results if trainings is None else trainings) if results else []
         series = {} if problems else {r["seed"]: primary(r) for r in results}
         stat = Stat.of(series.values()) if series else None
         cells[column] = Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dicap.report import table
 from dicap.report.sheet import Column, Plot, Sheet
 from dicap.report.table import Cell, Row, trained_on
-from dicap.results import Measure
+from dicap.results import Measure, measure_of
 
 SOURCE = "source"
 TITLES = {
@@ -21,12 +21,16 @@ TITLES = {
 
 def transfer_sheets(results: Iterable[dict]) -> list[Sheet]:
     """A table of each of the two protocols and task that has a result; of the source runs alone where neither has."""
-    sheets = []
-    for task, measure, of in table.by_task(table.of_protocol(results, *TITLES)):
-        by_protocol = table.grouped(of, lambda r: r["protocol"])
-        names = [name for name in TITLES if name in by_protocol and name != SOURCE] or [SOURCE]
-        sheets += [_sheet(name, task, measure, by_protocol[name], by_protocol.get(SOURCE, [])) for name in names]
-    return sheets
+    known = table.of_protocol(results, *TITLES)
+    sources = [r for r in known if r["protocol"] == SOURCE]
+    targets = [r for r in known if r["protocol"] != SOURCE]
+    tasks = table.by_task(targets) if targets else table.by_task(sources)
+    return [
+        _sheet(name, task, measure, [r for r in of if r["protocol"] == name], sources)
+        for task, measure, of in tasks
+        for name in TITLES
+        if any(r["protocol"] == name for r in of)
+    ]
 
 
 def fresh(results: Iterable[dict]) -> list[dict]:
@@ -41,11 +45,13 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
     blocks = sorted(table.grouped(results, _block).items())
     by_block = [_rows(of, [r for r in sources if _block(r) == block]) for block, of in blocks]
     rows = [row for block in by_block for row in block]
-    origins, digits = {row.place for row in rows}, table.digits_of(measure)
-    figures = [Column("on_source", f"Source: {rows[0].place}" if len(origins) == 1 else "Source", digits=digits)]
-    targets = list(dict.fromkeys(key for row in rows for key in row.cells if key not in ("on_source", "average")))
-    figures += [Column(key, key.removeprefix("on_"), digits=digits) for key in targets]
-    figures += [Column("average", f"Average of {len(targets)} targets", digits=digits)] if len(targets) > 1 else []
+    origins, keys = {row.place for row in rows}, list(dict.fromkeys(key for row in rows for key in row.cells))
+    names = {key: key.removeprefix("on_") for key in keys}
+    names["on_source"] = f"Source: {rows[0].place}" if len(origins) == 1 else "Source"
+    targets = [key for key in keys if key not in ("on_source", "average")]
+    names["average"] = f"Average of {len(targets)} targets"
+    keys = [key for key in ("on_source", *targets, *["average"][: len(targets) > 1]) if key in keys]
+    figures = [Column(key, names[key], digits=table.digits_of(measure)) for key in keys]
     over = [table.AVERAGE.format("the targets, without the source")] if len(targets) > 1 else []
     return table.sheet_of(
         name,
@@ -64,13 +70,18 @@ def _block(result: dict) -> tuple:
 
 
 def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
-    """Rows of one backbone, number of shots and source; the source may have more runs, which other tables share."""
+    """Rows of one backbone, number of shots and source; the source may have more runs, which other tables share.
+
+    The source has no column where it is of another task than the targets.
+    """
     seeds, variants = {r["seed"] for r in results}, {(r["method"], r["recipe"]) for r in results}
     mine = [r for r in sources if (r["method"], r["recipe"]) in variants and r["seed"] in seeds]
     targets = [r for r in results if r["protocol"] != SOURCE]
+    shown = [r for r in mine if measure_of(r) == measure_of(results[0]) and r["task"] == results[0]["task"]]
     names = sorted({r["dataset"] for r in targets}, key=table.dataset_rank)
-    labels = {"on_source": "source", **{f"on_{name}": f"target {name}" for name in names}}
-    rows = table.rows_of([*mine, *targets], labels, _column, trained_on, trained="on_source")
+    labels = {"on_source": "source"} if shown or not sources else {}
+    labels |= {f"on_{name}": f"target {name}" for name in names}
+    rows = table.rows_of([*shown, *targets], labels, _column, trained_on, mine)
     for row in rows:
         row.cells["average"] = _average({name: row.cells[f"on_{name}"] for name in names})
     return rows
@@ -89,7 +100,9 @@ def _average(targets: dict[str, Cell]) -> Cell:
 
 def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
     backbone, shots, source = _block(rows[0].results[0])
-    keys = list(rows[0].cells)[: None if len(rows[0].cells) > 3 else -1]  # the average of one target is that target
+    cells = rows[0].cells
+    keys = [key for key in cells if key != "average" or len(cells) - ("on_source" in cells) > 2]
+    names = {"on_source": f"{source} (source)"} | {key: key.removeprefix("on_") for key in keys if key != "on_source"}
     series = {row.line: tuple(row.cells[key].shown for key in keys) for row in rows}
-    labels = (f"{source} (source)", *(key.removeprefix("on_") for key in keys[1:]))
+    labels = tuple(names[key] for key in keys)
     return Plot("dots", f"{title} from {source}, {shots} shots, {backbone}", measure, labels, series)

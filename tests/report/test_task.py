@@ -152,3 +152,20 @@ def test_a_comparison_of_methods_that_one_task_alone_has(counting, three_by_two)
 def test_a_task_is_no_path(put):
     (sheet,) = base2new_sheets(gather(put(task="../../x y", value=60.0))[0])
     assert sheet.file == "base2new_..-..-x-y"
+
+
+def test_a_prompt_may_be_tested_on_another_task(put):
+    """Then the source is of another measure: it has no column, and the prompts are checked all the same."""
+    for seed in (1, 2):
+        common = {"protocol": "cross_dataset", "dataset": "b", "trained_on": "a", "split": "all", "seed": seed}
+        put(protocol="source", dataset="a", split="all", seed=seed, model=f"p{seed}")
+        put(**common, model=f"p{seed}")
+        folder = put(**common, model=f"p{seed}", task="counting", value=0.5, folder="counting")
+    tables = by_name(folder)
+    assert [column.name for column in tables["cross_dataset"].shown][2:] == ["Source: a", "b"]
+    assert [column.name for column in tables["cross_dataset_counting"].shown][2:] == ["b"]
+    assert tables["cross_dataset_counting"].rows[0]["on_b"].mean == 0.5
+    assert tables["cross_dataset_counting"].plots[0].labels == ("b",)
+    put(**common, model="old", task="counting", value=0.5, folder="counting")
+    sheet = by_name(folder)["cross_dataset_counting"]
+    assert "stale prompt" in sheet.problems[0] and len(sheet.problems) == 1
