@@ -149,8 +149,8 @@ def check_result(result: Any, path: str) -> None:
     schema = result.get("schema") if isinstance(result, dict) else type(result).__name__
     if isinstance(schema, int) and schema < SCHEMA:
         raise ResultError(
-            f"{path}: schema {schema}, written by an older version of dicap; this one reads schema {SCHEMA}. Run the same"
-            " command again: it makes the run anew and puts the old folder aside"
+            f"{path}: schema {schema}, written by an older version of dicap; this one reads schema {SCHEMA}. Give the"
+            " command that made it again: it makes the run anew and puts the old folder aside"
         )
     if schema != SCHEMA:
         raise ResultError(f"{path}: schema is {schema!r}; this version reads schema {SCHEMA}")

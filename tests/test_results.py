@@ -54,7 +54,7 @@ def test_one_figure_of_base_and_new(unit, higher, label, combined):
     "change, field",
     [
         ({"schema": 3}, "schema"),
-        ({"schema": 1}, "schema 1, written by an older version.*Run the same command again"),
+        ({"schema": 1}, "schema 1, written by an older version.*Give the command that made it again"),
         ({"metrics": {"accuracy": None, "macro_f1": 50.0}}, "metrics.accuracy"),
         ({"metrics": {"accuracy": 100.1, "macro_f1": 50.0}}, "metrics.accuracy"),
         ({"metrics": {"accuracy": -0.1, "macro_f1": 50.0}}, "metrics.accuracy"),

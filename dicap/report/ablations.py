@@ -100,7 +100,7 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
     return Sheet(
         name,
         title,
-        tuple(_columns(rows, _names(lines, keys), len(references), table.digits_of(lines[0].measure))),
+        tuple(_columns(rows, _names(lines, keys), len(references), table.digits_of(lines[0].measure) if lines else 1)),
         tuple(rows),
         tuple(_notes(lines, keys, not_run)),
         tuple(problem for line in lines for problem in _problems(line)),

@@ -28,7 +28,6 @@ from dicap.report.stats import Stat
 from dicap.results import Measure, measure_of, primary, worst_group
 
 T = TypeVar("T")
-Series = dict[int, float]  # seed -> a measure
 ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap")  # of methods; then those of OURS, then others
 OURS = "DiCap"
 AVERAGE = "Average: the mean over {}; only where every one is complete. Its spread is that of the seeds' averages."
@@ -175,7 +174,7 @@ class Cell:
         stat: mean and spread over the seeds. problems: what makes it incomplete.
     """
 
-    series: Series = field(default_factory=dict)
+    series: dict[int, float] = field(default_factory=dict)
     stat: Stat | None = None
     problems: tuple[str, ...] = ()
 

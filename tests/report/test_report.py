@@ -236,7 +236,9 @@ def older(folder):
 
 def test_results_of_an_older_version_are_named_with_what_to_do(three_by_two, put, tmp_path):
     older(three_by_two)
-    message = r"none of the 36 result files below this folder can be read\. .*schema 1.*Run the same command again"
+    message = (
+        r"none of the 36 result files below this folder can be read\. .*schema 1.*Give the command that made it again"
+    )
     with pytest.raises(ResultError, match=message):
         write(three_by_two)
     files, terminal = write(put(method="CoCoOp"))
