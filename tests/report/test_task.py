@@ -131,7 +131,9 @@ def test_the_page_and_all_files(counting, three_by_two):
     (row, *_) = csv.DictReader(io.StringIO(paths["base2new_counting.csv"].read_text()))
     tree = json.loads(paths["base2new_counting.json"].read_text())
     assert float(row["combined"]) == pytest.approx(tree["rows"][0]["combined"]) and tree["complete"]
-    assert "Count error" in paths["few_shot_counting.tex"].read_text()
+    assert "count error" in paths["few_shot_counting.tex"].read_text()
+    for form in ("tex", "csv", "md", "json"):  # the colon of a pair is plain text
+        assert "DiCap:CoOp" in paths[f"few_shot_counting.{form}"].read_text()
     assert {result["task"] for result in tree["results"]} == {"counting"}
 
 
