@@ -36,7 +36,7 @@ from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choos
 from dicap.counterfactual.bank import control_counterfactuals
 from dicap.counterfactual.scm import skewed
 from dicap.files import write_text
-from dicap.report.paired import Difference, difference
+from dicap.report.stats import Difference, difference
 from dicap.world import CLASSES, DOWNSTREAM, Knobs, do, intervene, sample
 from dicap.world.captions import OTHER_TEMPLATES, TEMPLATE
 from dicap.world.evaluate import encode_images, encode_names
