@@ -10,7 +10,7 @@ import yaml
 from yacs.config import CfgNode
 
 from dicap import discover
-from dicap.options import ConfigError, Option, default_section, merge_file, merge_list, read_options
+from dicap.options import ConfigError, Option, merge_file, merge_list, read_options
 
 CONFIGS = Path(__file__).parent / "configs"
 IMAGENET = "imagenet"  # some papers train fewer epochs there
@@ -57,15 +57,16 @@ FLAGS = {
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the general keys and a section for each registered class with OPTIONS; nothing that is there is changed."""
+    """Add the general keys and a section for each class with OPTIONS; keys that are there, a fork's own, stay as they are."""
     for key, option in GENERAL.items():
         section, name = key.split(".")
         if name not in cfg[section]:
             cfg[section][name] = option.default
     for key, cls in discover.classes_with_options().items():
         top, name = key.split(".")
-        if name not in cfg[top]:
-            cfg[top][name] = default_section(cls.OPTIONS)  # type: ignore[attr-defined]
+        section = cfg[top].setdefault(name, CfgNode())
+        for option_name, option in cls.OPTIONS.items():  # type: ignore[attr-defined]
+            section.setdefault(option_name, option.default)
 
 
 def config_path(kind: str, name: str) -> str:
@@ -103,8 +104,7 @@ def recipes(method: str) -> dict[str, str]:
     """
     trainer, learner = split_method(method)
     files = {path.stem: path for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml"))}
-    learners = discover.learner_names()
-    plain = {stem: path for stem, path in files.items() if stem.rpartition("_")[2] not in learners}
+    plain = {stem: path for stem, path in files.items() if not discover.is_learner(stem.rpartition("_")[2])}
     if not learner:
         return {stem: str(path) for stem, path in plain.items()}
     own = {stem.removesuffix(f"_{learner}"): path for stem, path in files.items() if stem.endswith(f"_{learner}")}
@@ -148,7 +148,7 @@ def build_cfg(
 
     Args:
         dataset_file, trainer_file: YAML files, "" = none.
-        trainer: name of the registered trainer.
+        trainer: name of the registered trainer; "DiCap:CoOp" also chooses its learner.
         opts: KEY VALUE KEY VALUE ...
         flags: root, output_dir, resume, seed, source_domains, target_domains, transforms, backbone, head; None and ""
             mean "not given" (a seed of 0 is given).
@@ -165,16 +165,38 @@ def build_cfg(
             plugin.extend_cfg(cfg)
     for path in filter(None, (dataset_file, trainer_file)):
         merge_file(cfg, path)
+    trainer, learner = split_method(trainer)
     for flag, value in {"trainer": trainer, **flags}.items():
         if flag not in FLAGS:
             raise ConfigError(f"unknown flag {flag}; allowed: {', '.join(FLAGS)}")
         if value is not None and value != "":
             top = FLAGS[flag]
             merge_list(cfg, [top, value])
+    if learner:
+        merge_list(cfg, [f"TRAINER.{trainer.upper()}.LEARNER", learner])
     merge_list(cfg, opts)
+    if learner and cfg.TRAINER[trainer.upper()].LEARNER != learner:
+        raise ConfigError(
+            f"TRAINER.{trainer.upper()}.LEARNER contradicts {trainer}:{learner}; name the learner once, as {trainer}:LEARNER"
+        )
     check_cfg(cfg)
     cfg.freeze()
     return cfg
+
+
+def facts_of(cfg: CfgNode) -> Any:
+    """What a configuration's method is and needs: `dicap.learner.Facts`.
+
+    Of a trainer that is not ours only `fit` is known: "steps" where it trains, i.e. defines forward_backward.
+    """
+    from dassl.engine import TRAINER_REGISTRY, TrainerBase
+
+    from dicap.learner import Facts
+
+    cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if hasattr(cls, "facts_of"):
+        return cls.facts_of(cfg)
+    return Facts(fit="none" if cls.forward_backward is TrainerBase.forward_backward else "steps")
 
 
 def check_cfg(cfg: CfgNode) -> None:

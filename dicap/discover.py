@@ -10,8 +10,9 @@ import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from dicap.options import ConfigError
+from dicap.options import ConfigError, Option, section_name
 
 PLUGINS: dict[str, ModuleType] = {}  # by absolute path, in the order of loading
 
@@ -58,21 +59,46 @@ def load_plugin(path: str) -> ModuleType:
 
 
 def learner_names() -> tuple[str, ...]:
-    """Names of the learners that a trainer with a LEARNER may train."""
-    return ("CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap", "CoOp+FeatureMap")
+    """Names of the learners that a trainer with a LEARNER may train; two of them may be named as CoOp+FeatureMap."""
+    return tuple(_learners())
+
+
+def is_learner(name: str) -> bool:
+    """Whether a name is that of a learner, or of two with a plus."""
+    return all(part in _learners() for part in name.split("+"))
+
+
+def learner_options(name: str) -> dict[str, dict[str, Option]]:
+    """{"COOP": OPTIONS, ...}: the sections below TRAINER of a learner's settings; of two learners both. Raises ConfigError."""
+    unknown = [part for part in name.split("+") if part not in _learners()]
+    if unknown:
+        raise ConfigError(f"unknown learner {name!r}; there are: {', '.join(_learners())}, and two as CoOp+FeatureMap")
+    return {part.upper(): _learners()[part].OPTIONS for part in name.split("+")}
+
+
+def _learners() -> dict[str, Any]:
+    """Dicap's own learners and those of plug-ins. Importing ours leaves names alone that a fork has registered."""
+    from dicap.learner import LEARNERS
+
+    package = importlib.import_module("dicap.trainers")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"dicap.trainers.{module.name}")
+    return LEARNERS
 
 
 def classes_with_options() -> dict[str, type]:
-    """Registered trainers and datasets that carry OPTIONS: {"TRAINER.COOP": CoOp, "DATASET.CAUSALSHAPES": ...}."""
+    """Trainers, datasets and learners that carry OPTIONS: {"TRAINER.COOP": CoOp, "DATASET.CAUSALSHAPES": ...}.
+
+    Where a fork's trainer has the name of one of our learners and no OPTIONS, the section is the learner's.
+    """
     from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
 
-    from dicap.options import section_name
+    from dicap.learner import LEARNERS
 
-    found = {}
-    for top, registry in (("TRAINER", TRAINER_REGISTRY), ("DATASET", DATASET_REGISTRY)):
-        for name in registry.registered_names():
-            cls = registry.get(name)
-            if hasattr(cls, "OPTIONS"):
-                found[f"{top}.{section_name(cls)}"] = cls
-    return found
+    registered = [("TRAINER", TRAINER_REGISTRY), ("DATASET", DATASET_REGISTRY)]
+    classes = [(top, registry.get(name)) for top, registry in registered for name in registry.registered_names()]
+    if any("LEARNER" in getattr(cls, "OPTIONS", {}) for _, cls in classes):
+        _learners()
+        classes = [("TRAINER", cls) for cls in LEARNERS.values()] + classes
+    return {f"{top}.{section_name(cls)}": cls for top, cls in classes if hasattr(cls, "OPTIONS")}

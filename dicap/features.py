@@ -26,8 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dicap.cache import cache_folder, keep, one_at_a_time
-from dicap.files import replacing
+from dicap.files import cache_folder, keep, one_at_a_time, replacing
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +113,15 @@ def as_batch(batch: dict) -> dict:
     return batch
 
 
-def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, views: int, facts: dict) -> Tensor:
+def encode(
+    encode_image: Callable[[Tensor], Tensor], loader: DataLoader, device: torch.device, views: int, facts: dict
+) -> Tensor:
     """Features (N, K, e), fp32 on the CPU, of what the loader yields in order; from the disk where they are there.
 
     What comes from the disk is mapped, not copied. Processes that want the same features wait for the one that encodes.
 
     Args:
-        model: has encode_image: (B, 3, H, W) -> (B, e).
+        encode_image: images (B, 3, H, W) on the device -> features (B, e).
         loader: yields {"img": (B, 3, H, W)}; N K images, the K views of one image next to each other.
         views: K.
         facts: all that decides the features; JSON. `describe` collects what concerns the files, `machine` what computes.
@@ -133,7 +134,7 @@ def encode(model: torch.nn.Module, loader: DataLoader, device: torch.device, vie
         found = _read(path)  # another process may have encoded them meanwhile
         if found is not None:
             return found
-        features = _encode(model, loader, device).unflatten(0, (-1, views))
+        features = _encode(encode_image, loader, device).unflatten(0, (-1, views))
         keep(path, lambda file: _save(features, file), "features")
         return features
 
@@ -157,14 +158,12 @@ def machine(device: torch.device) -> dict:
 
 
 @torch.no_grad()
-def _encode(model: torch.nn.Module, loader: DataLoader, device: torch.device) -> Tensor:
+def _encode(encode_image: Callable[[Tensor], Tensor], loader: DataLoader, device: torch.device) -> Tensor:
     log.info("encoding the features of %d images", len(loader.dataset))  # type: ignore[arg-type]
     terminal = getattr(sys.stdout, "console", sys.stdout)  # past a run's log
     batches = tqdm(loader, "encoding images", file=terminal, disable=not terminal.isatty(), leave=False, delay=1)
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
-        return torch.cat(
-            [model.encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches]
-        )
+        return torch.cat([encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches])
 
 
 def key_of(facts: dict, views: int) -> str:

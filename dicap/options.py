@@ -13,6 +13,12 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+MOVED = {  # keys of earlier versions
+    "TRAINER.DICAP.PROMPT": "TRAINER.DICAP.LEARNER (CoOp for coop, CoCoOp for cocoop)",
+    "TRAINER.DICAP.N_CTX": "TRAINER.COOP.N_CTX, or that of the learner which TRAINER.DICAP.LEARNER names",
+    "TRAINER.DICAP.CTX_INIT": "TRAINER.COOP.CTX_INIT, or that of the learner which TRAINER.DICAP.LEARNER names",
+}
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the file, the key, the value and what is allowed."""
@@ -136,7 +142,8 @@ def set_key(cfg: CfgNode, key: str, value: Any) -> None:
     for name in sections:
         node = node.get(name) if isinstance(node, CfgNode) else None
     if not isinstance(node, CfgNode) or last not in node:
-        raise ConfigError(f"unknown key {key}{_nearest(cfg, key)}")
+        moved = f"; it is {MOVED[key]} now" if key in MOVED else _nearest(cfg, key)
+        raise ConfigError(f"unknown key {key}{moved}")
     if isinstance(node[last], CfgNode):
         raise ConfigError(f"{key} is a section; give one of its keys: {', '.join(node[last])}")
     node[last] = coerce(value, node[last], key)

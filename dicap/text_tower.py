@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dicap.backbones import tokenize
+
 MEMORY = 4.0  # GiB
 KEPT = 14  # numbers of size d that a block keeps for the gradient of a token: input, q, k, v, attention, its sum, and 2 x 4 of the mlp
 PASSING = 18  # numbers of size d that a token takes in a block at most, where no gradient is wanted
@@ -40,6 +42,21 @@ class Prompts:
     prefix: Tensor
     suffix: Tensor
     lens: tuple[int, ...]
+
+
+@torch.no_grad()
+def embed(clip: nn.Module, texts: list[str], skip: int = 0) -> Prompts:
+    """Texts as prompts: the start-of-text token as prefix, and the other tokens behind the first `skip` as suffix.
+
+    Raises:
+        ConfigError: a text is too long; the message quotes it.
+    """
+    tokens = tokenize(texts).to(clip.token_embedding.weight.device)
+    eot = tokens.argmax(dim=-1)  # (C,)
+    embedding = clip.token_embedding(tokens[:, : int(eot.max()) + 1]).float()  # (C, L, d)
+    lens = tuple((eot - skip).tolist())
+    rows = [row[1 + skip : 1 + skip + length] for row, length in zip(embedding, lens)]
+    return Prompts(embedding[:1, :1], torch.cat(rows), lens)
 
 
 class TextTower(nn.Module):

@@ -1,11 +1,9 @@
-"""What all prompt trainers share: one method = one subclass with OPTIONS, build_prompt and loss.
+"""Trains a learner on a task, on Dassl's TrainerX; speaks to `dassl.*` alone.
 
-    class CoOp(PromptTrainer):
-        OPTIONS = {"N_CTX": Option(16, "..."), ...}
-        def build_prompt(self, clip, names): return StaticContext(...)
-        def loss(self, batch): ...; return logits, {"ce": ...}        # the sum of the losses is minimised
+    trainer = learner (what is learned) x task (texts, loss of each item, measures) x objective (how losses are weighed)
 
-It runs on Dassl's TrainerX and speaks to `dassl.*` alone. The towers are frozen; the prompt and its optimiser are fp32.
+The towers are frozen unless the learner says otherwise; what is learned and its optimiser are fp32. From the four facts
+of the learner (dicap/learner.py) follow what is cached, when texts are encoded, what is saved, and what is refused.
 PREC: fp32; bf16 = autocast; amp = autocast to fp16 on a GPU (fp32 on a CPU), which waits for the GPU once a step, to see
 whether a gradient overflowed; fp16 = frozen towers in fp16 on a GPU. Evaluation is never under autocast.
 """
@@ -18,61 +16,119 @@ from typing import Any
 
 import torch
 from dassl.data.samplers import build_sampler
-from dassl.engine import TrainerX
-from dassl.metrics import compute_accuracy
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dicap import features
 from dicap.backbones import PRECISIONS, load_clip, weights_digest
+from dicap.learner import LEARNERS, Facts, LearnedCLIP, Learner, build_learner, learner_class, options_of
 from dicap.loading import keep_workers
 from dicap.options import ConfigError, Option, read_options, section_name
-from dicap.prompts import PromptedCLIP, load_prompt
+from dicap.tasks.classification import Classification
+from dicap.tasks.task import Task
+from dicap.wording import hand_template
 
 log = logging.getLogger(__name__)
 
 PREC = Option(
     "fp32",
-    "fp32, bf16 (autocast, no loss scaling, CPU too), amp (autocast to fp16 on a GPU) or fp16 (frozen towers in"
-    " fp16); the prompt is fp32 always: pure fp16 collapses some seeds",
+    "fp32, bf16 (autocast, no loss scaling, CPU too), amp (autocast to fp16 on a GPU) or fp16 (frozen towers in fp16);"
+    " what is learned is fp32 always: pure fp16 collapses some seeds",
     PRECISIONS,
 )
-CONTEXT = {
-    "N_CTX": Option(16, "context tokens without CTX_INIT; 16 in the few-shot setting of the papers", least=1),
-    "CTX_INIT": Option("", 'words to start the context from, "a photo of a" for base-to-new; they decide its length'),
-    "PREC": PREC,
-}
+LR_SCALE = Option(
+    1.0,
+    "its learning rate as a multiple of OPTIM.LR, where it is trained together with a context (CoOp+FeatureMap)",
+    least=0,
+)
 
 
-class PromptTrainer(TrainerX):
-    """Trains the prompt of a frozen CLIP; see the head of this file. Raises ConfigError where the config does not fit."""
+def register(cls: type[Learner]) -> type[Learner]:
+    """Class decorator: makes a learner a method, known to DiCap's LEARNER and as a Dassl trainer of its own name.
+
+    In a fork that has a trainer of that name, the fork's stays the trainer; the learner is there all the same.
+
+    Raises:
+        KeyError: a plug-in's name that is taken.
+    """
+    name = cls.__name__
+    own = cls.__module__.startswith("dicap.")
+    taken = name in TRAINER_REGISTRY.registered_names()
+    if name in LEARNERS or (taken and not own):
+        raise KeyError(f"a method named {name} is already registered")
+    LEARNERS[name] = cls
+    if not taken:
+        facts = {"OPTIONS": cls.OPTIONS, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        TRAINER_REGISTRY.register()(type(name, (LearnerTrainer,), facts))
+    return cls
+
+
+class LearnerTrainer(TrainerX):
+    """Trains the learner of its own name, or the one that its setting LEARNER names.
+
+    A trainer of one's own is a subclass that is registered with Dassl, has OPTIONS with LEARNER and PREC, and overrides
+    `objective`. Raises ConfigError where the config does not fit.
+    """
 
     OPTIONS: dict[str, Option] = {}
     train_loader_x: Any  # these three are Dassl's
     val_loader: Any
     test_loader: Any
 
-    def check_cfg(self, cfg) -> None:
-        self.read_options(cfg)
+    # -- settings ------------------------------------------------------------------------------------------------------
 
-    def read_options(self, cfg) -> SimpleNamespace:
+    @classmethod
+    def learner_name(cls, cfg) -> str:
+        """The learner that a configuration trains."""
+        return cls.read_options(cfg).learner if "LEARNER" in cls.OPTIONS else cls.__name__
+
+    @classmethod
+    def facts_of(cls, cfg) -> Facts:
+        """The facts of that learner under its settings."""
+        name = cls.learner_name(cfg)
+        return learner_class(name).facts_of(cls.learner_options(cfg))
+
+    @classmethod
+    def read_options(cls, cfg) -> SimpleNamespace:
         """This method's section of the config as attributes in lower case."""
-        name = section_name(type(self))
-        if name not in cfg.TRAINER:
-            raise ConfigError(f"TRAINER.{name} is missing; call dicap.extend_cfg(cfg) before the files are merged")
-        return read_options(cfg.TRAINER[name], self.OPTIONS, f"TRAINER.{name}")
+        return _read_section(cfg, section_name(cls), cls.OPTIONS)
 
-    def build_prompt(self, clip: nn.Module, names: list[str]) -> nn.Module:
-        """The module that is learned."""
-        raise NotImplementedError  # a method must say
+    @classmethod
+    def learner_options(cls, cfg) -> SimpleNamespace:
+        """The settings of the learner, from its own section TRAINER.<LEARNER>."""
 
-    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits (B, C) and the named losses of a batch on the device: img (B, 3, H, W) or (B, e), label (B,)."""
-        raise NotImplementedError  # a method must say
+        def read(section: str, options: dict[str, Option]) -> SimpleNamespace:
+            values = _read_section(cfg, section, options)
+            values.text_memory = cfg.MODEL.get("TEXT_MEMORY", 4.0)
+            return values
 
-    # -- building ----------------------------------------------------------------------------------------------------
+        return options_of(cls.learner_name(cfg), read)
+
+    def check_cfg(self, cfg) -> None:
+        """Raises ConfigError for settings that contradict each other; reads nothing but the config."""
+        options, facts = self.read_options(cfg), self.facts_of(cfg)
+        if facts.image == "tower" and cfg.INPUT.VIEWS:
+            raise ConfigError(
+                f"INPUT.VIEWS is {cfg.INPUT.VIEWS}, but {self.learner_name(cfg)} changes the image tower: cached views are"
+                " features of the frozen one. Set INPUT.VIEWS 0"
+            )
+        if facts.fit == "closed_form" and not cfg.INPUT.VIEWS:
+            raise ConfigError(
+                f"INPUT.VIEWS is 0; {self.learner_name(cfg)} is computed from cached views: set it to 1 or more"
+            )
+        for part in self.learner_name(cfg).split("+"):
+            prec = cfg.TRAINER.get(part.upper(), {}).get("PREC", PREC.default)
+            if prec not in (PREC.default, options.prec):
+                section = section_name(type(self))
+                raise ConfigError(
+                    f"TRAINER.{part.upper()}.PREC {prec} contradicts TRAINER.{section}.PREC {options.prec}, which is the one"
+                    f" that counts here; set only that"
+                )
+
+    # -- building ------------------------------------------------------------------------------------------------------
 
     def build_model(self) -> None:
         cfg, self.options = self.cfg, self.read_options(self.cfg)
@@ -84,18 +140,25 @@ class PromptTrainer(TrainerX):
                 f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}; {cfg.MODEL.BACKBONE.NAME} takes ({size}, {size})"
             )
         self.weights_digest = weights_digest(clip)
-        prompt = self.build_prompt(clip, self.dm.dataset.classnames).to(self.device)
-        self.model = PromptedCLIP(clip, prompt, cfg.MODEL.TEXT_MEMORY)
-        self._text: Tensor | None = None  # class features, encoded once an evaluation
+        dataset = self.dm.dataset
+        self.task: Task = getattr(dataset, "task", None) or Classification()
+        learner = build_learner(
+            self.learner_name(cfg), clip, self.learner_options(cfg), dataset.classnames, hand_template(dataset)
+        )
+        self.learner, self.model, self.facts = learner, LearnedCLIP(clip, learner), learner.facts
         if cfg.MODEL.INIT_WEIGHTS:
-            load_prompt(prompt, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+            learner.load(load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
         self.scaler = torch.amp.GradScaler("cuda") if self._amp() else None
-        if any(p.requires_grad for p in prompt.parameters()):
-            self.optim = build_optimizer(prompt, cfg.OPTIM)
+        if self.facts.fit == "steps":
+            self.optim = build_optimizer(learner, cfg.OPTIM, learner.parameter_groups(cfg.OPTIM.LR))
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-            self.register_model("prompt_learner", prompt, self.optim, self.sched)
-        self._use_cached_features()
+            self.register_model(learner.FOLDER, learner, self.optim, self.sched)
+        elif self.facts.fit == "closed_form":
+            self.register_model(learner.FOLDER, learner)
+        if self.facts.image != "tower":
+            self._use_cached_features()
         self.views: Any = None  # (N, K, e), a tensor in training where INPUT.VIEWS > 0
+        self.outcomes: list[Any] | None = None  # of the last test, where the task is not Dassl's classification
         self._trained_on: int | None = None  # views of each image, once training begins
 
     def _amp(self) -> bool:
@@ -107,7 +170,7 @@ class PromptTrainer(TrainerX):
         return torch.autocast(self.device.type, kind, enabled=self.options.prec == "bf16" or self._amp())
 
     def _use_cached_features(self) -> None:
-        """Replace the images of the val and test loaders by features, where this run tests on them."""
+        """Replace the images of the val and test loaders by frozen features, where this run tests on them."""
         test, val = self.cfg.TEST, self.val_loader is not None
         if val and (test.SPLIT == "val" or test.FINAL_MODEL == "best_val"):
             self.val_loader = self._test_features(self.val_loader)
@@ -117,8 +180,8 @@ class PromptTrainer(TrainerX):
     def _test_features(self, loader: DataLoader) -> DataLoader:
         items = loader.dataset.data_source
         facts = self._facts(items, loader.dataset.transform)
-        found = features.encode(self.model, loader, self.device, 1, facts)
-        return self._loader(features.Features(found, items), train=False)
+        encoded = features.encode(self.model.encode_image, loader, self.device, 1, facts)
+        return self._loader(features.Features(encoded, items), train=False)
 
     def train_views(self, images: Sequence | None = None, facts: dict | None = None) -> Tensor:
         """(N, K, e): K augmented views of the training images, the same for every method of the same seed.
@@ -137,7 +200,7 @@ class PromptTrainer(TrainerX):
             pin_memory=self.device.type == "cuda",
         )
         facts = {**self._facts(items, transform), "seed": views.seed, **(facts or {})}
-        return features.encode(self.model, loader, self.device, cfg.INPUT.VIEWS, facts)
+        return features.encode(self.model.encode_image, loader, self.device, cfg.INPUT.VIEWS, facts)
 
     def _facts(self, items: list, transform) -> dict:
         return {
@@ -168,88 +231,153 @@ class PromptTrainer(TrainerX):
             pin_memory=self.device.type == "cuda",
         )
 
-    # -- training ----------------------------------------------------------------------------------------------------
+    # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Train, then test; a prompt without parameters is tested at once."""
+        """Train, then test; what has nothing to learn in steps is computed, or tested at once."""
         given = self.train_loader_x  # before_train replaces it
-        if self._models:
+        if self.facts.fit == "steps":
             try:
                 super().train()
             finally:  # its workers end at once: the garbage collector would wait 5 s for each
                 self.train_loader_x = given
+            return
+        if self.facts.fit == "closed_form":
+            self._prepare()
+            self.save_model(0, self.output_dir)
         else:
             log.info("%s has nothing to learn", type(self).__name__)
-            self.test()
+        self.test()
 
     def before_train(self) -> None:
         """Dassl's; where INPUT.VIEWS > 0 training sees cached features, else images from workers that stay."""
-        self._trained_on = self.cfg.INPUT.VIEWS
-        if not self.cfg.INPUT.VIEWS:
+        self._prepare()
+        super().before_train()
+
+    def _prepare(self) -> None:
+        dataset, views = self.dm.dataset, self.cfg.INPUT.VIEWS
+        items = dataset.train_x
+        self._trained_on = views
+        if not views:
             self.train_loader_x = keep_workers(self.train_loader_x)
         elif self._models:
             self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
             self.views = self.train_views()
-            self.train_loader_x = self._loader(features.Features(self.views, self.dm.dataset.train_x), train=True)
-        super().before_train()
+            self.train_loader_x = self._loader(features.Features(self.views, items), train=True)
+        if self.views is not None and type(self.learner).fit is not Learner.fit:
+            labels = torch.tensor([item.label for item in items]).to(self.device)
+            self.learner.fit(self.views.to(self.device), labels, self._val_features())
+        self._texts_change = type(self.task).texts is not Task.texts
+        self._target = None if self._texts_change else self.task.target(items, None).to(self.device)
+        self._group = group_index(items, getattr(dataset, "groups", {}))
+        self._group = None if self._group is None else self._group.to(self.device)
+
+    def _val_features(self) -> tuple[Tensor, Tensor] | None:
+        """Frozen features (N', e) and labels (N',) of the few-shot validation images, None where there are none."""
+        if self.val_loader is None:
+            return None
+        if not isinstance(self.val_loader.dataset, features.Features):
+            self.val_loader = self._test_features(self.val_loader)
+        val = self.val_loader.dataset
+        return val.features[:, 0].to(self.device), val.label.to(self.device)
+
+    def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits (B, C) and the named losses () of a batch on the device, whose sum is minimised."""
+        f, t, logits = self.model.parts(batch["img"])  # (B, e), (C, e) or (B, C, e), (B, C)
+        losses = self.objective(batch, f, t, self.task.losses(logits, batch["target"]))
+        return logits, {**losses, **self.learner.penalties(f, t)}
+
+    def objective(self, batch: dict, f: Tensor, t: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """How the losses of the items (B,) are weighed: named losses (). Here their mean.
+
+        Args:
+            batch: target (B, ...) and index (B,) of its items; view (B,) or None; group (B,) or None.
+            f: (B, e) image features. t: (C, e) or (B, C, e) text features.
+        """
+        return {"ce": losses.mean()}
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         """One step; losses and accuracy as detached tensors (), which nobody waits for."""
         batch = self.parse_batch_train(batch)
         with self.autocast():
             logits, losses = self.loss(batch)
-            loss = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
-        self._step(loss)
+            total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+        self._step(losses, total)
         if (self.batch_idx + 1) == self.num_batches:
             self.update_lr()
-        summary = {
-            "loss": loss,
-            **(losses if len(losses) > 1 else {}),
-            "acc": compute_accuracy(logits, batch["label"])[0],
-        }
+        summary = {"loss": total, **(losses if len(losses) > 1 else {}), **self.task.progress(logits, batch["target"])}
         return {name: value.detach().reshape(()) for name, value in summary.items()}
 
-    def _step(self, loss: Tensor) -> None:
-        if self.scaler is None:
-            self.model_backward_and_update(loss)
-            return
-        self.detect_anomaly(loss)
+    def _step(self, losses: dict[str, Tensor], total: Tensor) -> None:
+        self.detect_anomaly(total)
         self.optim.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optim)
-        self.scaler.update()
+        if self.scaler is None:
+            self.learner.backward(losses)
+            self.optim.step()
+        else:
+            self.learner.backward({name: self.scaler.scale(loss) for name, loss in losses.items()})
+            self.scaler.step(self.optim)
+            self.scaler.update()
 
     def parse_batch_train(self, batch: dict) -> dict:
-        """The batch with its tensors on the device."""
-        return {
+        """The batch on the device, with target, view and group (None where there is none); its texts are bound."""
+        index = batch["index"]
+        moved = {
             key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for key, value in batch.items()
         }
+        if self._target is None:
+            items = [self.dm.dataset.train_x[i] for i in index.tolist()]
+            texts = self.task.texts(items)
+            self.model.bind(texts)
+            target = self.task.target(items, texts).to(self.device, non_blocking=True)
+        else:
+            self.model.bind(None)
+            target = self._target[moved["index"]]
+        group = None if self._group is None else self._group[moved["index"]]
+        return {**moved, "target": target, "view": moved.get("view"), "group": group}
 
-    # -- evaluation --------------------------------------------------------------------------------------------------
+    def after_epoch(self) -> None:
+        """Dassl's, behind the learner's own."""
+        self.learner.after_epoch(self.epoch, self.max_epoch)
+        super().after_epoch()
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def test(self, *args, **kwargs):
-        """Dassl's test; the class features of a context that does not depend on the image are encoded once."""
-        self._text = None if self.model.conditional else self.model.encode_text()
-        try:
-            return super().test(*args, **kwargs)
-        finally:
-            self._text = None
+    def test(self, split: str | None = None) -> float:
+        """Test; returns the primary measure, with its sign turned where lower is better, so that more is better."""
+        with self.model.evaluating():
+            if type(self.task) is Classification:
+                self.model.bind(None)
+                return super().test(split)
+            return self._test_task(split or self.cfg.TEST.SPLIT)
+
+    def _test_task(self, split: str) -> float:
+        val = split == "val" and self.val_loader is not None
+        loader, items = (self.val_loader, self.dm.dataset.val) if val else (self.test_loader, self.dm.dataset.test)
+        self.set_model_mode("eval")
+        log.info("evaluating on the %s set", "val" if val else "test")
+        batches = ({**batch, "img": batch["img"].to(self.device)} for batch in loader)
+        self.outcomes = self.task.evaluate(self.model, batches, items)
+        values = self.task.measure(self.outcomes)
+        for measure in self.task.measures:
+            log.info("* %s: %.4g %s", measure.label, values[measure.name], measure.unit)
+            self.write_scalar(f"{'val' if val else 'test'}/{measure.name}", values[measure.name], self.epoch)
+        primary = self.task.primary
+        return values[primary.name] if primary.higher_is_better else -values[primary.name]
 
     def model_inference(self, image: Tensor) -> Tensor:
-        """Logits (B, C) of images (B, 3, H, W) or features (B, e)."""
-        if self._text is None:
-            return self.model(image)
-        return self.model.logits(self.model.encode_image(image), self._text)
+        """Logits (B, C) of images (B, 3, H, W) or frozen features (B, e)."""
+        return self.model(image)
 
-    # -- saving and telling ------------------------------------------------------------------------------------------
+    # -- saving and telling --------------------------------------------------------------------------------------------
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load a trained prompt: ours, or a published one of the family.
+        """Load a trained learner: ours, or a published one of the family.
 
         Args:
-            directory: the run's folder, which holds prompt_learner/.
+            directory: the run's folder, which holds prompt_learner/ or learner/.
             epoch: None = model-best, or where there is none the last epoch saved.
         Raises:
             FileNotFoundError, ConfigError: nothing there, or it does not fit.
@@ -261,13 +389,32 @@ class PromptTrainer(TrainerX):
             path = _checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
-            load_prompt(self._models[name], checkpoint["state_dict"], str(path))
+            self._models[name].load(checkpoint["state_dict"], str(path))
 
     def extra_result(self) -> dict:
-        """What result.json says beside the measures: the number of learned parameters; on how many views of each image this run
-        trained, where 0 is a fresh one every epoch, and None that nothing was trained."""
+        """What result.json says beside the measures: the number of learned parameters; on how many views of each image this
+        run trained, where 0 is a fresh one every epoch, and None that nothing was trained."""
         learned = [p for model in self._models.values() for p in model.parameters() if p.requires_grad]
         return {"trainable_parameters": sum(p.numel() for p in learned), "views": self._trained_on}
+
+
+def group_index(items: Sequence[Any], groups: dict[str, str]) -> Tensor | None:
+    """(N,) number of each item's group, by the groups' names in order; None where an item has no group.
+
+    Args:
+        groups: path of an item -> name of its group.
+    """
+    names = [groups.get(item.impath) for item in items]
+    if not names or None in names:
+        return None
+    order = sorted(set(names))
+    return torch.tensor([order.index(name) for name in names])
+
+
+def _read_section(cfg: Any, section: str, options: dict[str, Option]) -> SimpleNamespace:
+    if section not in cfg.TRAINER:
+        raise ConfigError(f"TRAINER.{section} is missing; call dicap.extend_cfg(cfg) before the files are merged")
+    return read_options(cfg.TRAINER[section], options, f"TRAINER.{section}")
 
 
 def _checkpoint_path(folder: Path, epoch: int | None) -> Path:

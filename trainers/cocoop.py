@@ -8,22 +8,26 @@ python train.py --trainer CoCoOp --dataset-config-file configs/datasets/causal_s
     --config-file configs/trainers/CoCoOp/tiny.yaml --seed 1 --output-dir output/cocoop DATASET.NUM_SHOTS 16
 """
 
-from dassl.engine import TRAINER_REGISTRY
-from torch.nn.functional import cross_entropy
+import torch
+from torch import nn
 
-from dicap.prompts import ConditionalContext
-from dicap.trainer import CONTEXT, PromptTrainer
+from dicap.prompts import CONTEXT, PromptLearner, meta_net
+from dicap.text_tower import Prompts
+from dicap.trainer import PREC, register
 
 
-@TRAINER_REGISTRY.register()
-class CoCoOp(PromptTrainer):
+@register
+class CoCoOp(PromptLearner):
     """Conditional context optimisation."""
 
-    OPTIONS = dict(CONTEXT)
+    TEXT = "per_image"
+    OPTIONS = {**CONTEXT, "PREC": PREC}
 
-    def build_prompt(self, clip, names):
-        return ConditionalContext(clip, names, self.options.n_ctx, self.options.ctx_init)
+    def __init__(self, clip, options, texts, template):
+        super().__init__(clip, options, texts, template)
+        self.ctx = nn.Parameter(self.start_context(options.n_ctx, options.ctx_init))  # (n, d)
+        self.meta_net = meta_net(clip)
 
-    def loss(self, batch):
-        logits = self.model(batch["img"])  # (B, C)
-        return logits, {"ce": cross_entropy(logits, batch["label"])}
+    def prompts(self, f):
+        ctx = self.ctx + self.meta_net(f)[:, None]  # (B, n, d)
+        return Prompts(torch.cat([self.sot.expand(len(f), 1, -1), ctx], dim=1), self.name, self.lens)

@@ -6,19 +6,16 @@ python train.py --trainer ZeroshotCLIP --dataset-config-file configs/datasets/di
     --config-file configs/trainers/ZeroshotCLIP/tiny.yaml --eval-only
 """
 
-from dassl.engine import TRAINER_REGISTRY
-
+from dicap.learner import Learner
 from dicap.options import Option
-from dicap.prompts import FixedPrompt
-from dicap.trainer import PREC, PromptTrainer
-from dicap.wording import hand_template
+from dicap.trainer import PREC, register
 
 
-@TRAINER_REGISTRY.register()
-class ZeroshotCLIP(PromptTrainer):
+@register
+class ZeroshotCLIP(Learner):
     """The frozen CLIP with the dataset's own hand template."""
 
-    learns = False
+    FIT = "none"
     OPTIONS = {
         "TEMPLATE": Option(
             "", 'text with one {} for the class name; "" = the dataset\'s template, else "a photo of a {}."'
@@ -26,5 +23,5 @@ class ZeroshotCLIP(PromptTrainer):
         "PREC": PREC,
     }
 
-    def build_prompt(self, clip, names):
-        return FixedPrompt(clip, names, hand_template(self.dm.dataset, self.options.template))
+    def __init__(self, clip, options, texts, template):
+        super().__init__(clip, options, texts, options.template or template)

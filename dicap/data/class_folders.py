@@ -9,9 +9,8 @@ import os
 import time
 from pathlib import Path
 
-from dicap.cache import cache_folder, keep
 from dicap.data.split import DatasetError
-from dicap.files import write_text
+from dicap.files import cache_folder, keep, write_text
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,8 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from dicap.cache import cache_folder, keep
 from dicap.data.split import PARTS, DatasetError, Items
-from dicap.files import write_text
+from dicap.files import cache_folder, keep, write_text
 
 log = logging.getLogger(__name__)
 

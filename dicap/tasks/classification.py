@@ -26,6 +26,9 @@ class Classification(Task):
         flat = F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), target.reshape(-1), reduction="none")
         return flat.view(target.shape)
 
+    def progress(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {"acc": 100 * (logits.argmax(dim=-1) == target).float().mean()}
+
     def outcomes(self, logits: Tensor, items: Sequence[Any]) -> list[tuple[int, int]]:
         predicted = logits.argmax(dim=-1).tolist()
         return [(item.label, label) for item, label in zip(items, predicted, strict=True)]

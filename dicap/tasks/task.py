@@ -50,6 +50,10 @@ class Task:
         """The loss of each item, of the shape of logits (..., C) without its last dimension."""
         raise NotImplementedError(f"the task {self.name!r} has no loss: define losses")
 
+    def progress(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Figures () of a training batch for the log, beside the losses."""
+        return {}
+
     def outcomes(self, logits: Tensor, items: Sequence[Any]) -> list[Any]:
         """Of each item what the measures need, from its logits (B, C)."""
         raise NotImplementedError(f"the task {self.name!r} does not say what an outcome is: define outcomes")
