@@ -11,7 +11,6 @@ from typing import Any
 
 from dicap import discover
 from dicap import results as store
-from dicap.config import split_method
 from dicap.experiments.executor import Failure, execute
 from dicap.experiments.finished import why_run
 from dicap.experiments.protocols import BASE2NEW, Job, Protocol, Request, plan
@@ -117,18 +116,12 @@ def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
 
 def _section_of(key: str, method: str) -> str:
     """The section of the trainer or of the learner that has a key. Raises ConfigError with the keys of both."""
-    trainer, learner = split_method(method)
-    own = f"TRAINER.{trainer.upper()}"
-    cls = discover.classes_with_options().get(own)
-    if cls is None:  # a trainer without a table of its settings: planning finds what it lacks
-        return own
-    sections = {own: cls.OPTIONS}  # type: ignore[attr-defined]
-    for part in filter(None, learner.split("+")):
-        sections[f"TRAINER.{part.upper()}"] = discover.learner_options(part)
-    for section, options in sections.items():
-        if key in options:
+    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}  # type: ignore[attr-defined]
+    sections = [f"TRAINER.{part.upper()}" for part in method.replace(":", "+").split("+")]
+    for section in sections:
+        if key in options.get(section, (key,)):  # of a trainer without a table of settings planning finds what it lacks
             return section
-    there = "; ".join(f"{section}: {', '.join(options)}" for section, options in sections.items())
+    there = "; ".join(f"{section}: {', '.join(options[section])}" for section in sections)
     raise ConfigError(f"{method} has no setting {key}; there are {there}")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import discover
-from dicap.config import build_cfg, config_path, published_recipes, recipe_learner, recipes, split_method
+from dicap.config import CONFIGS, build_cfg, config_path, published_recipes, recipe_learner, recipes, split_method
 from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
 
@@ -289,17 +289,17 @@ def _check_job(job: Job) -> None:
 
 
 def method_names() -> list[str]:
-    """All that a method may be called: trainers with a recipe, and pairs of a trainer and the learner that it trains."""
+    """All that a method may be called: trainers with a recipe, and pairs of a trainer and the learner of a recipe."""
     from dassl.engine import TRAINER_REGISTRY
 
     discover.load_all()
-    learners = discover.learner_names()
-    names = [
-        method
-        for name in sorted(TRAINER_REGISTRY.registered_names())
-        for method in (name, *(f"{name}:{learner}" for learner in learners))
-    ]
-    return [method for method in names if recipes(method)]
+    names: dict[str, None] = {}
+    for trainer in sorted(TRAINER_REGISTRY.registered_names()):
+        for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml")):
+            ending = path.stem.rpartition("_")[2]
+            learner = recipe_learner(trainer, path)
+            names |= {trainer: None, f"{trainer}:{ending if discover.is_learner(ending) else learner}": None}
+    return [name for name in names if not name.endswith(":")]
 
 
 def find_method(name: str) -> str:

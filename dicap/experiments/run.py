@@ -232,18 +232,19 @@ def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
 def model_digest(trainer: Any) -> str:
     """SHA-256 of everything that the trainer has learned, "" where it learns nothing.
 
-    Only parameters that take a gradient count: buffers such as a prompt's class tokens differ between base and new
-    classes, the learned prompt does not.
+    Only parameters that take a gradient count, and buffers that `fit` has made: others, such as a prompt's class tokens,
+    differ between base and new classes, what is learned does not.
     """
     import torch
 
     total, empty = hashlib.sha256(), True
     for name, model in sorted(getattr(trainer, "_models", {}).items()):
-        for key, value in sorted(model.named_parameters()):
-            if value.requires_grad:
-                data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
-                empty = False
+        learned = {key: value for key, value in model.named_parameters() if value.requires_grad}
+        learned |= {key: value for key, value in model.named_buffers() if key in getattr(model, "FITTED", ())}
+        for key, value in sorted(learned.items()):
+            data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
+            empty = False
     return "" if empty else total.hexdigest()
 
 
