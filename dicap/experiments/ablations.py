@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from dicap.config import CONFIGS
-from dicap.experiments.cells import Unit, by_key, jobs_of, line_of, numbers, own_settings, plan_units, run_units, slug
+from dicap.experiments.cells import by_key, line_of, numbers, own_settings, plan_cell, run_cells, slug
 from dicap.experiments.driver import show_plan
 from dicap.experiments.executor import raise_failures
-from dicap.experiments.protocols import SEEDS, SHOTS, Request, choose_recipe, find_method
+from dicap.experiments.protocols import SEEDS, SHOTS, Job, Request, choose_recipe, find_method
 from dicap.options import ConfigError
 from dicap.report.ablations import Line, ablation_sheet
 from dicap.report.sheet import Sheet, print_sheet, write_sheet
@@ -57,9 +57,9 @@ class Ablation:
     reference: str
     cells: tuple[Cell, ...]
 
-    def units(self, cell: Cell) -> list[Unit]:
-        """A cell's units, by seed. Raises ConfigError."""
-        return plan_units(cell.name, f"ablations/{self.name}/{slug(cell.name)}", cell.request)
+    def jobs(self, cell: Cell) -> list[Job]:
+        """A cell's runs, by seed. Raises ConfigError."""
+        return plan_cell(cell.name, f"ablations/{self.name}/{slug(cell.name)}", cell.request)
 
 
 def ablation_path(name: str) -> Path:
@@ -171,7 +171,7 @@ def choose(ablation: Ablation, names: Sequence[str]) -> list[Cell]:
     return [cell for cell in ablation.cells if not names or cell.name in names or cell.group in names]
 
 
-def sheet_of(ablation: Ablation, units: dict[str, list[Unit]], chosen: Sequence[Cell]) -> Sheet:
+def sheet_of(ablation: Ablation, jobs: dict[str, list[Job]], chosen: Sequence[Cell]) -> Sheet:
     """The table from the result files: chosen cells, and others that have any; the rest is named as not run.
 
     A draw that is not there, or was made with other settings, is a problem of its line.
@@ -179,7 +179,7 @@ def sheet_of(ablation: Ablation, units: dict[str, list[Unit]], chosen: Sequence[
     lines: list[Line] = []
     not_run: list[str] = []
     for cell in ablation.cells:
-        line = line_of(cell.name, units[cell.name], by_key(cell.request.settings), cell.group, cell.reference)
+        line = line_of(cell.name, jobs[cell.name], by_key(cell.request.settings), cell.group, cell.reference)
         if line.values or cell in chosen:
             lines.append(line)
         else:
@@ -205,10 +205,10 @@ def run_ablations(
     """
     ablation = read_ablation(ablation_path(name), request, output_name)
     chosen = choose(ablation, cells)
-    units = {cell.name: ablation.units(cell) for cell in ablation.cells}
-    wanted = [unit for cell in chosen for unit in units[cell.name]]
+    jobs = {cell.name: ablation.jobs(cell) for cell in ablation.cells}
+    wanted = [job for cell in chosen for job in jobs[cell.name]]
     log.info(
-        "%s: %d of %d cells, %d runs of base and new classes in %s",
+        "%s: %d of %d cells, %d runs in %s",
         ablation.name,
         len(chosen),
         len(ablation.cells),
@@ -216,10 +216,10 @@ def run_ablations(
         Path(request.out, "ablations", ablation.name),
     )
     if dry_run:
-        show_plan(jobs_of(wanted))
+        show_plan(wanted)
         return
-    failures = run_units(wanted, parallel, verbose)
-    sheet = sheet_of(ablation, units, chosen)
+    failures = run_cells(wanted, parallel, verbose)
+    sheet = sheet_of(ablation, jobs, chosen)
     print_sheet(sheet)
     log.info("Written: %s", ", ".join(map(str, write_sheet(sheet, Path(request.out, "ablations")))))
-    raise_failures(failures, len(jobs_of(wanted)))
+    raise_failures(failures, len(wanted))

@@ -1,17 +1,16 @@
 """Cells: many small comparisons in one table. What `dicap ablations` and `dicap select` share.
 
-A cell is one method with one recipe and its settings on one dataset. Its units are its draws: train a prompt, test it on
-base and on new classes. Everything is planned and checked before anything runs.
+A cell is one method with one recipe and its settings on one dataset. For each draw (a seed, or a seed and a fold) it trains a
+prompt and tests it on base and on new classes. Everything is planned and checked before anything runs.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dicap import discover
 from dicap import results as store
-from dicap.experiments.executor import Failure, execute
+from dicap.experiments.executor import Outcome, execute
 from dicap.experiments.finished import why_run
 from dicap.experiments.protocols import BASE2NEW, Job, Protocol, Request, plan
 from dicap.options import ConfigError
@@ -20,83 +19,71 @@ from dicap.report.table import measures_of
 from dicap.tasks.classification import Classification
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One draw of a cell: its jobs in order, the first on base classes, the last on new ones."""
-
-    draw: Draw
-    jobs: tuple[Job, ...]
-
-    def results(self) -> tuple[list[dict], str]:
-        """Its jobs' results, or none and the reason why there are none."""
-        found = []
-        for job in self.jobs:
-            why = why_run(job, {"config": store.config_digest(job.cfg)})
-            if why:
-                return [], f"{job.stage.split}: {why}"
-            found.append(store.read_result(job.folder))
-        return found, ""
-
-
-def plan_units(cell: str, folder: str, request: Request, fold: int | None = None) -> list[Unit]:
-    """The units of a cell, by seed; the request names one method and one dataset.
+def plan_cell(cell: str, folder: str, request: Request) -> list[Job]:
+    """The runs of a cell, by seed; the request names one method and one dataset.
 
     Args:
         folder: where they write, below the output folder.
     Raises:
         ConfigError: names the cell, the value and what is allowed.
     """
-    ending = "" if fold is None else f", fold {fold}"
     try:
-        jobs = plan(Protocol(folder, BASE2NEW.stages, cell=f"{cell}{ending}"), request)
+        jobs = plan(Protocol(folder, BASE2NEW.stages, cell=cell), request)
     except ConfigError as error:
         raise ConfigError(f"cell {cell!r}: {error}") from None
     datasets = dict.fromkeys(job.dataset for job in jobs)
     if len(datasets) > 1:
         raise ConfigError(f"cell {cell!r}: datasets {', '.join(datasets)}; a cell has one")
-    by_seed: dict[int, list[Job]] = {}
+    return jobs
+
+
+def draw_of(job: Job) -> Draw:
+    """What pairs runs of cells: (seed,), or (seed, fold) where classes are held out."""
+    data = job.cfg.DATASET
+    return (job.seed, data.HOLDOUT_FOLD) if data.HOLDOUT_FOLDS else (job.seed,)
+
+
+def by_draw(jobs: Sequence[Job]) -> dict[Draw, list[Job]]:
+    """The runs of each draw, in order: those of base classes first."""
+    draws: dict[Draw, list[Job]] = {}
     for job in jobs:
-        by_seed.setdefault(job.seed, []).append(job)
-    return [Unit((seed,) if fold is None else (seed, fold), tuple(some)) for seed, some in by_seed.items()]
+        draws.setdefault(draw_of(job), []).append(job)
+    return draws
 
 
-def jobs_of(units: Sequence[Unit]) -> list[Job]:
-    """Their jobs draw by draw, so that what is interrupted has whole draws of all cells."""
-    order = list(dict.fromkeys(unit.draw for unit in units))
-    return [job for unit in sorted(units, key=lambda unit: order.index(unit.draw)) for job in unit.jobs]
+def run_cells(jobs: Sequence[Job], parallel: int, verbose: bool) -> list[Outcome]:
+    """Run what is not finished draw by draw, so that what is interrupted has whole draws of all cells; the failures."""
+    ordered = [job for some in by_draw(jobs).values() for job in some]
+    return execute(ordered, parallel=parallel, verbose=verbose)
 
 
-def run_units(units: Sequence[Unit], parallel: int, verbose: bool) -> list[Failure]:
-    """Run what is not finished; returns the failures."""
-    return execute(jobs_of(units), parallel=parallel, verbose=verbose)
-
-
-def line_of(name: str, units: Sequence[Unit], settings: dict[str, str], group: str = "", reference: str = "") -> Line:
+def line_of(name: str, jobs: Sequence[Job], settings: dict[str, str], group: str = "", reference: str = "") -> Line:
     """A cell's line in a table: the measures of each draw that is there, and problems (those that say the same as one)."""
-    job = units[0].jobs[0]
+    draws = by_draw(jobs)
     values: dict[Draw, dict[str, float]] = {}
     data: dict[Draw, str] = {}
     missing: dict[str, list[str]] = {}
-    task = getattr(job.data.cls, "task", None) or Classification()
-    measure = task.primary
-    for unit in units:
-        results, problem = unit.results()
+    measure = (getattr(jobs[0].data.cls, "task", None) or Classification()).primary
+    for draw, some in draws.items():
+        whys = ((job, why_run(job, {"config": store.config_digest(job.cfg)})) for job in some)
+        problem = next((f"{job.stage.split}: {why}" for job, why in whys if why), "")
         if problem:
-            missing.setdefault(problem, []).append(" fold ".join(map(str, unit.draw)))
+            missing.setdefault(problem, []).append(" fold ".join(map(str, draw)))
             continue
-        values[unit.draw], data[unit.draw] = measures_of(results[0], results[-1]), results[0]["digests"]["data"]
-        measure = store.measure_of(results[0])
-    facts = {"method": job.method, "recipe": job.recipe, "dataset": job.dataset, "shots": job.request.shots}
+        base, new = store.read_result(some[0].folder), store.read_result(some[-1].folder)
+        values[draw], data[draw] = measures_of(base, new), base["digests"]["data"]
+        measure = store.measure_of(base)
+    facts = {"method": jobs[0].method, "recipe": jobs[0].recipe, "dataset": jobs[0].dataset}
     return Line(
         name=name,
         group=group,
         reference=reference,
-        facts={**facts, "settings": settings},
-        draws=tuple(unit.draw for unit in units),
+        facts={**facts, "shots": jobs[0].request.shots, "settings": settings},
+        draws=tuple(draws),
         values=values,
         data=data,
         measure=measure,
-        problems=tuple(f"{problem} (seed {', '.join(draws)})" for problem, draws in missing.items()),
+        problems=tuple(f"{problem} (seed {', '.join(seeds)})" for problem, seeds in missing.items()),
     )
 
 

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicap import results as store
 from dicap.data.named import Data
 from dicap.experiments.executor import duration, quiet
-from dicap.experiments.protocols import Job, Request, learns, many
+from dicap.experiments.protocols import Job, learns, many
 from dicap.experiments.workers import DIED, Processes
 
 log = logging.getLogger(__name__)
@@ -75,74 +76,87 @@ class Rate:
         return self.fixed + (self.step or 0.0) * work.steps + self.item * work.items + self.fit * work.train
 
 
-def show_costs(jobs: Sequence[Job], absent: Sequence[Data], request: Request, measure: bool = False) -> None:
+_SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of the DATASET section
+
+
+def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
     """Print what the runs of a plan cost, those that differ in the seed alone as one line, and what is downloaded.
 
     Args:
+        out: the folder of finished runs.
         measure: make trials where nothing like it has run.
     """
     from dicap.report.table import gather
 
+    _SIZES.clear()  # the data may be others than when this process last looked
     for line in downloads(jobs):
         log.info("%s", line)
-    groups: dict[tuple, list[Job]] = {}
+    results = gather(out)[0] if Path(out).is_dir() else []
+    costs, groups = _Costs(results, {} if measure else None), dict[tuple, list[Job]]()
     for job in jobs:
         key = (job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots)
         groups.setdefault(key, []).append(job)
-    results = gather(request.out)[0] if Path(request.out).is_dir() else []
-    trials: dict[tuple, Rate | str] | None = {} if measure else None
-    once: dict[tuple, float] = {}
-    each, unknown, memory = 0.0, 0, 0.0
     for some in groups.values():
-        line, seconds, rate = _cost(some, results, trials, once)
-        log.info("%s", line)
-        each += len(some) * (seconds or 0.0)
-        unknown += len(some) * (seconds is None)
-        memory = max(memory, rate.memory if rate else 0.0)
-    if not jobs or unknown == len(jobs):
-        log.info("%s", "In all: no estimate yet" if jobs else "Nothing to run")
-        return
-    limit = capacity()
-    fits = (
-        f"; {'at most' if memory <= limit else 'TOO MUCH:'} {memory:,.0f} of {limit:,.0f} MiB of memory"
-        if limit
-        else ""
-    )
-    rest = f", and {many(unknown, 'run')} without an estimate yet" if unknown else ""
-    log.info("In all: about %s%s%s", duration(each + sum(once.values())), rest, fits)
+        log.info("%s", costs.add(some))
+    if jobs:
+        log.info("In all: %s", costs.in_all())
 
 
-def _cost(
-    jobs: Sequence[Job], results: Sequence[dict], trials: "dict[tuple, Rate | str] | None", once: dict[tuple, float]
-) -> tuple[str, float | None, Rate | None]:
-    """A line on runs that differ in the seed alone, seconds of each, and what that is from.
+class _Costs:
+    """Sums up what runs cost.
 
     Args:
-        trials: those made so far, None where none are made.
-        once: seconds of what is done once, by what it is; this adds its own.
+        trials: those made so far, or what went wrong; None where none are made.
     """
-    job = jobs[0]
-    what = f"{job.stage.split} classes, {many(job.request.shots, 'shot')}"
-    head = f"{job.method} ({job.recipe}) on {job.dataset}, {what}: {len(jobs)} to run"
-    try:
-        work = work_of(job)
-    except (ValueError, OSError) as error:
-        return f"{head}; its data cannot be read: {error}", None, None
-    head += f", each {many(work.steps, 'optimiser step')} and {many(work.items, 'test image')}"
-    rate: Rate | str | None = rate_of(job, results)
-    if trials is not None and not (isinstance(rate, Rate) and rate.near):
+
+    def __init__(self, results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> None:
+        self.results, self.trials = results, trials
+        self.seconds = self.memory = 0.0
+        self.once: dict[tuple, float] = {}  # seconds of encoding test items, by what they are
+        self.known = self.unknown = 0  # runs
+        self.unreadable: set[Data] = set()
+
+    def add(self, jobs: Sequence[Job]) -> str:
+        """A line on runs that differ in the seed alone."""
+        job = jobs[0]
+        what = f"{job.stage.split} classes, {many(job.request.shots, 'shot')}"
+        head = f"{job.method} ({job.recipe}) on {job.dataset}, {what}: {len(jobs)} to run"
+        self.unknown += len(jobs)
+        try:
+            work = work_of(job)
+        except (ValueError, OSError) as error:
+            told = "as said above" if job.data in self.unreadable else error
+            self.unreadable.add(job.data)
+            return f"{head}; its data cannot be read: {told}"
+        head += f", each {many(work.steps, 'optimiser step')} and {many(work.items, 'test image')}"
+        rate = self._rate(job)
+        seconds = rate.seconds(work) if isinstance(rate, Rate) else None
+        if not isinstance(rate, Rate) or seconds is None:
+            return f"{head}; no estimate{f', its trial failed: {rate}' if isinstance(rate, str) else ' yet'}"
+        self.unknown, self.known = self.unknown - len(jobs), self.known + len(jobs)
+        self.seconds, self.memory = self.seconds + len(jobs) * seconds, max(self.memory, rate.memory)
+        self.once[job.data, job.stage.split, job.cfg.MODEL.BACKBONE.NAME] = encoding = rate.encode * work.items
+        also = f" and {duration(encoding)} to encode images, once for all methods" if encoding >= 1 else ""
+        return f"{head}; about {duration(seconds)} each{also}, {rate.memory:,.0f} MiB ({rate.source})"
+
+    def _rate(self, job: Job) -> "Rate | str | None":
+        rate = rate_of(job, self.results)
+        if self.trials is None or (rate and rate.near):
+            return rate
         key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)
-        rate = trials[key] = trials[key] if key in trials else measured(job)
-    if isinstance(rate, str):
-        return f"{head}; no estimate, its trial failed: {rate}", None, None
-    seconds = rate.seconds(work) if rate else None
-    if rate is None or seconds is None:
-        return f"{head}; no estimate yet", None, None
-    text = f"{head}; about {duration(seconds)} each"
-    if rate.encode * work.items >= 1:
-        once[job.data, job.stage.split, job.cfg.MODEL.BACKBONE.NAME] = rate.encode * work.items
-        text += f" and {duration(rate.encode * work.items)} to encode images, once for all methods"
-    return f"{text}, {rate.memory:,.0f} MiB ({rate.source})", seconds, rate
+        if key not in self.trials:
+            log.info("Measuring %s", job.name)
+            self.trials[key] = measured(job)
+        return self.trials[key]
+
+    def in_all(self) -> str:
+        """Time of all runs; memory of the one that needs most, where the device's is known."""
+        if not self.known:
+            return "no estimate yet"
+        rest = f", and {many(self.unknown, 'run')} without an estimate yet" if self.unknown else ""
+        text, limit = f"about {duration(self.seconds + sum(self.once.values()))}{rest}", capacity()
+        fits = "about" if self.memory <= limit else "TOO MUCH:"
+        return f"{text}; {fits} {self.memory:,.0f} of {limit:,.0f} MiB of memory" if limit else text
 
 
 # --- counts ------------------------------------------------------------------------------------------------------
@@ -169,15 +183,19 @@ def _steps_an_epoch(cfg: Any, train: int) -> int:
 
 def _count(cfg: Any) -> tuple[int, int]:
     """Training and test items."""
-    from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+    from dassl.data import datasets
 
-    cfg = _changed(cfg, SEED=-1)  # the draw changes no number, and none is kept
-    cls = DATASET_REGISTRY.get(cfg.DATASET.NAME)
-    if hasattr(cls, "items"):
-        split = cls.__new__(cls).items(cfg)
-        return len(split["train"]), len(split["test"])
-    dataset = build_dataset(cfg)
-    return len(dataset.train_x), len(dataset.test)
+    key = store.digest_of(store.plain(cfg.DATASET))
+    if key not in _SIZES:
+        cfg = _changed(cfg, SEED=-1)  # the draw changes no number, and none is kept
+        cls = datasets.DATASET_REGISTRY.get(cfg.DATASET.NAME)
+        if hasattr(cls, "items"):
+            split = cls.__new__(cls).items(cfg)
+            _SIZES[key] = len(split["train"]), len(split["test"])
+        else:
+            dataset = datasets.build_dataset(cfg)
+            _SIZES[key] = len(dataset.train_x), len(dataset.test)
+    return _SIZES[key]
 
 
 def _changed(cfg: Any, **settings: Any) -> Any:
@@ -229,7 +247,6 @@ def _rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate
 
 def measured(job: Job) -> Rate | str:
     """What trials of a job took, or what went wrong."""
-    log.info("Measuring %s", job.name)
     process = Processes(1)
     try:
         found = process.submit(try_out, job).result()
@@ -237,25 +254,26 @@ def measured(job: Job) -> Rate | str:
         return DIED
     finally:
         process.shutdown()
-    if isinstance(found, str):
-        return found
-    (before, short), (work, long) = found
-    rate = _rate([long], [long] if long["seconds"]["train"] else [], "")
-    fit = "fit" if work.steps else "train"
+    return found if isinstance(found, str) else rate_between(*found)
+
+
+def rate_between(short: tuple[Work, dict], long: tuple[Work, dict]) -> Rate:
+    """The rate of two trials: a step's is that of the longer one, an item's what that one takes beyond the shorter."""
+    (before, first), (work, last) = short, long
 
     def grown(part: str, number: int, less: int) -> tuple[float, float]:
-        """Seconds of each item more, and of no item."""
-        seconds = long["seconds"][part]
-        slope = max(0.0, seconds - short["seconds"][part]) / (number - less) if number > less else 0.0
+        """Seconds of each item more, and of none."""
+        seconds = last["seconds"][part]
+        slope = max(0.0, seconds - first["seconds"][part]) / (number - less) if number > less else 0.0
         return slope, max(0.0, seconds - slope * number)
 
-    parts = [grown("build", work.items, before.items), grown(fit, work.train, before.train)]
-    parts.append(grown("test", work.items, before.items))
-    (encode, build), (each, first), (item, test) = parts
+    encode, build = grown("build", work.items, before.items)
+    fit, start = grown("fit" if work.steps else "train", work.train, before.train)
+    item, test = grown("test", work.items, before.items)
     steps = f"{many(work.steps, 'step')} and " if work.steps else ""
-    source = f"measured now: {steps}{many(work.items, 'test image')}; {long['versions']['device']}"
-    memory = max(short["peak_memory_mib"], rate.memory)
-    return Rate(rate.step, item, memory, source, fixed=build + first + test, fit=each, encode=encode)
+    source = f"measured now: {steps}{many(work.items, 'test image')}; {last['versions']['device']}"
+    rate = _rate([first, last], [last], source)
+    return dataclasses.replace(rate, item=item, fixed=build + start + test, fit=fit, encode=encode)
 
 
 def try_out(job: Job) -> "list[tuple[Work, dict]] | str":

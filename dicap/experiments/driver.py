@@ -57,7 +57,7 @@ def run_protocol(
     )
     absent = absent_datasets(jobs, request, policy, dry_run)
     if dry_run:
-        show_costs(show_plan(jobs, absent), absent, request, measure)
+        show_costs(show_plan(jobs, absent), request.out, measure)
         return
     there = [job for job in jobs if job.data not in absent]
     failures = execute(there, parallel=parallel, verbose=verbose)

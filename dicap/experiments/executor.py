@@ -38,28 +38,19 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its figure, "" where it failed, seconds, why it was made ("" = finished before); or the error."""
+    """How a run ended: what is said of it, or the last line of its error and its log, "" where it had not begun one."""
 
-    figure: str = ""
-    seconds: float = 0.0
-    why: str = ""
+    job: Job
+    line: str = ""
     cause: str = ""
     log_file: str = ""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that failed, with the last error line and the path of its log; "" where it had not begun to write one."""
-
-    job: Job
-    cause: str
-    log_file: str = ""
+Plan = dict[str, str] | Outcome  # of a run: the digests that its result must have, or why its data cannot be read
+FINISHED = "finished before"
 
 
-Plans = dict[Path, "dict[str, str] | Outcome"]  # of each run's folder: its digests, or why its data cannot be read
-
-
-def execute(jobs: Sequence[Job], *, parallel: int = 1, verbose: bool = False) -> list[Failure]:
+def execute(jobs: Sequence[Job], *, parallel: int = 1, verbose: bool = False) -> list[Outcome]:
     """Run what is not finished, in order as far as one does not need another; what fails is returned, the others go on.
 
     Args:
@@ -68,29 +59,21 @@ def execute(jobs: Sequence[Job], *, parallel: int = 1, verbose: bool = False) ->
     Returns:
         the failures; a run whose training failed is one of them.
     """
-    start, failures, skipped = time.perf_counter(), list[Failure](), 0
+    start, ended = time.perf_counter(), list[Outcome]()
     plans = {job.folder: _plan(job) for job in jobs}  # the whole data is looked at before the first run
     waiting = _unfinished(jobs, plans)
     log.info("%d of %d runs to make, %d finished before", len(waiting), len(jobs), len(jobs) - len(waiting))
-    for number, (job, outcome) in enumerate(_outcomes(waiting, plans, parallel, verbose), 1):
-        failures += [Failure(job, outcome.cause, outcome.log_file)] if outcome.cause else []
-        skipped += not (outcome.why or outcome.cause)
-        head = f"[{number:{len(str(len(waiting)))}}/{len(waiting)}] {job.name}"
-        left = (time.perf_counter() - start) / number * (len(waiting) - number)
-        log.info("%s: %s%s", head, _line(outcome), f"; {duration(left)} left" if left > 60 else "")
-    made, before = len(waiting) - skipped - len(failures), len(jobs) - len(waiting) + skipped
-    seconds = time.perf_counter() - start
+    for outcome in _outcomes(waiting, plans, parallel, verbose):
+        ended.append(outcome)
+        head = f"[{len(ended):{len(str(len(waiting)))}}/{len(waiting)}] {outcome.job.name}"
+        line = f"FAILED: {outcome.cause.splitlines()[0]}" if outcome.cause else outcome.line
+        left = (time.perf_counter() - start) / len(ended) * (len(waiting) - len(ended))
+        log.info("%s: %s%s", head, line, f"; {duration(left)} left" if left > 60 else "")
+    failures = [outcome for outcome in ended if outcome.cause]
+    made = sum(outcome.line not in ("", FINISHED) for outcome in ended)
+    before, seconds = len(jobs) - made - len(failures), time.perf_counter() - start
     log.info("%d runs in %.0f s, %d finished before, %d failed", made, seconds, before, len(failures))
     return failures
-
-
-def _line(outcome: Outcome) -> str:
-    if outcome.cause:
-        return f"FAILED: {outcome.cause.splitlines()[0]}"
-    if not outcome.why:
-        return "finished before"
-    again = "" if outcome.why == NOT_FINISHED else f" (again: {outcome.why})"
-    return f"{outcome.figure}, {outcome.seconds:.0f} s{again}"
 
 
 def duration(seconds: float) -> str:
@@ -106,65 +89,57 @@ def figure_of(result: dict) -> str:
     return f"{value:.1f} %" if measure.unit == "%" else f"{measure.label.lower()} {value:.2f} {measure.unit}".rstrip()
 
 
-def _plan(job: Job) -> "dict[str, str] | Outcome":
-    """The digests of a run, or its failure where its data cannot be read."""
+def _plan(job: Job) -> Plan:
     try:
         return planned_digests(job)
     except Exception as error:
         if not type(error).__module__.startswith("dicap") and not isinstance(error, OSError):
             log.info("%s", traceback.format_exc())  # a bug, in a dataset file
-        return Outcome(cause=f"{type(error).__name__}: {error}")
+        return Outcome(job, cause=f"{type(error).__name__}: {error}")
 
 
-def _unfinished(jobs: Sequence[Job], plans: Plans) -> list[Job]:
-    """Those to make, or to look at again once the training that they need is made."""
+def _unfinished(jobs: Sequence[Job], plans: dict[Path, Plan]) -> list[Job]:
+    """Those to make, and those to look at again once the training that they need is made."""
     found: dict[Path, Job] = {}
     for job in jobs:
-        planned = plans[job.folder]
-        needs = job.depends_on
-        if (needs and needs.folder in found) or isinstance(planned, Outcome) or why_run(job, planned):
+        planned, needed = plans[job.folder], job.depends_on
+        if isinstance(planned, Outcome) or (needed and needed.folder in found) or why_run(job, planned):
             found[job.folder] = job
     return list(found.values())
 
 
-def _outcomes(jobs: Sequence[Job], plans: Plans, parallel: int, verbose: bool) -> Iterator[tuple[Job, Outcome]]:
-    """Each run and its outcome, as they end."""
-    needs = {job.folder: job.depends_on for job in jobs}
+def _outcomes(jobs: Sequence[Job], plans: dict[Path, Plan], parallel: int, verbose: bool) -> Iterator[Outcome]:
+    """The outcome of each run, as they end."""
+    needs = {job.folder: job.depends_on.folder if job.depends_on else None for job in jobs}
     waiting, not_ended, failed = list(jobs), set(needs), set[Path]()
     running: dict[concurrent.futures.Future, Job] = {}
     with _settled(), workers(max(1, min(parallel, len(jobs)))) as pool:
         while not_ended:
-            ready = (job for job in waiting if (needed := needs[job.folder]) is None or needed.folder not in not_ended)
-            job = next(ready, None)
+            job = next((job for job in waiting if needs[job.folder] not in not_ended), None)
             if job is not None and len(running) < parallel:
                 waiting.remove(job)
                 running[_start(pool, job, plans[job.folder], failed, verbose)] = job
                 continue
             for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
-                job, outcome = running.pop(future), _outcome_of(future)
+                job = running.pop(future)
+                died = isinstance(future.exception(), BrokenProcessPool)
+                outcome = Outcome(job, cause=DIED) if died else future.result()
                 not_ended.remove(job.folder)
                 failed |= {job.folder} if outcome.cause else set()
-                yield job, outcome
+                yield outcome
 
 
 def _start(
-    pool: concurrent.futures.Executor, job: Job, planned: "dict[str, str] | Outcome", failed: set[Path], verbose: bool
+    pool: concurrent.futures.Executor, job: Job, planned: Plan, failed: set[Path], verbose: bool
 ) -> concurrent.futures.Future:
-    """Its outcome to come; it is there already where the run cannot be made."""
+    """The outcome to come; it is there already where the run cannot be made."""
     if job.depends_on and job.depends_on.folder in failed:
-        planned = Outcome(cause=f"not run: its training failed ({job.depends_on.name})")
+        planned = Outcome(job, cause=f"not run: its training failed ({job.depends_on.name})")
     if not isinstance(planned, Outcome):
         return pool.submit(_attempt, job, planned, verbose)
     future: concurrent.futures.Future = concurrent.futures.Future()
     future.set_result(planned)
     return future
-
-
-def _outcome_of(future: concurrent.futures.Future) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome(cause=DIED)
 
 
 @contextlib.contextmanager
@@ -178,7 +153,6 @@ def _settled() -> Iterator[None]:
 
 
 def _attempt(job: Job, planned: dict[str, str], verbose: bool) -> Outcome:
-    """Finish a run; what came of it."""
     start = time.perf_counter()
     try:
         result, why = finish(job, planned, verbose)
@@ -186,11 +160,11 @@ def _attempt(job: Job, planned: dict[str, str], verbose: bool) -> Outcome:
         from dicap.experiments.run import free_memory
 
         cause = getattr(error, "cause", f"{type(error).__name__}: {error}")
-        log_file = getattr(error, "log_file", "")
         error.__cause__ = error.__traceback__ = None  # they hold the run's tensors
         free_memory()
-        return Outcome(cause=cause, log_file=log_file)
-    return Outcome(figure_of(result), time.perf_counter() - start, why)
+        return Outcome(job, cause=cause, log_file=getattr(error, "log_file", ""))
+    again = "" if why == NOT_FINISHED else f" (again: {why})"
+    return Outcome(job, f"{figure_of(result)}, {time.perf_counter() - start:.0f} s{again}" if why else FINISHED)
 
 
 def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[dict, str]:
@@ -260,11 +234,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def raise_failures(failures: Sequence[Failure], total: int) -> None:
+def raise_failures(failures: Sequence[Outcome], total: int) -> None:
     """One error that lists all that failed, those with one cause together. Raises RunError."""
     if not failures:
         return
-    by_cause: dict[str, list[Failure]] = {}
+    by_cause: dict[str, list[Outcome]] = {}
     for failure in failures:
         by_cause.setdefault(failure.cause, []).append(failure)
     lines = [f"{len(failures)} of {total} runs failed:"]

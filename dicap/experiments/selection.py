@@ -26,7 +26,7 @@ from typing import Any
 
 from dicap import results as store
 from dicap.data.named import find_dataset
-from dicap.experiments.cells import Unit, by_key, jobs_of, line_of, own_settings, plan_units, run_units, slug
+from dicap.experiments.cells import by_key, line_of, own_settings, plan_cell, run_cells, slug
 from dicap.experiments.driver import show_plan
 from dicap.experiments.executor import raise_failures
 from dicap.experiments.protocols import Job, Request, find_method, find_recipe
@@ -61,8 +61,8 @@ def name_of(point: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in point.items()) or "as it is"
 
 
-def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Unit]]:
-    """The units of every grid point: its folds and seeds. The request names one method and one dataset.
+def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Job]]:
+    """The runs of every grid point: its folds and seeds. The request names one method and one dataset.
 
     Raises:
         ConfigError: names the point, the value and what is allowed.
@@ -71,26 +71,26 @@ def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) 
         raise ConfigError(f"--folds {folds}: expected 2 or more")
     data = find_dataset(request.datasets[0], request.data)
     method, _ = find_recipe(find_method(request.methods[0]), data, request)
-    units: dict[str, list[Unit]] = {name_of(point): [] for point in points}
+    jobs: dict[str, list[Job]] = {name_of(point): [] for point in points}
     sizes: dict[str, tuple[int, int]] = {}
     for point, fold in itertools.product(points, range(1, folds + 1)):
         name = name_of(point)
+        cell, folder = f"{name}, fold {fold}", f"select/{data.name}/{method.replace(':', '-')}/{slug(name)}"
         held = ("DATASET.HOLDOUT_FOLDS", str(folds), "DATASET.HOLDOUT_FOLD", str(fold))
-        wanted = dataclasses.replace(request, settings=(*request.settings, *own_settings(point, method), *held))
-        folder = f"select/{data.name}/{method.replace(':', '-')}/{slug(name)}/fold{fold}of{folds}"
-        one_seed = dataclasses.replace(wanted, seeds=wanted.seeds[:1])
-        epochs = _epochs(plan_units(name, folder, one_seed, fold)[0], sizes)
-        settings = (*wanted.settings, "OPTIM.MAX_EPOCH", str(epochs))
-        units[name] += plan_units(name, folder, dataclasses.replace(wanted, settings=settings), fold)
-    return units
+        settings = (*request.settings, *own_settings(point, method), *held)
+        one_seed = dataclasses.replace(request, settings=settings, seeds=request.seeds[:1])
+        epochs = _epochs(plan_cell(cell, folder, one_seed), sizes)
+        wanted = dataclasses.replace(request, settings=(*settings, "OPTIM.MAX_EPOCH", str(epochs)))
+        jobs[name] += plan_cell(cell, f"{folder}/fold{fold}of{folds}", wanted)
+    return jobs
 
 
-def _epochs(unit: Unit, sizes: dict[str, tuple[int, int]]) -> int:
+def _epochs(jobs: Sequence[Job], sizes: dict[str, tuple[int, int]]) -> int:
     """Epochs on a fold that make the steps of MAX_EPOCH epochs on all shots; sizes: by data, read once."""
-    cfg = unit.jobs[0].cfg
+    cfg = jobs[0].cfg
     key = store.digest_of(store.plain(cfg.DATASET))
     if key not in sizes:
-        base, new = (_read(job) for job in unit.jobs)
+        base, new = (_read(job) for job in jobs)
         sizes[key] = len(base.train_x), len(base.train_x) + len(base.test) + len(new.test)
     here, there = (max(1, size // cfg.DATALOADER.TRAIN_X.BATCH_SIZE) for size in sizes[key])  # the last is dropped
     return max(1, round(cfg.OPTIM.MAX_EPOCH * there / here))
@@ -130,27 +130,27 @@ def run_selection(
         RunError: at the end, if a run failed; lists all that did.
     """
     points = read_grid(grid or GRID)
-    units = plan_points(points, request, folds)
-    every = [unit for point in points for unit in units[name_of(point)]]
+    jobs = plan_points(points, request, folds)
+    every = [job for some in jobs.values() for job in some]
     log.info(
         "select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
-        every[0].jobs[0].method,
-        every[0].jobs[0].dataset,
+        every[0].method,
+        every[0].dataset,
         len(points),
         folds,
         " ".join(map(str, request.seeds)),
         len(every),
     )
     if dry_run:
-        show_plan(jobs_of(every))
+        show_plan(every)
         return
-    failures = run_units(every, parallel, verbose)
-    method = every[0].jobs[0].method
-    lines = [line_of(name_of(point), units[name_of(point)], by_key(own_settings(point, method))) for point in points]
+    failures = run_cells(every, parallel, verbose)
+    own = {name_of(point): by_key(own_settings(point, every[0].method)) for point in points}
+    lines = [line_of(name, some, own[name]) for name, some in jobs.items()]
     sheet = selection_sheet(lines, how_to_use(lines, request))
     print_sheet(sheet)
     log.info("Written: %s", ", ".join(map(str, write_sheet(sheet, Path(request.out, "select")))))
-    raise_failures(failures, len(jobs_of(every)))
+    raise_failures(failures, len(every))
 
 
 def how_to_use(lines: Sequence[Line], request: Request) -> str:
