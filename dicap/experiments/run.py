@@ -214,14 +214,15 @@ def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
     data = trainer.dm.dataset
     items = data.val if cfg.TEST.SPLIT == "val" and data.val else data.test
     outcomes = getattr(trainer, "outcomes", None)
-    pairs = outcomes is None  # a trainer that does not say: labels, as Dassl's evaluator keeps them
-    if pairs:
-        outcomes = list(zip(trainer.evaluator._y_true, trainer.evaluator._y_pred, strict=True))
+    fits = outcomes is not None and len(outcomes) == len(items)
+    if outcomes is None:  # the trainer does not say: labels, as Dassl's evaluator keeps them
+        y_true, y_pred = list(trainer.evaluator._y_true), list(trainer.evaluator._y_pred)
+        outcomes, fits = list(zip(y_true, y_pred)), y_true == [item.label for item in items]
     if cfg.TEST.NO_TEST and not outcomes:
         return None
-    if len(outcomes) != len(items) or (pairs and [true for true, _ in outcomes] != [item.label for item in items]):
+    if not fits:
         raise store.ResultError(
-            f"{cfg.OUTPUT_DIR}: the evaluator holds {len(outcomes)} labels that are not those of the {len(items)} "
+            f"{cfg.OUTPUT_DIR}: there are {len(outcomes)} labels or outcomes that are not those of the {len(items)} "
             f"{cfg.TEST.SPLIT} items in order; no result.json can be written"
         )
     groups = getattr(data, "groups", {})
