@@ -31,9 +31,11 @@ from torch import Tensor
 from benchmarks import harness, textbook
 from dicap.backbones import tokenize
 from dicap.data.named import EMBEDDED
-from dicap.experiments.driver import finish, planned_digests
+from dicap.experiments.executor import finish
+from dicap.experiments.finished import planned_digests
 from dicap.experiments.protocols import BASE2NEW, METHODS, SHOTS, Request, learns, many, plan
 from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
+from dicap.results import primary
 from dicap.trainer import PromptTrainer
 from dicap.wording import readable
 
@@ -168,11 +170,11 @@ def run_all(jobs: dict[str, Sequence[Any]], cache: Path) -> Iterator[Trio]:
     """Each run on all sides before the next one; which of the two that are timed comes first changes from run to run."""
     for number in range(len(jobs[OURS])):
         order = [OURS, TEXTBOOK][:: 1 if number % 2 else -1]
-        order += [NUDGED] if learns(jobs[OURS][number].method) else []
+        order += [NUDGED] if learns(jobs[OURS][number]) else []
         trio = {name: run_one(jobs[name][number], name, cache) for name in order}
         print(
             f"{jobs[OURS][number].name}: "
-            + "; ".join(f"{name} {trio[name].result['accuracy']:.2f} % in {trio[name].seconds:.1f} s" for name in trio),
+            + "; ".join(f"{name} {primary(trio[name].result):.2f} % in {trio[name].seconds:.1f} s" for name in trio),
             flush=True,
         )
         yield trio
@@ -220,7 +222,7 @@ def apart(one: Path, other: Path, epoch: int) -> float:
 def agreement(trios: Sequence[Trio], other: str) -> str:
     """How far accuracies and learned prompts of another side are from ours, in words."""
     some = [(trio[OURS], trio[other]) for trio in trios if other in trio]
-    gaps = [b.result["accuracy"] - a.result["accuracy"] for a, b in some]
+    gaps = [primary(b.result) - primary(a.result) for a, b in some]
     folders = [(a.job.folder, b.job.folder, a.job.cfg.OPTIM.MAX_EPOCH) for a, b in some]
     first, last = (max(apart(one, two, min(epochs, limit)) for one, two, epochs in folders) for limit in (1, 1 << 30))
     return (

@@ -29,7 +29,8 @@ from benchmarks import harness
 from dicap import discover
 from dicap.config import build_cfg, config_path
 from dicap.data.named import EMBEDDED
-from dicap.experiments.driver import finish, planned_digests
+from dicap.experiments.executor import finish
+from dicap.experiments.finished import planned_digests
 from dicap.experiments.protocols import BASE2NEW, Request, plan
 from dicap.prompts import PromptedCLIP, StaticContext
 from dicap.trainer import PromptTrainer

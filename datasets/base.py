@@ -59,6 +59,9 @@ class FewShotDataset(DatasetBase):
         self.groups = {paths[item]: name for item, name in groups.items()}  # of train and test items, by path
         train, val, test = ([Datum(paths[item], item[1], 0, item[2]) for item in split[part]] for part in PARTS)
         super().__init__(train_x=test if self.test_only else train, val=test if self.val_is_test else val, test=test)
+        limit = getattr(cfg.DATASET, "TEST_LIMIT", 0)
+        if limit:  # after super, which counts the classes
+            self._val, self._test = self._val[:limit], self._test[:limit]
 
     def items(self, cfg: Any) -> dict[str, Items]:
         """The items of a run by part; no image is looked at. Raises DatasetError."""

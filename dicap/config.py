@@ -29,6 +29,7 @@ GENERAL = {
         least=0,
     ),
     "DATASET.HOLDOUT_FOLD": Option(1, "the fold whose classes play the new ones, from 1", least=1),
+    "DATASET.TEST_LIMIT": Option(0, "K: only the first K val and test items, for trials of costs; 0: all", least=0),
     "INPUT.VIEWS": Option(
         0,
         "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"

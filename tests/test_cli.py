@@ -10,6 +10,7 @@ import pytest
 
 from dicap import cli
 from dicap import results as store
+from dicap.experiments.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS, TINY = str(ROOT / "configs/datasets/digits.yaml"), str(ROOT / "configs/trainers/CoOp/tiny.yaml")
@@ -22,7 +23,7 @@ def train(*args):
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("train",), ("base2new",), ("cross_dataset",), ("ablations",), ("select",), ("report",), ("options",)],
+    [(), ("train",), *((name,) for name in PROTOCOLS), ("ablations",), ("select",), ("report",), ("options",)],
 )
 def test_help_answers_without_torch(command):
     args = [*command, "--help"]
@@ -91,13 +92,24 @@ def test_a_run_by_its_flags(tmp_path, embedded_data, capsys):
     assert "digits" in capsys.readouterr().out and json.loads((tmp_path / "base2new.json").read_text())["complete"]
 
 
+def test_a_run_of_a_trainer_and_a_learner_is_stored_as_the_pair(tmp_path, embedded_data):
+    """Plain DiCap is the pair that its recipe names; the file's name without the learner is the recipe."""
+    config = str(ROOT / "configs/trainers/DiCap/tiny.yaml")
+    steps = ["TRAINER.DICAP.TRAIN_STEPS", "5"]
+    for name in ("DiCap", "DiCap:CoOp"):
+        args = ["train", "--dataset-config-file", DIGITS, "--config-file", config, "--trainer", name, "--seed", "0"]
+        assert cli.main([*args, "--output-dir", str(tmp_path / name), *QUICK, *steps]) == 0
+        result = store.read_result(tmp_path / name)
+        assert (result["method"], result["recipe"]) == ("DiCap:CoOp", "tiny")
+
+
 def test_a_plugin_trains(tmp_path, embedded_data):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
-        "from dassl.engine import TRAINER_REGISTRY\nfrom yacs.config import CfgNode\n"
-        "from dicap.trainers.coop import CoOp\n"
-        "def extend_cfg(cfg):\n    cfg.TRAINER.MINE = CfgNode({**cfg.TRAINER.COOP, 'EXTRA': 1})\n"
-        "@TRAINER_REGISTRY.register()\nclass Mine(CoOp):\n    pass\n"
+        "from dassl.engine import TRAINER_REGISTRY\nfrom dicap.trainer import LearnerTrainer\n"
+        "from dicap.options import Option\nfrom dicap.trainers.coop import CoOp\n"
+        "@TRAINER_REGISTRY.register()\nclass Mine(LearnerTrainer):\n"
+        "    OPTIONS = {**CoOp.OPTIONS, 'LEARNER': Option('CoOp', 'what is trained'), 'EXTRA': Option(1, 'why')}\n"
     )
     assert (
         train(
@@ -131,6 +143,9 @@ def test_a_plugin_trains(tmp_path, embedded_data):
         (["base2new", "--datasets", "mnist"], 2, "unknown dataset 'mnist'; allowed: causal_shapes"),
         (["report", "/no/such/folder"], 1, "/no/such/folder: no such folder"),
         (["options", "nothing"], 2, "there are: "),
+        (["base2new", "--methods", "DiCap:Nothing"], 2, "unknown method 'DiCap:Nothing'; allowed: CoCoOp, CoOp, DiCap"),
+        (["base2new", "--jobs", "0"], 2, "--jobs 0: expected 1 or more"),
+        (["few_shot", "--jobs", "2", "--verbose"], 2, "lest the logs mix"),
         (
             [
                 "train",
@@ -172,6 +187,9 @@ def test_options_tells_every_setting_of_a_method(capsys):
     assert out.startswith("TRAINER.DICAP") and all(key in out for key in DiCap.OPTIONS)
     assert cli.main(["options"]) == 0
     assert "TRAINER.COOP" in capsys.readouterr().out
+    assert cli.main(["options", "dicap:coop+featuremap"]) == 0
+    out = capsys.readouterr().out
+    assert all(section in out for section in ("TRAINER.DICAP", "TRAINER.COOP", "TRAINER.FEATUREMAP"))
 
 
 def test_the_world_has_its_own_command_line(capsys, monkeypatch):

@@ -10,15 +10,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WRAPPERS = sorted((ROOT / "scripts").glob("*/*.sh"))
-KNOBS = ("DATA", "OUT", "SEEDS", "SHOTS", "CFG", "BACKBONE", "ENGINE")
+KNOBS = ("DATA", "OUT", "SEEDS", "SHOTS", "CFG", "BACKBONE", "ENGINE", "JOBS")
 PROTOCOLS = ("base2new", "few_shot", "cross_dataset", "domain_generalization")
-OTHERS = {**dict.fromkeys(PROTOCOLS, ("METHODS", "MISSING")), "ablations": ("JOBS",), "select": ("JOBS",)}
+OTHERS = {**dict.fromkeys(PROTOCOLS, ("METHODS", "MISSING")), "ablations": (), "select": ()}
 OF_PROTOCOL = [path for path in WRAPPERS if path.stem in PROTOCOLS]
 BASE2NEW = [path for path in WRAPPERS if path.stem == "base2new"]
 
 
 def bash(script, *args, cwd="/", **knobs):
-    env = {key: value for key, value in os.environ.items() if key not in (*KNOBS, "METHODS", "MISSING", "JOBS")}
+    env = {key: value for key, value in os.environ.items() if key not in (*KNOBS, "METHODS", "MISSING")}
     return subprocess.run(
         ["bash", str(script), *args],
         cwd=cwd,
@@ -75,7 +75,9 @@ def test_every_method_has_its_wrapper():
     }
     assert {find_method(path.parent.name) for path in BASE2NEW} == ours
     learning = {path.parent.name for path in WRAPPERS if path.stem == "select"}
-    assert {"coop", "cocoop", "dicap"} <= learning < {path.parent.name for path in BASE2NEW}  # zeroshot chooses nothing
+    assert (
+        {"coop", "cocoop", "dicap", "clip_adapter", "feature_map"} <= learning < {path.parent.name for path in BASE2NEW}
+    )  # zeroshot chooses nothing
 
 
 def test_the_wrappers_are_identical():
@@ -87,7 +89,7 @@ def test_help(wrapper):
     done = bash(wrapper, "--help")
     assert done.returncode == 0 and done.stdout.startswith("Usage: ") and str(wrapper.relative_to(ROOT)) in done.stdout
     assert all(knob in done.stdout for knob in (*KNOBS, *OTHERS[wrapper.stem]))
-    assert wrapper.stem in PROTOCOLS or f"usage: dicap {wrapper.stem}" in done.stdout
+    assert f"usage: dicap {wrapper.stem}" in done.stdout
 
 
 @pytest.mark.parametrize("wrapper", OF_PROTOCOL, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -101,9 +103,8 @@ def test_from_anywhere_its_plan_is_its_method(wrapper, tmp_path, embedded_data, 
         wrapper, *([] if "domain" in wrapper.stem else ["digits"]), cwd=tmp_path, PYTHON=echo, SEEDS="1 2", SHOTS="3"
     )
     assert cli.main([*arguments_of(asked), "--dry-run", *SMALL]) == 0
-    methods = (
-        METHODS if wrapper.parent.name == "dicap" else [find_method(wrapper.parent.name)]
-    )  # DiCap's compares the four
+    four = [*METHODS[:3], "DiCap:CoOp"]  # DiCap's compares them
+    methods = four if wrapper.parent.name == "dicap" else [find_method(wrapper.parent.name)]
     runs = {"base2new": 2 * 2, "few_shot": 2, "cross_dataset": 2 * 2, "domain_generalization": 4 * 2}[wrapper.stem]
     assert f"{runs * len(methods)} to run, 0 finished" in caplog.text
     assert all(f"{method} (tiny), seed 2, " in caplog.text for method in methods)
@@ -156,7 +157,7 @@ def test_knobs_and_arguments_of_a_selection(tmp_path, embedded_data):
     script = ROOT / "scripts/coop/select.sh"
     done = bash(script, "digits", "--folds", "2", "--grid", "N_CTX=2,4", "--dry-run", cwd=tmp_path, **knobs)
     assert done.returncode == 0, done.stderr
-    assert "select: CoOp on digits, 2 points, 2 folds, seeds 1 2: 8 runs" in done.stdout
+    assert "select: CoOp on digits, 2 points, 2 folds, seeds 1 2: 16 runs" in done.stdout
     assert not list(tmp_path.iterdir())
     done = bash(script, "digits", cwd=tmp_path, SEEDS="1 two")
     assert done.returncode == 2 and "seed 'two'" in done.stderr
@@ -167,7 +168,8 @@ def test_knobs_and_arguments_of_an_ablation(tmp_path):
     script = ROOT / "scripts/dicap/ablations.sh"
     done = bash(script, "causal_shapes", "--cells", "CoOp", "no-cf", "--dry-run", cwd=tmp_path, **knobs)
     assert done.returncode == 0, done.stderr
-    assert "no-cf, seed 103: to run" in done.stdout and "6 to run, 0 finished" in done.stdout
+    assert "no-cf: causal_shapes, DiCap:CoOp (tiny), seed 103, new classes: to run" in done.stdout
+    assert "12 to run, 0 finished" in done.stdout
     assert not list(tmp_path.iterdir())
     done = bash(script, "shapes", cwd=tmp_path)
     assert done.returncode == 2 and "no ablation 'shapes'" in done.stderr
@@ -271,6 +273,6 @@ def test_a_script_that_was_killed_goes_on_and_a_failure_is_told(tmp_path, embedd
     (tmp_path / "output/few_shot/train/digits/shots_1/CoOp/tiny/seed3").write_text("a file where a folder should be")
     again = bash(script, "digits", *SMALL, cwd=tmp_path, **knobs)
     assert again.returncode == 1 and "1 of 3 runs failed:\n- digits, CoOp (tiny), seed 3, 1 shot: " in again.stderr
-    assert "finished before\n" in again.stdout and "Traceback" not in again.stderr and "few_shot.md" in again.stdout
+    assert " finished before\n" in again.stdout and "Traceback" not in again.stderr and "few_shot.md" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert len(list(tmp_path.rglob("result.json"))) == 2

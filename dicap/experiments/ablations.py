@@ -10,7 +10,7 @@ shots: 16
 method: DiCap               # of cells that name none
 recipe: tiny
 reference: DiCap            # the cell that the others are compared with
-settings: {}                # of every run: KEY: VALUE; a key without a dot belongs to the method's own section
+settings: {}                # of every run: KEY: VALUE; a key without a dot belongs to the trainer's or the learner's section
 groups:                     # sections of the table
   Controls:
     no-cf: {CONTROL: no-cf}                          # upper case: settings of this cell
@@ -25,21 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from dicap.config import CONFIGS
-from dicap.experiments.cells import (
-    Unit,
-    by_key,
-    gather,
-    numbers,
-    own_settings,
-    plan_units,
-    raise_failures,
-    run_units,
-    show_units,
-    slug,
-)
-from dicap.experiments.protocols import BASE2NEW, SEEDS, SHOTS, Protocol, Request, find_method
+from dicap.experiments.cells import by_key, line_of, numbers, own_settings, plan_cell, run_cells, slug
+from dicap.experiments.driver import show_plan
+from dicap.experiments.executor import raise_failures
+from dicap.experiments.protocols import SEEDS, SHOTS, Job, Request, choose_recipe, find_method
 from dicap.options import ConfigError
-from dicap.report.cells import CellTable, Line, print_table, write_table
+from dicap.report.ablations import Line, ablation_sheet
+from dicap.report.sheet import Sheet, print_sheet, write_sheet
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +57,9 @@ class Ablation:
     reference: str
     cells: tuple[Cell, ...]
 
-    def units(self, cell: Cell) -> list[Unit]:
-        """A cell's units, by seed. Raises ConfigError."""
-        protocol = Protocol(f"ablations/{self.name}/{slug(cell.name)}", BASE2NEW.stages)
-        return plan_units(cell.name, protocol, cell.request)
+    def jobs(self, cell: Cell) -> list[Job]:
+        """A cell's runs, by seed. Raises ConfigError."""
+        return plan_cell(cell.name, f"ablations/{self.name}/{slug(cell.name)}", cell.request)
 
 
 def ablation_path(name: str) -> Path:
@@ -134,26 +125,26 @@ def _cell(name: Any, group: Any, entry: Any, tree: dict, request: Request) -> Ce
     entry, name = entry or {}, str(name)
     _check_keys(entry, OF_A_CELL, f"cell {name!r}", settings=True)
     value = {**tree, **{key: entry[key] for key in OF_A_CELL if key in entry}}
-    method = find_method(str(value.get("method", "DiCap")))
-    own = {key: setting for key, setting in entry.items() if key not in OF_A_CELL}
-    settings = own_settings({**(tree.get("settings") or {}), **own}, method)
     shots = entry.get("shots") or request.shots or value.get("shots", SHOTS)
     if not isinstance(shots, int):
         raise ConfigError(f"cell {name!r}: shots {shots!r}: expected a whole number from 1")
-    return Cell(
-        name,
-        str(group),
-        str(value.get("reference", "")),
-        dataclasses.replace(
-            request,
-            methods=(method,),
-            datasets=(str(value.get("dataset", "")),),
-            shots=shots,
-            seeds=request.seeds or numbers(value.get("seeds", SEEDS)),
-            recipe=entry.get("recipe") or request.recipe or str(value.get("recipe", "tiny")),
-            settings=settings + request.settings,
-        ),
+    wanted = entry.get("recipe") or request.recipe or str(value.get("recipe", "tiny"))
+    own = {key: setting for key, setting in entry.items() if key not in OF_A_CELL}
+    try:
+        method, recipe = choose_recipe(find_method(str(value.get("method", "DiCap"))), (wanted,))
+        settings = own_settings({**(tree.get("settings") or {}), **own}, method)
+    except ConfigError as error:
+        raise ConfigError(f"cell {name!r}: {error}") from None
+    own_request = dataclasses.replace(
+        request,
+        methods=(method,),
+        datasets=(str(value.get("dataset", "")),),
+        shots=shots,
+        seeds=request.seeds or numbers(value.get("seeds", SEEDS)),
+        recipe=recipe,
+        settings=settings + request.settings,
     )
+    return Cell(name, str(group), str(value.get("reference", "")), own_request)
 
 
 def _checked(ablation: Ablation) -> Ablation:
@@ -180,43 +171,20 @@ def choose(ablation: Ablation, names: Sequence[str]) -> list[Cell]:
     return [cell for cell in ablation.cells if not names or cell.name in names or cell.group in names]
 
 
-def table_of(ablation: Ablation, units: dict[str, list[Unit]], chosen: Sequence[Cell]) -> CellTable:
+def sheet_of(ablation: Ablation, jobs: dict[str, list[Job]], chosen: Sequence[Cell]) -> Sheet:
     """The table from the result files: chosen cells, and others that have any; the rest is named as not run.
 
     A draw that is not there, or was made with other settings, is a problem of its line.
     """
-    lines, not_run = [], []
+    lines: list[Line] = []
+    not_run: list[str] = []
     for cell in ablation.cells:
-        values, problems, data = gather(units[cell.name])
-        if not values and cell not in chosen:
+        line = line_of(cell.name, jobs[cell.name], by_key(cell.request.settings), cell.group, cell.reference)
+        if line.values or cell in chosen:
+            lines.append(line)
+        else:
             not_run.append(cell.name)
-            continue
-        lines.append(
-            Line(
-                cell.name,
-                cell.group,
-                cell.reference,
-                _facts(cell, units[cell.name]),
-                tuple(unit.draw for unit in units[cell.name]),
-                values,
-                data,
-                problems,
-            )
-        )
-    return CellTable(ablation.name, tuple(lines), tuple(not_run))
-
-
-def _facts(cell: Cell, units: list[Unit]) -> dict[str, Any]:
-    """What a cell is, for the table's files."""
-    request = cell.request
-    recipe = units[0].jobs[0].recipe if units else request.recipe
-    return {
-        "method": request.methods[0],
-        "recipe": recipe,
-        "dataset": request.datasets[0],
-        "shots": request.shots,
-        "settings": by_key(request.settings),
-    }
+    return ablation_sheet(ablation.name, lines, not_run)
 
 
 def run_ablations(
@@ -225,11 +193,9 @@ def run_ablations(
     *,
     cells: Sequence[str] = (),
     output_name: str = "",
-    jobs: int = 1,
+    parallel: int = 1,
     dry_run: bool = False,
     verbose: bool = False,
-    engine: str = "auto",
-    plugins: Sequence[str] = (),
 ) -> None:
     """Plan and check all cells, run the chosen ones, tabulate all.
 
@@ -239,10 +205,10 @@ def run_ablations(
     """
     ablation = read_ablation(ablation_path(name), request, output_name)
     chosen = choose(ablation, cells)
-    units = {cell.name: ablation.units(cell) for cell in ablation.cells}
-    wanted = [unit for cell in chosen for unit in units[cell.name]]
+    jobs = {cell.name: ablation.jobs(cell) for cell in ablation.cells}
+    wanted = [job for cell in chosen for job in jobs[cell.name]]
     log.info(
-        "%s: %d of %d cells, %d runs of base and new classes in %s",
+        "%s: %d of %d cells, %d runs in %s",
         ablation.name,
         len(chosen),
         len(ablation.cells),
@@ -250,10 +216,10 @@ def run_ablations(
         Path(request.out, "ablations", ablation.name),
     )
     if dry_run:
-        show_units(wanted)
+        show_plan(wanted)
         return
-    failures = run_units(wanted, jobs, verbose=verbose, engine=engine, plugins=plugins)
-    table = table_of(ablation, units, chosen)
-    print_table(table)
-    log.info("Written: %s", ", ".join(map(str, write_table(table, Path(request.out, "ablations")))))
+    failures = run_cells(wanted, parallel, verbose)
+    sheet = sheet_of(ablation, jobs, chosen)
+    print_sheet(sheet)
+    log.info("Written: %s", ", ".join(map(str, write_sheet(sheet, Path(request.out, "ablations")))))
     raise_failures(failures, len(wanted))

@@ -1,4 +1,4 @@
-"""Protocols: which runs make up a published comparison, planned and checked before anything runs (dicap/experiments/driver.py runs them).
+"""Protocols: which runs make up a published comparison, planned and checked before anything runs (executor.py runs them).
 
     base2new                train on the first half of the classes, test on it and on the other half (arXiv 2203.05557, 4.1)
     few_shot                train on all classes with 1, 2, 4, 8 and 16 shots, test on them (arXiv 2109.01134, 4.1)
@@ -6,6 +6,7 @@
     domain_generalization   the same training, tested on shifts of the source (arXiv 2203.05557, 4.3)
 
 A protocol is a list of stages; docs/protocols.md tells what each fixes. The last two share one training ("source").
+The command line takes its help from here, so importing this imports neither torch nor dassl.
 """
 
 import dataclasses
@@ -15,16 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicap.config import CONFIGS, build_cfg, config_path
+from dicap import discover
+from dicap.config import CONFIGS, build_cfg, config_path, published_recipes, recipe_learner, recipes, split_method
 from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
 
 METHODS = ("ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap")  # the comparison of the main job
 SEEDS = (1, 2, 3)
 SHOTS = 16
-# published recipes where the context starts from words: a method's is the first of these that it has
-RECIPES = ("vit_b16_ctxv1", "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16")
-IMAGENET_FIRST = ("vit_b16_ep50_ctxv1",)  # CoOp trains 50 epochs there instead of 200
 
 
 @dataclass(frozen=True)
@@ -43,30 +42,70 @@ class Protocol:
     Args:
         name: also its output folder, and what its results say.
         stages: in order.
+        summary, what: a line and a sentence of help.
         everything: what `all` means; also the default with a data folder.
         embedded: the default without one.
         shots: training images a class; one run each.
         source: the protocol that trains the prompt which is tested here; None = train on each dataset.
         shifts: whether it tests on shifts of the source (same classes), and on nothing else.
+        cell: what its runs are called, where several comparisons make up one table; "" = this one stands for itself.
     """
 
     name: str
     stages: tuple[Stage, ...]
+    summary: str = ""
+    what: str = ""
     everything: tuple[str, ...] = PUBLISHED
     embedded: tuple[str, ...] = EMBEDDED
     shots: tuple[int, ...] = (SHOTS,)
     source: "Protocol | None" = None
     shifts: bool = False
+    cell: str = ""
 
 
-BASE2NEW = Protocol("base2new", (Stage("train_base", "base"), Stage("test_new", "new", prompt_from="train_base")))
-FEW_SHOT = Protocol("few_shot", (Stage("train", "all"),), shots=(1, 2, 4, 8, 16))
+BASE2NEW = Protocol(
+    "base2new",
+    (Stage("train_base", "base"), Stage("test_new", "new", prompt_from="train_base")),
+    "compare methods: train on base classes, test on base and new ones",
+    "Base-to-new comparison: for each dataset, method and seed, train on the first half of the classes, test on it and on "
+    "the other half.",
+)
+FEW_SHOT = Protocol(
+    "few_shot",
+    (Stage("train", "all"),),
+    "compare methods with 1, 2, 4, 8 and 16 shots of all classes",
+    "Few-shot comparison: for each dataset, method, seed and number of shots, train on all classes and test on them.",
+    shots=(1, 2, 4, 8, 16),
+)
 SOURCE = Protocol("source", (Stage("train", "all"),), everything=PUBLISHED[:1], embedded=EMBEDDED[:1])
-CROSS_DATASET = Protocol("cross_dataset", (Stage("test", "all"),), PUBLISHED[1:], EMBEDDED[1:], source=SOURCE)
+CROSS_DATASET = Protocol(
+    "cross_dataset",
+    (Stage("test", "all"),),
+    "test prompts of one dataset on other ones",
+    "Cross-dataset comparison: for each method and seed, train on all classes of a source dataset, test that prompt on the "
+    "classes of other datasets.",
+    everything=PUBLISHED[1:],
+    embedded=EMBEDDED[1:],
+    source=SOURCE,
+)
 DOMAIN_GENERALIZATION = Protocol(
-    "domain_generalization", (Stage("test", "all"),), SHIFTS, EMBEDDED_SHIFTS, source=SOURCE, shifts=True
+    "domain_generalization",
+    (Stage("test", "all"),),
+    "test prompts of one dataset on its shifts",
+    "Domain generalisation: the training of cross_dataset, tested on shifts of the source dataset.",
+    everything=SHIFTS,
+    embedded=EMBEDDED_SHIFTS,
+    source=SOURCE,
+    shifts=True,
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW, FEW_SHOT, CROSS_DATASET, DOMAIN_GENERALIZATION)}
+
+
+def protocol_of(folder: str) -> str:
+    """The protocol whose paths an output folder follows (.../base2new/train_base/...), "" for any other."""
+    known = {(protocol.name, stage.folder) for protocol in (*PROTOCOLS.values(), SOURCE) for stage in protocol.stages}
+    parts = Path(folder).parts
+    return next((pair[0] for pair in zip(parts, parts[1:]) if pair in known), "")
 
 
 @dataclass(frozen=True)
@@ -102,7 +141,12 @@ def many(number: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run. prompt: the run whose trained prompt it tests, None where it trains."""
+    """One planned run.
+
+    Args:
+        method: "CoOp", or "DiCap:CoOp" where the trainer trains a learner.
+        prompt: the run whose trained prompt it tests, None where it trains.
+    """
 
     protocol: Protocol
     stage: Stage
@@ -112,6 +156,10 @@ class Job:
     seed: int
     request: Request
     prompt: "Job | None" = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: another process builds the configuration anew."""
+        return {key: value for key, value in self.__dict__.items() if key != "cfg"}
 
     @property
     def dataset(self) -> str:
@@ -126,50 +174,44 @@ class Job:
     @property
     def depends_on(self) -> "Job | None":
         """The run that has to be finished before; a method that learns nothing waits for none."""
-        return self.prompt if learns(self.method) else None
+        return self.prompt if learns(self) else None
 
     @property
     def name(self) -> str:
         """As progress lines and messages name it."""
         what = f"{self.stage.split} classes" if self.stage.split != "all" else many(self.request.shots, "shot")
         ending = f", prompt of {self.trained_on}" if self.protocol.source else ""
-        return f"{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{ending}"
+        cell = f"{self.protocol.cell}: " if self.protocol.cell else ""
+        return f"{cell}{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{ending}"
 
     @property
     def folder(self) -> Path:
-        """Where this run writes: the family's path."""
-        return Path(
-            self.request.out,
-            self.protocol.name,
-            self.stage.folder,
-            self.dataset,
-            f"shots_{self.request.shots}",
-            self.method,
-            self.recipe,
-            f"seed{self.seed}",
-        )
+        """Where this run writes: the family's path, where "DiCap:CoOp" is DiCap-CoOp."""
+        stage = Path(self.request.out, self.protocol.name, self.stage.folder, self.dataset)
+        return stage / f"shots_{self.request.shots}" / self.method.replace(":", "-") / self.recipe / f"seed{self.seed}"
 
     @functools.cached_property
     def cfg(self) -> Any:
         """Its frozen configuration. Raises ConfigError."""
         request = self.request
+        own = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split)
         return build_cfg(
             config_path("datasets", self.data.config),
-            config_path(f"trainers/{self.method}", self.recipe),
+            recipes(self.method)[self.recipe],
             self.method,
             root=request.data,
             output_dir=str(self.folder),
             seed=self.seed,
             backbone=request.backbone,
-            opts=[
-                "DATASET.NUM_SHOTS",
-                str(request.shots),
-                "DATASET.SUBSAMPLE_CLASSES",
-                self.stage.split,
-                *self.data.settings,
-                *request.settings,
-            ],
+            opts=[*own, *self.data.settings, *request.settings],
         )
+
+
+def learns(job: Job) -> bool:
+    """Whether a run's method has something to train. Raises ConfigError where its configuration does not fit."""
+    from dicap.config import facts_of
+
+    return facts_of(job.cfg).fit != "none"
 
 
 # --- planning ----------------------------------------------------------------------------------------------------
@@ -183,28 +225,22 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
     """
     methods = list(dict.fromkeys(map(find_method, request.methods)))
     datasets = find_datasets(protocol, request)
-    if request.data and not Path(request.data).is_dir():
-        raise ConfigError(f"no folder {request.data!r}; DATA (--data) is the folder that holds the datasets' folders")
-    for name, numbers in (("seeds", request.seeds), ("shots", (request.shots,))):
-        if not numbers or any(number < int(name == "shots") for number in numbers):
-            raise ConfigError(f"{name} {numbers}: expected whole numbers from {int(name == 'shots')}, at least one")
+    _check_request(request)
     runs = [(method, seed) for method in methods for seed in dict.fromkeys(request.seeds)]
     if protocol.source is None:
-        jobs = [
-            job for data in datasets for method, seed in runs for job in _stages(protocol, data, method, seed, request)
-        ]
+        jobs = [job for data in datasets for run in runs for job in _stages(protocol, data, *run, request)]
     else:
         source = find_source(protocol, request)
         trained = {run: _stages(protocol.source, source, *run, request)[0] for run in runs}
         jobs = [*trained.values(), *(_test(protocol, data, trained[run]) for data in datasets for run in runs)]
     for job in jobs:
-        _check(job)
-    return jobs
+        _check_job(job)
+    return list({job.folder: job for job in jobs}.values())  # "DiCap" and the pair that it stands for are one method
 
 
 def _stages(protocol: Protocol, data: Data, method: str, seed: int, request: Request) -> list[Job]:
     """The runs of one method and seed on one dataset."""
-    recipe, made = find_recipe(method, data, request, protocol), dict[str, Job]()
+    (method, recipe), made = find_recipe(method, data, request, protocol), dict[str, Job]()
     for stage in protocol.stages:
         made[stage.folder] = Job(protocol, stage, data, method, recipe, seed, request, made.get(stage.prompt_from))
     return list(made.values())
@@ -215,49 +251,76 @@ def _test(protocol: Protocol, data: Data, trained: Job) -> Job:
     return dataclasses.replace(trained, protocol=protocol, stage=protocol.stages[0], data=data, prompt=trained)
 
 
-def _check(job: Job) -> None:
+def _check_request(request: Request) -> None:
+    """Raises ConfigError."""
+    if request.data and not Path(request.data).is_dir():
+        raise ConfigError(f"no folder {request.data!r}; DATA (--data) is the folder that holds the datasets' folders")
+    for name, numbers, least in (("seeds", request.seeds, 0), ("shots", (request.shots,), 1)):
+        if not numbers or min(numbers) < least:
+            raise ConfigError(f"{name} {numbers}: expected whole numbers from {least}, at least one")
+    for key, value in zip(request.settings[::2], request.settings[1::2]):
+        section, _, last = key.rpartition(".")
+        if last == "LEARNER" and section.startswith("TRAINER."):
+            names = ", ".join(name for name in method_names() if name.upper().startswith(f"{section[8:]}:"))
+            raise ConfigError(
+                f"the setting {key} {value} contradicts the method's name, which says the learner; name it as the method"
+                f" (METHODS, --methods, `method:`), one of: {names}"
+            )
+        if key == "DATASET.TEST_LIMIT":
+            raise ConfigError(f"the setting {key} {value} makes trials of costs: a comparison tests on all test items")
+
+
+def _check_job(job: Job) -> None:
     """Settings that contradict each other are found here, not after an hour of other runs. Raises ConfigError."""
     from dassl.engine import TRAINER_REGISTRY
 
-    from dicap.trainer import PromptTrainer
+    from dicap.config import facts_of
 
-    section = job.cfg.TRAINER.NAME.upper()
-    if job.prompt and job.cfg.TRAINER.get(section, {}).get("CSC", False):
+    if job.prompt and facts_of(job.cfg).classes == "trained":
+        sections = [f"TRAINER.{part.upper()}" for part in job.method.replace(":", "+").split("+")]
+        reasons = [f"{key}.CSC is True: " for key in sections if job.cfg.TRAINER.get(key[8:], {}).get("CSC", False)]
         raise ConfigError(
-            f"TRAINER.{section}.CSC is True: a context for each class says nothing of other classes, and "
-            f"{job.protocol.name} tests on them; set it False, or use few_shot"
+            f"{''.join(reasons)}what {job.method} learns for each trained class says nothing of other classes, and "
+            f"{job.protocol.name} tests on them; choose another method or setting, or use few_shot"
         )
     cls = TRAINER_REGISTRY.get(job.cfg.TRAINER.NAME)
-    if issubclass(cls, PromptTrainer):  # its check_cfg reads the configuration alone; others' may need a whole trainer
+    if hasattr(cls, "OPTIONS"):  # ours: check_cfg reads the configuration alone; others' may need a whole trainer
         cls.check_cfg(object.__new__(cls), job.cfg)
 
 
-def find_method(name: str) -> str:
-    """The registered trainer that a name stands for: itself, in any case, or its beginning ("zeroshot").
-
-    Raises:
-        ConfigError: none; the message lists those there are.
-    """
+def method_names() -> list[str]:
+    """All that a method may be called: trainers with a recipe, and pairs of a trainer and the learner of a recipe."""
     from dassl.engine import TRAINER_REGISTRY
 
-    from dicap import discover
-
     discover.load_all()
-    names = sorted(n for n in TRAINER_REGISTRY.registered_names() if _recipes(n))
-    low = name.lower()
-    for fits in (name.__eq__, lambda n: n.lower() == low, lambda n: bool(low) and n.lower().startswith(low)):
-        found = sorted(filter(fits, names), key=len)
-        if found:
-            return found[0]
+    names: dict[str, None] = {}
+    for trainer in sorted(TRAINER_REGISTRY.registered_names()):
+        for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml")):
+            ending = path.stem.rpartition("_")[2]
+            learner = recipe_learner(trainer, path)
+            names |= {trainer: None, f"{trainer}:{ending if discover.is_learner(ending) else learner}": None}
+    return [name for name in names if not name.endswith(":")]
+
+
+def find_method(name: str) -> str:
+    """The method that a name stands for: in any case, with or without `_`, or its beginning ("zeroshot", "dicap:clip").
+
+    Raises:
+        ConfigError: none, or several; the message lists those there are.
+    """
+    names, low = method_names(), _folded(name)
+    same = [method for method in names if _folded(method) == low]
+    begun = [method for method in names if low and _folded(method).startswith(low)]
+    found = same or [method for method in begun if ":" not in method or ":" in name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"method {name!r} may be {' or '.join(found)}; write more of it")
     raise ConfigError(f"unknown method {name!r}; allowed: {', '.join(names)}")
 
 
-def learns(method: str) -> bool:
-    """Whether a trainer has something to train: it defines forward_backward, or says so itself with `learns`."""
-    from dassl.engine import TRAINER_REGISTRY, TrainerBase
-
-    cls = TRAINER_REGISTRY.get(method)
-    return getattr(cls, "learns", cls.forward_backward is not TrainerBase.forward_backward)
+def _folded(method: str) -> str:
+    return method.lower().replace("_", "")
 
 
 def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
@@ -318,37 +381,25 @@ def find_source(protocol: Protocol, request: Request) -> Data:
     return source
 
 
-def find_recipe(method: str, data: Data, request: Request, protocol: Protocol = BASE2NEW) -> str:
-    """The recipe (stem of a file in configs/trainers/METHOD) of a training. Raises ConfigError with those there are."""
-    there = _recipes(method)
+def find_recipe(method: str, data: Data, request: Request, protocol: Protocol = BASE2NEW) -> tuple[str, str]:
+    """The method with the learner that is trained, and the recipe (`recipes`). Raises ConfigError with those there are."""
     tiny = data.embedded or request.backbone == "tiny"
-    wanted = (
-        (request.recipe,)
-        if request.recipe
-        else ("tiny",)
-        if tiny
-        else published_recipes(protocol, data.name, request.shots)
-    )
-    for name in wanted:
-        if name in there:
-            return name
-    raise ConfigError(
-        f"configs/trainers/{method} has no recipe {' or '.join(wanted)}; give one with CFG= or --config: "
-        f"{', '.join(there)}"
-    )
+    wanted = published_recipes(protocol.name, data.name, request.shots)
+    return choose_recipe(method, (request.recipe,) if request.recipe else ("tiny",) if tiny else wanted)
 
 
-def published_recipes(protocol: Protocol, dataset: str, shots: int) -> tuple[str, ...]:
-    """Names of the papers' recipes; a method's is the first that it has.
+def choose_recipe(method: str, wanted: Iterable[str]) -> tuple[str, str]:
+    """The method with the learner that its recipe trains, and the recipe: the first of these that it has.
 
-    CoOp's few-shot setting learns 16 random context tokens for 50 epochs with 1 shot, 100 with 2 to 4, 200 with more, and
-    50 on ImageNet; elsewhere contexts start from words.
+    Raises:
+        ConfigError: none; the message lists those there are.
     """
-    imagenet = dataset == PUBLISHED[0]
-    if protocol.name != FEW_SHOT.name:
-        return (*(IMAGENET_FIRST if imagenet else ()), *RECIPES)
-    return ("vit_b16_ep50" if imagenet or shots == 1 else "vit_b16_ep100" if shots <= 4 else "vit_b16", *RECIPES)
-
-
-def _recipes(method: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / "trainers" / method).glob("*.yaml"))
+    there, (trainer, learner) = recipes(method), split_method(method)
+    recipe = next((name for name in wanted if name in there), None)
+    if recipe is None:
+        raise ConfigError(
+            f"configs/trainers/{trainer} has no recipe {' or '.join(wanted)}{f' of {method}' if learner else ''}; give one"
+            f" with CFG= or --config: {', '.join(there)}"
+        )
+    learner = learner or recipe_learner(trainer, there[recipe])
+    return f"{trainer}:{learner}" if learner else trainer, recipe

@@ -3,9 +3,10 @@
     result = run(cfg)                                             # train, then test
     result = run(cfg, eval_only=True, model_dir="output/...")     # test what another run has trained
 
-Any trainer of the Dassl family works, also a third-party one on an installed Dassl: the measures are taken from the
-evaluator's lists of true and predicted labels, never from the log. A trainer may add `extra_result() -> dict` (kept
-as "method_record") and `weights_digest` (SHA-256 of the frozen backbone).
+Any trainer of the Dassl family works, also a third-party one on an installed Dassl: where a trainer has no `outcomes`, the
+evaluator's lists of true and predicted labels are measured as a classification; the log never is. A trainer may add
+`task`, `outcomes` (of each test item in order), `extra_result() -> dict` (kept as "method_record") and `weights_digest`
+(SHA-256 of the frozen backbone).
 """
 
 import functools
@@ -61,9 +62,19 @@ def run(
     names = {"protocol": protocol, "dataset": dataset, "recipe": recipe, "trained_on": trained_on or dataset}
     with _logged(cfg.OUTPUT_DIR):
         _announce(cfg)
-        result = _build_and_work(cfg, names, eval_only, model_dir, load_epoch, no_train)
+        start = time.perf_counter()
+        trainer = _build(cfg)
+        built = time.perf_counter() - start
+        if no_train and not eval_only:
+            return None
+        try:
+            seconds = {"build": round(built, 3), **_work(trainer, eval_only, model_dir, load_epoch)}
+            result = _result(trainer, cfg, names, seconds, eval_only)
+        finally:
+            trainer.close_writer()
         if result is not None and cfg.OUTPUT_DIR:
             log.info("Result written to %s", store.write_result(cfg.OUTPUT_DIR, result))
+    del trainer
     free_memory()
     return result
 
@@ -101,20 +112,7 @@ def _system_info() -> str:
     return collect_env_info()
 
 
-def _build_and_work(
-    cfg: Any, names: dict[str, str], eval_only: bool, model_dir: str, load_epoch: int | None, no_train: bool
-) -> dict | None:
-    trainer = build(cfg)
-    if no_train and not eval_only:
-        return None
-    try:
-        seconds = _work(trainer, eval_only, model_dir, load_epoch)
-        return _result(trainer, cfg, names, seconds, 0 if eval_only else optimiser_steps(trainer))
-    finally:
-        trainer.close_writer()
-
-
-def build(cfg: Any) -> Any:
+def _build(cfg: Any) -> Any:
     """The trainer of a configuration; cudnn's kernels are deterministic, the measurement of memory begins."""
     import torch
     from dassl.engine import build_trainer
@@ -126,57 +124,68 @@ def build(cfg: Any) -> Any:
 
 
 def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None) -> dict[str, float]:
-    """Train and test, or load and test; seconds of training (validation included) and of the last test."""
-    timed_test, last = trainer.test, [0.0]
+    """Train and test, or load and test.
 
-    def test(*args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        value = timed_test(*args, **kwargs)
-        last[0] = time.perf_counter() - start
-        return value
-
-    trainer.test = test
+    Returns:
+        seconds of training (validation included), of its part before the first epoch ("fit"), of the last test.
+    """
+    last: dict[str, float] = {}
+    _time(trainer, "test", last)
+    _time(trainer, "before_train", last)
     start = time.perf_counter()
     if eval_only:
         if model_dir:
             trainer.load_model(model_dir, epoch=load_epoch)
         trainer.test()
-        return {"train": 0.0, "test": round(last[0], 3)}
-    if getattr(trainer.dm.dataset, "test_only", False) and trainable_parameters(trainer):
+    elif getattr(trainer.dm.dataset, "test_only", False) and trainable_parameters(trainer):
         raise ConfigError(
             f"{type(trainer.dm.dataset).__name__} is a test set of another dataset's classes: nothing is trained on"
             " it; test a prompt with --eval-only --model-dir, or run dicap domain_generalization"
         )
-    trainer.train()
-    return {"train": round(time.perf_counter() - start - last[0], 3), "test": round(last[0], 3)}
+    else:
+        trainer.train()
+    test = last.get("test", 0.0)
+    train = 0.0 if eval_only else time.perf_counter() - start - test
+    seconds = {"fit": last.get("before_train", 0.0), "train": train, "test": test}
+    return {part: round(value, 3) for part, value in seconds.items()}
 
 
-def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float], steps: int) -> dict | None:
+def _time(trainer: Any, name: str, seconds: dict[str, float]) -> None:
+    """Let a method of this trainer note in seconds[name] how long its last call took."""
+    method = getattr(trainer, name)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        value = method(*args, **kwargs)
+        seconds[name] = time.perf_counter() - start
+        return value
+
+    setattr(trainer, name, timed)
+
+
+def _result(
+    trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float], eval_only: bool
+) -> dict[str, Any] | None:
     """The result of the schema, or None where nothing was tested."""
-    y_true, y_pred = list(trainer.evaluator._y_true), list(trainer.evaluator._y_pred)
-    if cfg.TEST.NO_TEST and not y_true:
+    from dicap.config import method_of
+
+    measured = _evaluation(trainer, cfg)
+    if measured is None:
         return None
-    data = trainer.dm.dataset
-    items = data.val if cfg.TEST.SPLIT == "val" and data.val else data.test
-    if y_true != [item.label for item in items]:
-        raise store.ResultError(
-            f"{cfg.OUTPUT_DIR}: the evaluator holds {len(y_true)} labels that are not those of the "
-            f"{len(items)} {cfg.TEST.SPLIT} images in order; no result.json can be written"
-        )
-    peak, source = peak_memory(trainer)
+    peak, source = _peak_memory(trainer)
     record = trainer.extra_result() if hasattr(trainer, "extra_result") else {}
     return {
         "schema": store.SCHEMA,
         **names,
-        "method": cfg.TRAINER.NAME,
+        "method": method_of(cfg),
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
         "test_set": cfg.TEST.SPLIT,
-        **measures(y_true, y_pred, [item.impath for item in items], getattr(data, "groups", {})),
+        **measured,
         "trainable_parameters": trainable_parameters(trainer),
-        "steps": steps,
+        "steps": 0 if eval_only else _optimiser_steps(trainer, cfg),
         "seconds": seconds,
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
         "peak_memory_mib": peak,
@@ -184,56 +193,60 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         "config": store.plain(cfg),
         "digests": {
             "config": store.config_digest(cfg),
-            "data": store.data_digest(data),
+            "data": store.data_digest(trainer.dm.dataset),
             "weights": getattr(trainer, "weights_digest", ""),
             "model": model_digest(trainer),
         },
-        "versions": versions(trainer),
+        "versions": _versions(trainer),
         "method_record": store.plain(record),
         "status": "complete",
     }
 
 
-def measures(y_true: list[int], y_pred: list[int], impaths: list[str], groups: dict[str, str]) -> dict[str, Any]:
-    """n, accuracy and macro F1 in per cent, and n and accuracy of each group of test images.
+def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
+    """What was measured on the test items, None where nothing was tested.
 
-    Args:
-        y_true, y_pred, impaths: label, prediction and path of each test image (N), in one order.
-        groups: path -> name of its group; a path that is missing is in no group.
+    Raises:
+        ResultError: the outcomes are not those of the test items.
     """
-    from sklearn.metrics import f1_score
+    from dicap.tasks.classification import Classification
+    from dicap.tasks.task import evaluation
 
-    right = [int(true == pred) for true, pred in zip(y_true, y_pred)]
-    by_group: dict[str, list[int]] = {}
-    for path, hit in zip(impaths, right):
-        if path in groups:
-            by_group.setdefault(groups[path], []).append(hit)
-    f1 = f1_score(y_true, y_pred, average="macro", labels=sorted(set(y_true)), zero_division=0.0)
-    return {
-        "n": len(right),
-        "accuracy": 100 * sum(right) / len(right),
-        "macro_f1": 100 * float(f1),
-        "groups": {
-            name: {"n": len(hits), "accuracy": 100 * sum(hits) / len(hits)} for name, hits in sorted(by_group.items())
-        },
-    }
+    data = trainer.dm.dataset
+    items = data.val if cfg.TEST.SPLIT == "val" and data.val else data.test
+    outcomes = getattr(trainer, "outcomes", None)
+    fits = outcomes is not None and len(outcomes) == len(items)
+    if outcomes is None:  # the trainer does not say: labels, as Dassl's evaluator keeps them
+        y_true, y_pred = list(trainer.evaluator._y_true), list(trainer.evaluator._y_pred)
+        outcomes, fits = list(zip(y_true, y_pred)), y_true == [item.label for item in items]
+    if cfg.TEST.NO_TEST and not outcomes:
+        return None
+    if not fits:
+        raise store.ResultError(
+            f"{cfg.OUTPUT_DIR}: there are {len(outcomes)} labels or outcomes that are not those of the {len(items)} "
+            f"{cfg.TEST.SPLIT} items in order; no result.json can be written"
+        )
+    groups = getattr(data, "groups", {})
+    task = getattr(trainer, "task", None) or Classification()
+    return evaluation(task, outcomes, [groups.get(item.impath) for item in items])
 
 
 def model_digest(trainer: Any) -> str:
     """SHA-256 of everything that the trainer has learned, "" where it learns nothing.
 
-    Only parameters that take a gradient count: buffers such as a prompt's class tokens differ between base and new
-    classes, the learned prompt does not.
+    Only parameters that take a gradient count, and buffers that `fit` has made: others, such as a prompt's class tokens,
+    differ between base and new classes, what is learned does not.
     """
     import torch
 
     total, empty = hashlib.sha256(), True
     for name, model in sorted(getattr(trainer, "_models", {}).items()):
-        for key, value in sorted(model.named_parameters()):
-            if value.requires_grad:
-                data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
-                empty = False
+        learned = {key: value for key, value in model.named_parameters() if value.requires_grad}
+        learned |= {key: value for key, value in model.named_buffers() if key in getattr(model, "FITTED", ())}
+        for key, value in sorted(learned.items()):
+            data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
+            empty = False
     return "" if empty else total.hexdigest()
 
 
@@ -247,13 +260,15 @@ def trainable_parameters(trainer: Any) -> int:
     )
 
 
-def optimiser_steps(trainer: Any) -> int:
-    """Steps of a whole training, before a resumed one too; 0 where the trainer learns nothing."""
-    learns = getattr(trainer, "_models", {}) and hasattr(trainer, "train_loader_x")
-    return len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if learns else 0
+def _optimiser_steps(trainer: Any, cfg: Any) -> int:
+    """Steps of a whole training, before a resumed one too; 0 where the trainer takes none."""
+    from dicap.config import facts_of
+
+    steps = facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
+    return len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if steps else 0
 
 
-def versions(trainer: Any) -> dict[str, Any]:
+def _versions(trainer: Any) -> dict[str, Any]:
     """What ran: package versions, engine, device, threads."""
     import torch
 
@@ -301,7 +316,7 @@ def _reset_peak_memory() -> None:
         pass
 
 
-def peak_memory(trainer: Any) -> tuple[float, str]:
+def _peak_memory(trainer: Any) -> tuple[float, str]:
     """Peak memory of the run in MiB, and where the figure comes from."""
     import torch
 

@@ -26,21 +26,13 @@ from typing import Any
 
 from dicap import results as store
 from dicap.data.named import find_dataset
-from dicap.experiments.cells import (
-    Unit,
-    by_key,
-    gather,
-    own_settings,
-    plan_units,
-    raise_failures,
-    run_units,
-    show_units,
-    slug,
-)
-from dicap.experiments.protocols import BASE2NEW, Job, Protocol, Request, find_method
+from dicap.experiments.cells import by_key, line_of, own_settings, plan_cell, run_cells, slug
+from dicap.experiments.driver import show_plan
+from dicap.experiments.executor import raise_failures
+from dicap.experiments.protocols import Job, Request, find_method, find_recipe
 from dicap.options import ConfigError
-from dicap.report.cells import CellTable, Line
-from dicap.report.selection import best, print_selection, write_selection
+from dicap.report.ablations import Line, best, selection_sheet
+from dicap.report.sheet import print_sheet, write_sheet
 
 log = logging.getLogger(__name__)
 
@@ -69,36 +61,36 @@ def name_of(point: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in point.items()) or "as it is"
 
 
-def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Unit]]:
-    """The units of every grid point: its folds and seeds. The request names one method and one dataset.
+def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Job]]:
+    """The runs of every grid point: its folds and seeds. The request names one method and one dataset.
 
     Raises:
         ConfigError: names the point, the value and what is allowed.
     """
     if folds < 2:
         raise ConfigError(f"--folds {folds}: expected 2 or more")
-    method, dataset = find_method(request.methods[0]), find_dataset(request.datasets[0], request.data).name
-    units: dict[str, list[Unit]] = {name_of(point): [] for point in points}
+    data = find_dataset(request.datasets[0], request.data)
+    method, _ = find_recipe(find_method(request.methods[0]), data, request)
+    jobs: dict[str, list[Job]] = {name_of(point): [] for point in points}
     sizes: dict[str, tuple[int, int]] = {}
     for point, fold in itertools.product(points, range(1, folds + 1)):
         name = name_of(point)
+        cell, folder = f"{name}, fold {fold}", f"select/{data.name}/{method.replace(':', '-')}/{slug(name)}"
         held = ("DATASET.HOLDOUT_FOLDS", str(folds), "DATASET.HOLDOUT_FOLD", str(fold))
-        wanted = dataclasses.replace(request, settings=(*request.settings, *own_settings(point, method), *held))
-        protocol = Protocol(f"select/{dataset}/{method}/{slug(name)}/fold{fold}of{folds}", BASE2NEW.stages)
-        epochs = _epochs(
-            plan_units(name, protocol, dataclasses.replace(wanted, seeds=wanted.seeds[:1]), fold)[0], sizes
-        )
-        settings = (*wanted.settings, "OPTIM.MAX_EPOCH", str(epochs))
-        units[name] += plan_units(name, protocol, dataclasses.replace(wanted, settings=settings), fold)
-    return units
+        settings = (*request.settings, *own_settings(point, method), *held)
+        one_seed = dataclasses.replace(request, settings=settings, seeds=request.seeds[:1])
+        epochs = _epochs(plan_cell(cell, folder, one_seed), sizes)
+        wanted = dataclasses.replace(request, settings=(*settings, "OPTIM.MAX_EPOCH", str(epochs)))
+        jobs[name] += plan_cell(cell, f"{folder}/fold{fold}of{folds}", wanted)
+    return jobs
 
 
-def _epochs(unit: Unit, sizes: dict[str, tuple[int, int]]) -> int:
+def _epochs(jobs: Sequence[Job], sizes: dict[str, tuple[int, int]]) -> int:
     """Epochs on a fold that make the steps of MAX_EPOCH epochs on all shots; sizes: by data, read once."""
-    cfg = unit.jobs[0].cfg
+    cfg = jobs[0].cfg
     key = store.digest_of(store.plain(cfg.DATASET))
     if key not in sizes:
-        base, new = (_read(job) for job in unit.jobs)
+        base, new = (_read(job) for job in jobs)
         sizes[key] = len(base.train_x), len(base.train_x) + len(base.test) + len(new.test)
     here, there = (max(1, size // cfg.DATALOADER.TRAIN_X.BATCH_SIZE) for size in sizes[key])  # the last is dropped
     return max(1, round(cfg.OPTIM.MAX_EPOCH * there / here))
@@ -122,39 +114,14 @@ def _read(job: Job) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def selection_table(points: Sequence[dict[str, str]], units: dict[str, list[Unit]], request: Request) -> CellTable:
-    """The table from the result files; each point is compared with the best one, if all are complete."""
-    lines = []
-    for point in points:
-        name = name_of(point)
-        values, problems, data = gather(units[name])
-        job = units[name][0].jobs[0]
-        kept = {draw: {key: found[key] for key in ("base", "new", "h")} for draw, found in values.items()}
-        facts = {
-            "method": job.method,
-            "recipe": job.recipe,
-            "dataset": job.dataset,
-            "shots": request.shots,
-            "settings": by_key(own_settings(point, job.method)),
-        }
-        lines.append(Line(name, "", "", facts, tuple(unit.draw for unit in units[name]), kept, data, problems))
-    winner = best(lines)
-    if winner is not None:
-        lines = [dataclasses.replace(line, reference=winner.name) for line in lines]
-    facts = lines[0].facts
-    return CellTable(f"{facts['dataset']}_{facts['method']}_{facts['recipe']}_shots_{facts['shots']}", tuple(lines))
-
-
 def run_selection(
     grid: Sequence[str],
     request: Request,
     *,
     folds: int = FOLDS,
-    jobs: int = 1,
+    parallel: int = 1,
     dry_run: bool = False,
     verbose: bool = False,
-    engine: str = "auto",
-    plugins: Sequence[str] = (),
 ) -> None:
     """Plan and check all points, run them, tabulate, name the best one and the command that uses it.
 
@@ -163,52 +130,40 @@ def run_selection(
         RunError: at the end, if a run failed; lists all that did.
     """
     points = read_grid(grid or GRID)
-    units = plan_points(points, request, folds)
-    every = [unit for point in points for unit in units[name_of(point)]]
+    jobs = plan_points(points, request, folds)
+    every = [job for some in jobs.values() for job in some]
     log.info(
         "select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
-        every[0].jobs[0].method,
-        every[0].jobs[0].dataset,
+        every[0].method,
+        every[0].dataset,
         len(points),
         folds,
         " ".join(map(str, request.seeds)),
         len(every),
     )
     if dry_run:
-        show_units(every)
+        show_plan(every)
         return
-    failures = run_units(every, jobs, verbose=verbose, engine=engine, plugins=plugins)
-    table = selection_table(points, units, request)
-    print_selection(table, how_to_use(table, request))
-    paths = write_selection(table, Path(request.out, "select"), how_to_use(table, request))
-    log.info("Written: %s", ", ".join(map(str, paths)))
+    failures = run_cells(every, parallel, verbose)
+    own = {name_of(point): by_key(own_settings(point, every[0].method)) for point in points}
+    lines = [line_of(name, some, own[name]) for name, some in jobs.items()]
+    sheet = selection_sheet(lines, how_to_use(lines, request))
+    print_sheet(sheet)
+    log.info("Written: %s", ", ".join(map(str, write_sheet(sheet, Path(request.out, "select")))))
     raise_failures(failures, len(every))
 
 
-def how_to_use(table: CellTable, request: Request) -> str:
+def how_to_use(lines: Sequence[Line], request: Request) -> str:
     """The command that runs the chosen settings base-to-new; "" where nothing is chosen."""
-    winner = best(table.lines)
+    winner = best(lines)
     if winner is None:
         return ""
     facts: dict[str, Any] = winner.facts
+    dataset = request.datasets[0] if request.datasets else facts["dataset"]
+    words = ["dicap", "base2new", "--methods", facts["method"], "--datasets", dataset]
+    words += ["--shots", str(facts["shots"]), "--config", facts["recipe"]]
+    words += ["--data", request.data] if request.data else []
+    words += ["--backbone", request.backbone] if request.backbone else []
     chosen = {**by_key(request.settings), **facts["settings"]}
-    words = [
-        "dicap",
-        "base2new",
-        "--methods",
-        facts["method"],
-        "--datasets",
-        (request.datasets or (facts["dataset"],))[0],
-        "--shots",
-        str(facts["shots"]),
-        "--config",
-        facts["recipe"],
-    ]
-    words += [
-        word
-        for key, value in (("data", request.data), ("backbone", request.backbone))
-        if value
-        for word in (f"--{key}", value)
-    ]
-    words += ["--set"] if chosen else []
-    return shlex.join([*words, *(word for pair in chosen.items() for word in pair)])
+    words += ["--set", *(word for pair in chosen.items() for word in pair)] if chosen else []
+    return shlex.join(words)

@@ -9,8 +9,8 @@ from dicap import cli
 from dicap import results as store
 from dicap.config import CONFIGS
 from dicap.experiments.ablations import ablation_path, choose, read_ablation, run_ablations
-from dicap.experiments.cells import numbers, slug
-from dicap.experiments.driver import RunError
+from dicap.experiments.cells import by_draw, numbers, own_settings, slug
+from dicap.experiments.executor import RunError
 from dicap.experiments.protocols import Request
 from dicap.options import ConfigError
 
@@ -38,6 +38,10 @@ def file(tmp_path):
     return path
 
 
+def complete(row):
+    return row["complete"] in (True, "yes")
+
+
 def read(path, **request):
     return read_ablation(path, Request(**{"seeds": (), "shots": 0, **request}))
 
@@ -59,27 +63,27 @@ def test_a_file_becomes_cells(file):
     ablation = read(file)
     by_name = {cell.name: cell for cell in ablation.cells}
     assert ablation.name == "mine" and list(by_name) == ["long", "short", "two tokens", "CoCoOp"]
-    cfg = {name: ablation.units(cell)[0].jobs[0].cfg for name, cell in by_name.items()}
+    cfg = {name: ablation.jobs(cell)[0].cfg for name, cell in by_name.items()}
     assert [cfg[name].OPTIM.MAX_EPOCH for name in by_name] == [2, 1, 1, 1]  # a cell's own setting wins
     assert (cfg["two tokens"].TRAINER.COOP.N_CTX, cfg["two tokens"].TRAINER.COOP.CTX_INIT) == (
         2,
         "",
     )  # no dot: its own section
     assert by_name["CoCoOp"].request.methods == ("CoCoOp",) and cfg["CoCoOp"].DATASET.NUM_SHOTS == 2
-    assert [len(ablation.units(cell)) for cell in ablation.cells] == [2, 2, 1, 2]
+    assert [len(ablation.jobs(cell)) for cell in ablation.cells] == [4, 4, 2, 4]  # base and new classes
     assert {cell.group for cell in ablation.cells} == {"Length", "Prompts"}
 
 
 def test_the_command_line_wins(file):
     ablation = read(file, seeds=(7, 8, 9), shots=4, settings=("OPTIM.MAX_EPOCH", "3"))
-    units = [ablation.units(cell) for cell in ablation.cells]
-    assert all([unit.draw for unit in some] == [(7,), (8,), (9,)] for some in units)
-    assert {some[0].jobs[0].cfg.OPTIM.MAX_EPOCH for some in units} == {3}
-    assert [some[0].jobs[0].cfg.DATASET.NUM_SHOTS for some in units] == [4, 4, 4, 2]  # a cell's own shots stay
+    jobs = [ablation.jobs(cell) for cell in ablation.cells]
+    assert all(list(by_draw(some)) == [(7,), (8,), (9,)] for some in jobs)
+    assert {some[0].cfg.OPTIM.MAX_EPOCH for some in jobs} == {3}
+    assert [some[0].cfg.DATASET.NUM_SHOTS for some in jobs] == [4, 4, 4, 2]  # a cell's own shots stay
 
 
 def test_where_a_cell_writes(file, tmp_path):
-    job = read(file, out=str(tmp_path)).units(read(file).cells[2])[0].jobs[0]
+    job = read(file, out=str(tmp_path)).jobs(read(file, out=str(tmp_path)).cells[2])[0]
     assert slug("two tokens") == "two-tokens"
     assert str(job.folder).endswith("ablations/mine/two-tokens/train_base/digits/shots_1/CoOp/tiny/seed1")
     assert read_ablation(file, Request(seeds=()), "../else where").name == "else-where"  # stays below OUT/ablations
@@ -153,8 +157,8 @@ def test_the_shipped_files_plan(tmp_path):
     assert files
     for path in files:
         ablation = read(ablation_path(path.stem), out=str(tmp_path))
-        units = [unit for cell in ablation.cells for unit in ablation.units(cell)]
-        assert len(units) > len(ablation.cells) and not list(tmp_path.iterdir())
+        jobs = [job for cell in ablation.cells for job in ablation.jobs(cell)]
+        assert len(jobs) > 2 * len(ablation.cells) and not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="no ablation 'shapes'; .*causal_shapes"):
         ablation_path("shapes")
 
@@ -162,17 +166,22 @@ def test_the_shipped_files_plan(tmp_path):
 def test_it_runs_compares_skips_and_goes_on_after_a_failure(
     file, tmp_path, embedded_data, ran, monkeypatch, capsys, caplog
 ):
-    from dicap.trainers.cocoop import CoCoOp
+    from dicap.trainer import LearnerTrainer
+
+    real = LearnerTrainer.loss
 
     def fail(self, batch):
-        raise ValueError("the cause")
+        if type(self).__name__ == "CoCoOp":
+            raise ValueError("the cause")
+        return real(self, batch)
 
     caplog.set_level("INFO", "dicap")
     out = tmp_path / "out"
-    monkeypatch.setattr(CoCoOp, "loss", fail)
+    monkeypatch.setattr(LearnerTrainer, "loss", fail)
     assert cli.main(["ablations", str(file), "--out", str(out)]) == 1
     text = capsys.readouterr()
-    assert "2 of 7 failed:\n- CoCoOp, seed 1:" in text.err and "ValueError: the cause" in text.err
+    assert "4 of 14 runs failed:\n- CoCoOp: digits, CoCoOp (tiny), seed 1, base classes; CoCoOp: " in text.err
+    assert text.err.count("ValueError: the cause") == 1  # one cause of two runs stands once
     assert [run[:2] for run in ran if run[2] == "base"] == [  # seed by seed, and on after the failures
         ("long", 1),
         ("short", 1),
@@ -183,24 +192,24 @@ def test_it_runs_compares_skips_and_goes_on_after_a_failure(
         ("CoCoOp", 2),
     ]
     table = json.loads((out / "ablations/mine.json").read_text())
-    by_name = {cell["name"]: cell for cell in table["cells"]}
-    assert by_name["short"]["gain"]["h"]["n"] == 2 and by_name["long"]["base"]["n"] == 2
-    assert by_name["CoCoOp"]["base"] is None and not by_name["CoCoOp"]["complete"]
+    by_name = {row["cell"]: row for row in table["rows"]}
+    assert by_name["short"]["h_gain"]["n"] == 2 and by_name["long"]["base"]["n"] == 2
+    assert by_name["CoCoOp"]["base"] is None and not complete(by_name["CoCoOp"])
     base = store.read_result(out / "ablations/mine/short/train_base/digits/shots_1/CoOp/tiny/seed2")
-    assert by_name["short"]["values"][1]["base"] == base["accuracy"] and base["protocol"] == "ablations/mine/short"
+    assert by_name["short"]["values"][1]["base"] == store.primary(base) and base["protocol"] == "ablations/mine/short"
 
     ran.clear()
     assert cli.main(["ablations", str(file), "--out", str(out), "--cells", "Length"]) == 0
-    assert ran == [] and "0 of 4 to run, 4 finished before" in caplog.text
+    assert ran == [] and "0 of 8 runs to make, 8 finished before" in caplog.text
     assert cli.main(["ablations", str(file), "--out", str(out), "--dry-run"]) == 0
-    assert "CoCoOp, seed 2: to run (base: not finished)" in caplog.text and ran == []
+    assert "CoCoOp: digits, CoCoOp (tiny), seed 2, base classes: to run (not finished)" in caplog.text and ran == []
 
     # results of other settings are not taken for this table's
     changed = ["--cells", "short", "--set", "OPTIM.LR", "0.1"]
     assert cli.main(["ablations", str(file), "--out", str(out), *changed]) == 0
     assert {cell for cell, *_ in ran} == {"short"}
-    by_name = {cell["name"]: cell for cell in json.loads((out / "ablations/mine.json").read_text())["cells"]}
-    assert by_name["short"]["complete"] and by_name["short"]["gain"]["h"] is None and "long" not in by_name
+    by_name = {row["cell"]: row for row in json.loads((out / "ablations/mine.json").read_text())["rows"]}
+    assert complete(by_name["short"]) and by_name["short"]["h_gain"] is None and "long" not in by_name
 
 
 def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(
@@ -212,11 +221,11 @@ def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(
     blocked = tmp_path / "two/ablations/mine/two-tokens"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder should be")
-    with pytest.raises(RunError, match=r"(?s)1 of 3 failed:\n- two tokens, seed 1: .*mine/two-tokens"):
-        run_ablations(str(file), two, cells=["Length", "two tokens"], jobs=2)
-    found = [json.loads((tmp_path / name / "ablations/mine.json").read_text())["cells"] for name in ("one", "two")]
+    with pytest.raises(RunError, match=r"(?s)2 of 6 runs failed:\n- two tokens: digits, CoOp .*mine/two-tokens"):
+        run_ablations(str(file), two, cells=["Length", "two tokens"], parallel=2)
+    found = [json.loads((tmp_path / name / "ablations/mine.json").read_text())["rows"] for name in ("one", "two")]
     assert [cell["values"] for cell in found[0]] == [cell["values"] for cell in found[1][:2]]
-    assert len(found[0]) == 2 and not found[1][2]["complete"]
+    assert len(found[0]) == 2 and not complete(found[1][2])
     results = sorted((tmp_path / "two").rglob(store.FILE))
     assert len(results) == 4 and {store.read_result(path)["versions"]["threads"] for path in results} == {1}
 
@@ -232,3 +241,27 @@ def test_processes_side_by_side_give_the_same_numbers_and_list_their_failures(
 def test_a_bad_argument_is_one_message(file, args, message, capsys):
     assert cli.main(["ablations", str(file), *args]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_key_without_a_dot_belongs_to_the_trainer_or_else_to_the_learner():
+    settings = {"W": 2, "N_CTX": 4, "OPTIM.LR": 0.1}
+    found = ("TRAINER.DICAP.W", "2", "TRAINER.COOP.N_CTX", "4", "OPTIM.LR", "0.1")
+    assert own_settings(settings, "DiCap:CoOp") == found
+    assert own_settings({"RATIO": 1}, "DiCap:CLIPAdapter") == ("TRAINER.CLIPADAPTER.RATIO", "1")
+    assert own_settings({"RATIO": 1}, "CLIPAdapter") == ("TRAINER.CLIPADAPTER.RATIO", "1")
+    both = {"N_CTX": 1, "LR_SCALE": 2}
+    found = ("TRAINER.COOP.N_CTX", "1", "TRAINER.FEATUREMAP.LR_SCALE", "2")
+    assert own_settings(both, "DiCap:CoOp+FeatureMap") == found
+    with pytest.raises(
+        ConfigError, match="DiCap:CoOp has no setting RATIO; .*TRAINER.DICAP: .* W, .*TRAINER.COOP: N_CTX"
+    ):
+        own_settings({"RATIO": 1}, "DiCap:CoOp")
+
+
+def test_the_learner_is_named_as_the_method(file):
+    file.write_text(FILE.replace("{method: cocoop, shots: 2}", "{method: dicap, LEARNER: CoCoOp}"))
+    ablation = read(file)
+    with pytest.raises(
+        ConfigError, match="cell 'CoCoOp': .*TRAINER.DICAP.LEARNER CoCoOp contradicts the method's name"
+    ):
+        ablation.jobs(ablation.cells[3])

@@ -1,6 +1,7 @@
 """Protocols and their driver: what is planned, skipped and why, how a failure ends, that a plan ends in a table."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from PIL import Image
 
 import dicap.experiments.run
 from dicap import results as store
+from dicap.config import published_recipes
 from dicap.data.named import PUBLISHED, SHIFTS, Data
-from dicap.experiments import driver
-from dicap.experiments.driver import RunError, execute, run_protocol
-from dicap.experiments.estimate import Work, downloads, rate_of, work_of
+from dicap.experiments import executor
+from dicap.experiments import finished as digests
+from dicap.experiments.cost import Work, downloads, rate_of, work_of
+from dicap.experiments.driver import run_protocol
+from dicap.experiments.executor import RunError, execute, figure_of
 from dicap.experiments.protocols import (
     BASE2NEW,
     CROSS_DATASET,
@@ -22,9 +26,10 @@ from dicap.experiments.protocols import (
     find_datasets,
     find_method,
     plan,
-    published_recipes,
+    protocol_of,
     request_of,
 )
+from dicap.experiments.workers import DIED
 from dicap.files import locked
 from dicap.options import ConfigError
 
@@ -74,7 +79,8 @@ def ran(monkeypatch):
 
 
 def folder(out, stage, method="CoOp", protocol="base2new", dataset="digits", shots=1):
-    return out / protocol / stage / dataset / f"shots_{shots}" / method / "tiny" / "seed0"
+    part = {"DiCap": "DiCap-CoOp"}.get(method, method)
+    return out / protocol / stage / dataset / f"shots_{shots}" / part / "tiny" / "seed0"
 
 
 def test_it_ends_in_results_of_the_schema_at_the_familys_paths_and_a_table(done):
@@ -144,13 +150,13 @@ def test_other_data_weights_or_prompt_are_run_again(finished, ran, caplog, part,
 def test_checkpoints_of_other_weights_are_no_start_of_an_interrupted_run(finished, ran, monkeypatch):
     place = folder(finished, "train_base")
     for weights, resumed in (("w", 0), ("w", 1), ("x", 0)):  # stamped for the first time, goes on, changed
-        monkeypatch.setattr(driver, "_weights_digest", lambda cfg, weights=weights: weights)
+        monkeypatch.setattr(digests, "_weights_digest", lambda cfg, weights=weights: weights)
         (place / store.FILE).unlink()
         if (weights, resumed) == ("w", 0):
             shutil.rmtree(place)
         execute(plan(BASE2NEW, make_request(finished))[:1])
         assert store.read_result(place)["resumed_from_epoch"] == resumed
-    stamp = place / driver.STAMP
+    stamp = place / digests.STAMP
     store.write_json(stamp, {key: value for key, value in store.read_json(stamp).items() if key != "weights"})
     (place / store.FILE).unlink()  # an older version's stamp says nothing of weights
     execute(plan(BASE2NEW, make_request(finished))[:1])
@@ -171,9 +177,9 @@ def test_a_run_that_another_process_is_at_is_left_to_it(finished, ran):
 
 def test_what_another_process_finished_meanwhile_is_not_made_again(finished, ran, monkeypatch):
     job = plan(BASE2NEW, make_request(finished))[0]
-    told = iter([driver.NOT_FINISHED, ""])
-    monkeypatch.setattr(driver, "why_run", lambda *_: next(told))
-    assert driver.finish(job, driver.planned_digests(job))[1] == "" and ran == []
+    told = iter([digests.NOT_FINISHED, ""])
+    monkeypatch.setattr(executor, "why_run", lambda *_: next(told))
+    assert executor.finish(job, digests.planned_digests(job))[1] == "" and ran == []
 
 
 def test_a_result_of_an_earlier_version_stays_finished(finished, ran):
@@ -187,9 +193,11 @@ def test_a_result_of_an_earlier_version_stays_finished(finished, ran):
     execute(plan(BASE2NEW, make_request(finished)))
     assert ran == []
     job = plan(CROSS_DATASET, make_request(finished, source="digits", datasets=["causal_shapes"]))[-1]
-    assert "trained_on 'causal_shapes', not 'digits'" in driver._other_run(
-        job, {"protocol": "cross_dataset", "dataset": "causal_shapes", "recipe": "tiny", "split": "all"}
-    )
+    names = {"protocol": "cross_dataset", "dataset": "causal_shapes", "split": "all"}
+    earlier = {key: value for key, value in store.read_result(path).items() if key != "trained_on"}
+    job.folder.mkdir(parents=True)
+    store.write_result(job.folder, {**earlier, **names})
+    assert "trained_on 'causal_shapes', not 'digits'" in digests.why_run(job, {"config": "", "data": ""})
 
 
 @pytest.mark.parametrize(
@@ -205,17 +213,17 @@ def test_a_result_of_a_run_by_hand_under_another_name_is_not_taken(finished, ran
 def test_a_failing_run_stops_only_what_needs_it_and_is_listed_with_its_cause_and_log(
     finished, monkeypatch, ran, caplog
 ):
-    from dicap.trainers.coop import CoOp
+    from dicap.trainer import LearnerTrainer
 
     caplog.set_level("INFO", "dicap")
-    real = CoOp.loss
+    real = LearnerTrainer.loss
 
     def fail(self, batch):
         if self.cfg.SEED == 5:
             raise ValueError("the cause")
         return real(self, batch)
 
-    monkeypatch.setattr(CoOp, "loss", fail)
+    monkeypatch.setattr(LearnerTrainer, "loss", fail)
     request = make_request(finished, seeds=[5, 0, 6])
     with pytest.raises(
         RunError,
@@ -297,7 +305,7 @@ def test_a_plan_tells_that_a_finished_test_is_of_a_prompt_that_will_be_another(f
 def test_the_main_job(tmp_path, embedded_data):
     jobs = plan(BASE2NEW, request_of(out=str(tmp_path)))
     assert len(jobs) == 2 * 4 * 3 * 2 and {job.recipe for job in jobs} == {"tiny"}
-    assert list(dict.fromkeys(job.method for job in jobs)) == list(METHODS)
+    assert list(dict.fromkeys(job.method for job in jobs)) == [*METHODS[:3], "DiCap:CoOp"]
     assert {job.dataset for job in jobs} == {"causal_shapes", "digits"} and {job.seed for job in jobs} == {1, 2, 3}
 
 
@@ -409,7 +417,7 @@ def test_few_shot_trains_and_tests_on_all_classes_for_each_number_of_shots(tmp_p
             result["n"] == 1397 and result["trained_on"] == result["dataset"] == "digits" and result["steps"] == steps
         )
     (job,) = plan(FEW_SHOT, make_request(tmp_path, shots=8, settings=["OPTIM.MAX_EPOCH", "2"]))
-    assert (work_of(job).steps, work_of(job).images) == (4, 1397)  # what a plan says is what was done
+    assert (work_of(job).steps, work_of(job).items) == (4, 1397)  # what a plan says is what was done
 
 
 SMALL = [f"DATASET.CAUSALSHAPES.PER_CLASS_{part} {number}" for part, number in (("TRAIN", 2), ("VAL", 1), ("TEST", 2))]
@@ -441,16 +449,13 @@ def test_a_prompt_of_one_dataset_is_tested_on_another_with_its_own_words_alone(
         assert (target["protocol"], target["split"], target["n"]) == ("cross_dataset", "all", 100)
         assert (target["dataset"], target["trained_on"], source["trained_on"]) == ("causal_shapes", "digits", "digits")
         assert source["digests"]["model"] == target["digests"]["model"]
-        before[method] = target["accuracy"]
+        before[method] = target["metrics"]
         shutil.rmtree(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
-    monkeypatch.setattr(CausalShapes, "template", "no place for a name")
-    failures = execute(plan(CROSS_DATASET, request))
-    assert [failure.job.method for failure in failures] == ["ZeroshotCLIP"] and "no place for a name" in failures[
-        0
-    ].cause
-    for method in METHODS[1:]:
+    monkeypatch.setattr(CausalShapes, "template", "1 2 {} 3 4 5 6 7")
+    assert execute(plan(CROSS_DATASET, request)) == []
+    for method in METHODS:
         target = store.read_result(folder(tmp_path, "test", method, "cross_dataset", "causal_shapes"))
-        assert target["accuracy"] == before[method]
+        assert (target["metrics"] == before[method]) == (method != "ZeroshotCLIP")
 
 
 def test_both_transfers_share_one_training(tmp_path):
@@ -519,7 +524,7 @@ def test_tiny_is_the_recipe_of_embedded_data_and_of_the_tiny_backbone_alone(tmp_
 
     assert recipe(datasets=["digits"], data=str(tmp_path)) == recipe(datasets=["digits"]) == "tiny"
     assert recipe(datasets=["dtd"], data=str(tmp_path), backbone="tiny") == "tiny"
-    assert recipe(datasets=["dtd"], data=str(tmp_path)) == "vit_b16_ctxv1" in published_recipes(BASE2NEW, "dtd", 16)
+    assert recipe(datasets=["dtd"], data=str(tmp_path)) == "vit_b16_ctxv1" in published_recipes("base2new", "dtd", 16)
 
 
 # --- a data folder that lacks datasets ---------------------------------------------------------------------------
@@ -550,7 +555,7 @@ def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, 
     caplog.set_level("INFO", "dicap")
     run_protocol(BASE2NEW, on(some_data, tmp_path / "out"), shots=[1])
     rows = json.loads((tmp_path / "out/base2new.json").read_text())["rows"]
-    assert {row["dataset"] for row in rows} == {"dtd", "eurosat"} and len(ran) == 4
+    assert {row["dataset"] for row in rows} == {"dtd", "eurosat", "average of 2"} and len(ran) == 4
     assert caplog.text.count(": skipped; get it with: dicap data download ") == 9
     assert (
         f"caltech101 is missing (no folder {some_data}/caltech-101): skipped; get it with: dicap data download caltech101 "
@@ -562,7 +567,7 @@ def test_all_runs_what_is_there_and_names_the_rest(some_data, tmp_path, caplog, 
     run_protocol(BASE2NEW, on(some_data, tmp_path / "out"), shots=[1])
     assert len(ran) == 4
     (some_data / "dtd/split_zhou_DescribableTextures.json").write_text("{")
-    driver._DATA_DIGESTS.clear()
+    digests._DATA_DIGESTS.clear()
     with pytest.raises(
         RunError, match="^2 of 4 runs failed"
     ):  # those without data are not among "the others are finished"
@@ -616,22 +621,16 @@ def test_a_plan_tells_what_is_missing_and_what_is_downloaded(some_data, tmp_path
 
 
 def test_an_estimate_is_of_finished_runs_of_the_nearest_kind(finished):
-    """Seconds a step times steps plus seconds a test image times images; a resumed or other method's run says nothing."""
+    """What does not grow, seconds a step times steps, seconds a test image times images; a resumed run says nothing."""
     run = store.read_result(folder(finished, "train_base"))
 
-    def result(**values):
-        return {
-            **run,
-            "steps": 10,
-            "n": 100,
-            "seconds": {"train": 20.0, "test": 5.0},
-            "peak_memory_mib": 300.0,
-            **values,
-        }
+    def result(train=20.0, test=5.0, **values):
+        seconds = {"build": 0.0, "fit": 0.0, "train": train, "test": test}
+        return {**run, "steps": 10, "n": 100, "seconds": seconds, "peak_memory_mib": 300.0, **values}
 
     job = plan(BASE2NEW, make_request("o"))[0]
-    other = result(dataset="dtd", seconds={"train": 60.0, "test": 5.0}, peak_memory_mib=900.0)
-    near = [result(), result(steps=30, seconds={"train": 20.0, "test": 15.0}), other]
+    other = result(train=60.0, dataset="dtd", peak_memory_mib=900.0)
+    near = [result(), result(steps=30, test=15.0), other]
     assert rate_of(job, near).seconds(Work(5, 40)) == pytest.approx(5 * 40 / 40 + 40 * 20 / 200)
     assert rate_of(job, near).memory == 300 and "2 finished runs on digits, base classes" in rate_of(job, near).source
     far = rate_of(job, [other, result(resumed_from_epoch=3), result(method="CoCoOp")])
@@ -639,3 +638,115 @@ def test_an_estimate_is_of_finished_runs_of_the_nearest_kind(finished):
     assert far.step == 6 and "2 finished runs on digits, dtd" in far.source
     assert rate_of(job, [result(method="CoCoOp"), result(backbone="RN50"), result(recipe="other")]) is None
     assert rate_of(job, [result(resumed_from_epoch=3)]) is None
+    parts = result(seconds={"build": 3.0, "fit": 10.0, "train": 20.0, "test": 5.0})
+    assert rate_of(job, [parts]).seconds(Work(20, 200)) == pytest.approx(3 + 10 + 20 * 10 / 10 + 200 * 5 / 100)
+    closed = result(steps=0)  # computed without steps
+    assert rate_of(job, [closed]).seconds(Work(0, 200)) == pytest.approx(20 + 200 * 5 / 100)
+
+
+# --- methods, pairs, processes -----------------------------------------------------------------------------------
+
+
+def test_a_pair_is_a_method_of_its_own(tmp_path, embedded_data):
+    """Stored and shown as the pair, and foldered as it; plain DiCap is the pair that its recipe names."""
+    request = make_request(tmp_path, methods=["dicap", "DiCap:CoOp"], settings=SHORT)
+    jobs = plan(BASE2NEW, request)
+    assert [job.method for job in jobs] == ["DiCap:CoOp"] * 2  # two names of one method are one
+    assert execute(jobs) == [] and jobs[0].folder == folder(tmp_path, "train_base", "DiCap-CoOp")
+    result = store.read_result(jobs[0].folder)
+    assert (result["method"], result["recipe"]) == ("DiCap:CoOp", "tiny")
+    assert "digits, DiCap:CoOp (tiny), seed 0, base classes" == jobs[0].name
+    assert result["config"]["TRAINER"]["NAME"] == "DiCap" and execute(plan(BASE2NEW, request)) == []
+
+
+def test_a_recipe_may_name_the_learner(tmp_path):
+    (job, _) = plan(BASE2NEW, request_of(methods=["dicap:cocoop"], datasets=["dtd"], data=str(tmp_path), seeds=[1]))
+    assert (job.method, job.recipe) == ("DiCap:CoCoOp", "vit_b16_ctxv1")
+    assert job.cfg.TRAINER.DICAP.LEARNER == "CoCoOp" and job.cfg.DATALOADER.TRAIN_X.BATCH_SIZE == 1
+    assert job.folder.parts[-3:-1] == ("DiCap-CoCoOp", "vit_b16_ctxv1")
+
+
+@pytest.mark.parametrize(
+    "name, found", [("dicap_", "DiCap"), ("dic", "DiCap"), ("DICAP:coop", "DiCap:CoOp"), ("co_op", "CoOp")]
+)
+def test_names_of_methods(name, found):
+    assert find_method(name) == found
+
+
+def test_a_beginning_must_be_that_of_one_method():
+    with pytest.raises(ConfigError, match="'co' may be CoCoOp or CoOp; write more"):
+        find_method("co")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["TRAINER.DICAP.LEARNER", "CoCoOp"], "TRAINER.DICAP.LEARNER CoCoOp contradicts .*one of: .*DiCap:CoCoOp"),
+        (["DATASET.TEST_LIMIT", "5"], "DATASET.TEST_LIMIT 5 makes trials"),
+    ],
+)
+def test_settings_that_a_comparison_refuses(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(BASE2NEW, make_request("o", methods=["dicap"], settings=settings))
+
+
+def test_runs_side_by_side_are_the_same_runs(done, tmp_path, embedded_data, caplog):
+    """Each on one thread, a test behind its training; what a failure does not need goes on."""
+    caplog.set_level("INFO", "dicap")
+    request = make_request(tmp_path, methods=["zeroshot", "coop"])
+    blocked = folder(tmp_path, "train_base", "CoOp").parents[1]
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder should be")
+    with pytest.raises(RunError, match=r"(?s)^2 of 4 runs failed:.*CoOp.*new classes: not run: its training failed"):
+        run_protocol(BASE2NEW, request, shots=[1], parallel=2)
+    blocked.unlink()
+    caplog.clear()
+    run_protocol(BASE2NEW, request, shots=[1], parallel=2)
+    assert "2 of 4 runs to make, 2 finished before" in caplog.text
+    lines = [line for line in caplog.text.splitlines() if "/2] digits, CoOp (tiny), seed 0" in line]
+    assert [line.split(", ")[3].split(":")[0] for line in lines] == ["base classes", "new classes"]
+    for method in ("ZeroshotCLIP", "CoOp"):
+        for stage in ("train_base", "test_new"):
+            one, two = (store.read_result(folder(out, stage, method)) for out in (done, tmp_path))
+            assert (two["metrics"], two["digests"]["data"]) == (one["metrics"], one["digests"]["data"])
+            assert two["versions"]["threads"] == 1
+
+
+def test_a_process_that_dies_is_a_failure_and_the_others_go_on(tmp_path, embedded_data, monkeypatch):
+    request = make_request(tmp_path, methods=["zeroshot"], seeds=[0, 1, 2])
+    jobs = plan(FEW_SHOT, request)
+    monkeypatch.setattr(executor, "_attempt", die_with_seed_0)
+    failures = execute(jobs, parallel=2)
+    assert jobs[0] in [failure.job for failure in failures] and {failure.cause for failure in failures} == {DIED}
+    assert len(failures) < 3
+    monkeypatch.undo()
+    assert execute(jobs) == []
+
+
+def die_with_seed_0(job, planned, verbose):
+    if job.seed == 0:
+        os._exit(1)
+    return executor.Outcome(job, "made")
+
+
+def test_a_run_says_its_primary_measure_with_its_unit():
+    def result(unit, higher):
+        measure = {"label": "Error", "unit": unit, "higher_is_better": higher}
+        return {"primary": "m", "metrics": {"m": 0.314}, "measures": {"m": measure}}
+
+    assert figure_of(result("%", True)) == "0.3 %"
+    assert figure_of(result("", False)) == "error 0.31" and figure_of(result("m", False)) == "error 0.31 m"
+
+
+@pytest.mark.parametrize(
+    "path, protocol",
+    [
+        ("a/base2new/train_base/x", "base2new"),
+        ("source/train/x", "source"),
+        ("cross_dataset/test", "cross_dataset"),
+        ("base2new/train", ""),
+        ("", ""),
+    ],
+)
+def test_a_path_tells_its_protocol(path, protocol):
+    assert protocol_of(path) == protocol

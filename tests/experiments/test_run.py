@@ -12,8 +12,10 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 
 from dicap import results as store
 from dicap.config import build_cfg, config_path
-from dicap.experiments.run import measures, model_digest, run
+from dicap.experiments.run import model_digest, run
 from dicap.options import ConfigError
+from dicap.results import Measure
+from dicap.tasks.task import Task
 
 
 class LinearProbe(TrainerX):
@@ -62,24 +64,15 @@ def probe_result(tmp_path_factory, linear_probe):
     return folder, run(make_cfg(folder), recipe="tiny", dataset="digits")
 
 
-def test_measures_by_hand():
-    found = measures([0, 0, 1, 1, 2], [0, 1, 1, 1, 0], list("abcde"), {"a": "x", "b": "x", "c": "y"})
-    assert (found["n"], found["accuracy"]) == (5, 60.0)
-    assert found["macro_f1"] == pytest.approx(100 * (1 / 2 + 4 / 5 + 0) / 3)
-    assert found["groups"] == {"x": {"n": 2, "accuracy": 50.0}, "y": {"n": 1, "accuracy": 100.0}}
-
-
-def test_macro_f1_counts_the_classes_that_are_present():
-    assert measures([0, 0], [0, 2], ["a", "b"], {})["macro_f1"] == pytest.approx(100 * 2 / 3)
-
-
 def test_a_third_party_trainer_leaves_a_result(probe_result):
     folder, result = probe_result
     assert store.read_result(folder) == result
     names = [result[key] for key in ("method", "dataset", "recipe", "split")]
     assert names == ["LinearProbe", "digits", "tiny", "all"]
     assert (result["seed"], result["shots"], result["n"]) == (0, 1, 1397)
-    assert result["seconds"]["train"] > 0 and result["seconds"]["test"] > 0 and result["peak_memory_mib"] > 50
+    seconds = result["seconds"]
+    assert min(seconds["build"], seconds["train"], seconds["test"]) > 0 and seconds["fit"] <= seconds["train"]
+    assert result["peak_memory_mib"] > 50 and (result["task"], result["primary"]) == ("classification", "accuracy")
     assert result["method_record"] == {} and result["digests"]["weights"] == ""
     assert len(result["digests"]["model"]) == 64
     assert result["versions"]["engine"] == "builtin" and result["versions"]["threads"] >= 1
@@ -90,7 +83,7 @@ def test_the_log_begins_with_the_engine_and_keeps_the_familys_lines(probe_result
     folder, result = probe_result
     lines = (folder / "log.txt").read_text().splitlines()
     assert lines[0].startswith("Engine: builtin (")
-    for line in ("Finish training", "=> result", "* total: 1,397", f"* accuracy: {result['accuracy']:.1f}%"):
+    for line in ("Finish training", "=> result", "* total: 1,397", f"* accuracy: {result['metrics']['accuracy']:.1f}%"):
         assert lines.count(line) == 1, line
 
 
@@ -99,7 +92,7 @@ def test_the_same_seed_gives_the_same_numbers_also_as_a_second_run_of_a_process(
     random.seed(5)
     torch.manual_seed(5)
     second = run(make_cfg(tmp_path), recipe="tiny", dataset="digits")
-    for key in ("accuracy", "macro_f1", "digests"):
+    for key in ("metrics", "digests"):
         assert second[key] == first[key]
     assert run(make_cfg(tmp_path / "other", seed=1))["digests"]["model"] != first["digests"]["model"]
 
@@ -107,7 +100,7 @@ def test_the_same_seed_gives_the_same_numbers_also_as_a_second_run_of_a_process(
 def test_a_trained_model_is_tested_from_its_folder(probe_result, tmp_path):
     folder, trained = probe_result
     tested = run(make_cfg(tmp_path), eval_only=True, model_dir=str(folder))
-    assert tested["digests"] == trained["digests"] and tested["accuracy"] == trained["accuracy"]
+    assert tested["digests"] == trained["digests"] and tested["metrics"] == trained["metrics"]
     assert tested["seconds"]["train"] == 0
 
 
@@ -144,8 +137,49 @@ def test_labels_of_another_test_set_are_refused(tmp_path, monkeypatch):
         return results
 
     monkeypatch.setattr(Classification, "evaluate", forgetful)
-    with pytest.raises(store.ResultError, match="1396 labels that are not those of the 1397 test images"):
+    with pytest.raises(store.ResultError, match="1396 labels or outcomes that are not those of the 1397 test items"):
         run(make_cfg(tmp_path))
+
+
+class Distance(Task):
+    """How far the predicted digit is from the true one."""
+
+    name = "distance"
+    measures = (Measure("error", "Error", unit="", higher_is_better=False),)
+
+    def measure(self, outcomes):
+        return {"error": sum(outcomes) / len(outcomes)}
+
+
+def test_a_trainer_may_bring_its_task_and_outcomes(tmp_path, monkeypatch):
+    def test(self, split=None):
+        items = self.dm.dataset.test
+        self.task, self.outcomes = Distance(), [abs(item.label - 4) for item in items][: self.kept]
+
+    monkeypatch.setattr(LinearProbe, "test", test)
+    monkeypatch.setattr(LinearProbe, "kept", 1397, raising=False)
+    result = run(make_cfg(tmp_path / "a"))
+    assert (result["task"], result["primary"], result["n"]) == ("distance", "error", 1397)
+    assert result["metrics"] == {"error": pytest.approx(2.5, abs=0.1)}
+    assert result["measures"]["error"]["higher_is_better"] is False
+    monkeypatch.setattr(LinearProbe, "kept", 5)
+    with pytest.raises(store.ResultError, match="5 labels or outcomes that are not those of the 1397 test items"):
+        run(make_cfg(tmp_path / "b"))
+
+
+def test_groups_of_test_items_are_measured_apart(tmp_path, monkeypatch):
+    from dicap.datasets.digits import Digits
+
+    monkeypatch.setattr(Digits, "group", lambda self, items: {item: f"digit {item[1] % 2}" for item in items})
+    result = run(make_cfg(tmp_path))
+    assert list(result["groups"]) == ["digit 0", "digit 1"]
+    assert sum(group["n"] for group in result["groups"].values()) == 1397
+
+
+def test_some_test_items_are_enough_for_a_trial(probe_result, tmp_path):
+    result = run(make_cfg(tmp_path, "DATASET.TEST_LIMIT", "7"), eval_only=True)
+    assert result["n"] == 7 and result["digests"]["config"] != probe_result[1]["digests"]["config"]
+    assert result["digests"]["data"] != probe_result[1]["digests"]["data"]
 
 
 def test_model_digest_sees_what_is_learned_and_nothing_else():
@@ -164,6 +198,10 @@ def test_model_digest_sees_what_is_learned_and_nothing_else():
     assert model_digest(trainer) != first
     other.requires_grad_(False)
     assert model_digest(trainer) == ""
+    other.FITTED = ("running_mean",)  # a buffer that was computed from the training items
+    computed = model_digest(trainer)
+    other.running_mean += 1
+    assert computed and model_digest(trainer) != computed
 
 
 def test_nothing_is_trained_on_a_test_set(tmp_path, monkeypatch):

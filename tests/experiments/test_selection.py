@@ -8,11 +8,14 @@ import pytest
 
 from dicap import cli
 from dicap import results as store
-from dicap.experiments.cells import plan_units
-from dicap.experiments.protocols import BASE2NEW, Request
+from dicap.experiments.cells import by_draw, line_of, plan_cell
+from dicap.experiments.executor import execute
+from dicap.experiments.protocols import Request
 from dicap.experiments.selection import how_to_use, plan_points, read_grid
 from dicap.options import ConfigError
-from dicap.report.cells import CellTable, Line
+from dicap.report.ablations import Line, best
+from dicap.report.report import write_report
+from dicap.results import Measure
 
 
 def make_request(out, **values):
@@ -46,14 +49,16 @@ def test_what_a_grid_may_not_be(grid):
 
 
 def test_every_point_has_every_fold_and_seed(tmp_path, embedded_data):
-    units = plan_points(read_grid(["OPTIM.LR=0.1,0.2", "N_CTX=2"]), make_request(tmp_path, seeds=(1, 2)), 2)
-    assert list(units) == ["OPTIM.LR=0.1 N_CTX=2", "OPTIM.LR=0.2 N_CTX=2"]
-    for some in units.values():
-        assert [unit.draw for unit in some] == [(1, 1), (2, 1), (1, 2), (2, 2)]
-        assert [unit.jobs[0].cfg.DATASET.HOLDOUT_FOLD for unit in some] == [1, 1, 2, 2]
-    cfg = units["OPTIM.LR=0.2 N_CTX=2"][0].jobs[1].cfg
+    jobs = plan_points(read_grid(["OPTIM.LR=0.1,0.2", "N_CTX=2"]), make_request(tmp_path, seeds=(1, 2)), 2)
+    assert list(jobs) == ["OPTIM.LR=0.1 N_CTX=2", "OPTIM.LR=0.2 N_CTX=2"]
+    for some in jobs.values():
+        draws = by_draw(some)
+        assert list(draws) == [(1, 1), (2, 1), (1, 2), (2, 2)]
+        assert [pair[0].cfg.DATASET.HOLDOUT_FOLD for pair in draws.values()] == [1, 1, 2, 2]
+        assert all([job.stage.split for job in pair] == ["base", "new"] for pair in draws.values())
+    cfg = jobs["OPTIM.LR=0.2 N_CTX=2"][1].cfg
     assert (cfg.OPTIM.LR, cfg.TRAINER.COOP.N_CTX, cfg.DATASET.HOLDOUT_FOLDS) == (0.2, 2, 2)
-    folders = [job.folder for some in units.values() for unit in some for job in unit.jobs]
+    folders = [job.folder for some in jobs.values() for job in some]
     assert len(set(folders)) == len(folders) == 16
 
 
@@ -61,9 +66,9 @@ def test_a_fold_makes_the_steps_of_the_real_run(tmp_path, embedded_data):
     """5 classes x 4 shots in batches of 2: 10 steps an epoch. In a fold of 2 + 3 classes, one shot of 4 kept back: 2 x 3
     or 3 x 3 images, 3 or 4 steps."""
     request = make_request(tmp_path, settings=("DATALOADER.TRAIN_X.BATCH_SIZE", "2"))
-    units = plan_points(read_grid(["OPTIM.MAX_EPOCH=1,6"]), request, 2)
-    assert sorted(unit.jobs[0].cfg.OPTIM.MAX_EPOCH for unit in units["OPTIM.MAX_EPOCH=6"]) == [15, 20]  # 60 steps each
-    assert sorted(unit.jobs[0].cfg.OPTIM.MAX_EPOCH for unit in units["OPTIM.MAX_EPOCH=1"]) == [2, 3]
+    jobs = plan_points(read_grid(["OPTIM.MAX_EPOCH=1,6"]), request, 2)
+    assert {job.cfg.OPTIM.MAX_EPOCH for job in jobs["OPTIM.MAX_EPOCH=6"]} == {15, 20}  # 60 steps each
+    assert {job.cfg.OPTIM.MAX_EPOCH for job in jobs["OPTIM.MAX_EPOCH=1"]} == {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,21 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, embedded_data, valu
 def test_a_cell_has_one_dataset(tmp_path):
     """Else the base classes of one would be paired with the new ones of the other."""
     with pytest.raises(ConfigError, match="cell 'mixed': .*digits, causal_shapes.*one"):
-        plan_units("mixed", BASE2NEW, make_request(tmp_path, datasets=("digits", "causal_shapes"), settings=()))
+        plan_cell("mixed", "x", make_request(tmp_path, datasets=("digits", "causal_shapes"), settings=()))
+
+
+def make_line(name, facts, combined, measure=Measure("accuracy", "Accuracy")):  # noqa: B008  frozen
+    values = {(1, 1): {"base": combined, "new": combined, "combined": combined}}
+    return Line(
+        name=name,
+        group="",
+        reference="",
+        facts=facts,
+        draws=((1, 1),),
+        values=values,
+        data={(1, 1): ""},
+        measure=measure,
+    )
 
 
 def test_the_command_that_uses_the_choice_can_be_pasted():
@@ -96,12 +115,36 @@ def test_the_command_that_uses_the_choice_can_be_pasted():
         "recipe": "tiny",
         "settings": {"TRAINER.COOP.CTX_INIT": "a b"},
     }
-    line = Line("one", "", "", facts, ((1, 1),), {(1, 1): {"base": 1.0, "new": 1.0, "h": 1.0}}, {(1, 1): ""})
-    command = how_to_use(CellTable("t", (line,)), Request(data="/my data"))
+    command = how_to_use([make_line("one", facts, 1.0)], Request(data="/my data"))
     assert command == (
         "dicap base2new --methods CoOp --datasets digits --shots 4 --config tiny --data '/my data' --set "
         "TRAINER.COOP.CTX_INIT 'a b'"
     )
+
+
+def test_the_point_with_the_best_measure_is_taken_where_lower_is_better(tmp_path, embedded_data):
+    """By the direction that the results state; the command names the pair."""
+    error = Measure("error", "Error", unit="", higher_is_better=False)
+    grid = {name: {"OPTIM.LR": name} for name in ("0.1", "0.2", "0.3")}
+    shared = {"method": "DiCap:CoOp", "dataset": "digits", "shots": 4, "recipe": "tiny"}
+    values = {"0.1": 0.5, "0.2": 0.2, "0.3": 0.9}
+    lines = [make_line(name, {**shared, "settings": grid[name]}, values[name], error) for name in grid]
+    assert best(lines).name == "0.2" and "--methods DiCap:CoOp " in how_to_use(lines, Request())
+    assert how_to_use(lines, Request()).endswith("--set OPTIM.LR 0.2")
+
+
+def test_a_line_has_the_measure_of_its_results(tmp_path, embedded_data):
+    jobs = plan_cell("one", "select/x", make_request(tmp_path))
+    assert line_of("one", jobs, {}).measure.name == "accuracy"  # nothing has run: the dataset's task
+    for job in jobs:
+        assert execute([job]) == []
+        result = store.read_result(job.folder)
+        facts = {"label": "Error", "unit": "", "higher_is_better": False}
+        groups = {"primary": "error", "metrics": {"error": 0.5}, "measures": {"error": facts}, "groups": {}}
+        store.write_result(job.folder, {**result, **groups})
+    line = line_of("one", jobs, {}, "g", "r")
+    assert (line.measure.name, line.measure.higher_is_better) == ("error", False)
+    assert line.values == {(1,): {"base": 0.5, "new": 0.5, "combined": 0.5}} and line.complete
 
 
 @pytest.fixture
@@ -161,7 +204,7 @@ def test_it_selects_without_a_test_image_or_a_new_class(tmp_path, embedded_data,
 
     out = capsys.readouterr().out
     table = json.loads((tmp_path / "select/digits_CoOp_tiny_shots_4.json").read_text())
-    by_name = {cell["name"]: cell for cell in table["cells"]}
+    by_name = {row["cell"]: row for row in table["rows"]}
     best = max(by_name.values(), key=lambda cell: cell["h"]["mean"])
     assert table["complete"] and best["h"]["n"] == 2 and table["chosen"] == best["settings"]
     epochs = best["settings"]["OPTIM.MAX_EPOCH"]
@@ -175,11 +218,9 @@ def test_it_selects_without_a_test_image_or_a_new_class(tmp_path, embedded_data,
     values = {(tuple(value["draw"]), name): value for name, cell in by_name.items() for value in cell["values"]}
     for r in results:
         point, fold = r["protocol"].split("/")[3:]
-        assert values[(3, int(fold[4])), point][r["split"]] == r["accuracy"]
+        assert values[(3, int(fold[4])), point][r["split"]] == store.primary(r)
 
-    with pytest.raises(store.ResultError, match="no result.json of the protocol base2new"):
-        from dicap.report.table import base2new_table
-
-        base2new_table(tmp_path)  # no base-to-new table takes them
-    assert cli.main(args) == 0 and "0 of 4 to run, 4 finished before" in caplog.text
-    assert cli.main([*args, "--dry-run"]) == 0 and "0 to run, 4 finished" in caplog.text
+    with pytest.raises(store.ResultError, match="no result.json of the protocols base2new"):
+        write_report(tmp_path)  # no base-to-new table takes them
+    assert cli.main(args) == 0 and "0 of 8 runs to make, 8 finished before" in caplog.text
+    assert cli.main([*args, "--dry-run"]) == 0 and "0 to run, 8 finished" in caplog.text

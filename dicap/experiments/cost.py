@@ -1,0 +1,338 @@
+"""What a plan will cost: the end of `dicap PROTOCOL --dry-run`.
+
+    optimiser steps, test items   exact: counted from the data, without opening an image
+    time and memory               from finished runs of the same method, recipe and backbone below OUT: of the same dataset and
+                                  classes where there are such runs. Nothing alike has run: no estimate
+    with --measure                from trials of what has not run on the same dataset and classes
+    downloads                     backbone weights that CLIP's cache lacks
+
+A trial is the run itself, made shorter by settings (fewer epochs, fewer shots, fewer test items), twice, in a process of its
+own, with an output folder and a cache of its own; nothing of it is kept. The seconds in its results count as those of a finished
+run do, and what the longer one takes beyond the shorter is the price of an item. An estimate is good to a factor of two. A
+trial cannot know what is in the cache already (then encoding is free), and its memory is a lower bound: it has fewer images.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicap import results as store
+from dicap.data.named import Data
+from dicap.experiments.executor import duration, quiet
+from dicap.experiments.protocols import Job, learns, many
+from dicap.experiments.workers import DIED, Processes
+
+log = logging.getLogger(__name__)
+
+# MiB of OpenAI's files, as the clip package's progress bar shows them
+SIZES = {
+    **{"RN50": 244, "RN101": 278, "RN50x4": 402, "RN50x16": 630, "RN50x64": 1291},
+    **{"ViT-B/32": 338, "ViT-B/16": 335, "ViT-L/14": 890, "ViT-L/14@336px": 891},
+}
+TRIAL_STEPS = 10  # at least, where the run has as many
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run does: optimiser steps, test items, and the training items (N) that it is fitted to."""
+
+    steps: int
+    items: int
+    train: int = 0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What runs took, in seconds, the highest peak of memory in MiB, and what they were.
+
+    Args:
+        step: an optimiser step, None where none of these trained.
+        item: a test item. fixed: all that does not grow.
+        fit: each training item before the first step. encode: each test item, once for all methods and seeds.
+        near: of the same dataset and classes.
+    """
+
+    step: float | None
+    item: float
+    memory: float
+    source: str
+    near: bool = False
+    fixed: float = 0.0
+    fit: float = 0.0
+    encode: float = 0.0
+
+    def seconds(self, work: Work) -> float | None:
+        """Of a run whose test items are encoded; None where it trains and none of these did."""
+        if work.steps and self.step is None:
+            return None
+        return self.fixed + (self.step or 0.0) * work.steps + self.item * work.items + self.fit * work.train
+
+
+_SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of the DATASET section
+
+
+def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
+    """Print what the runs of a plan cost, those that differ in the seed alone as one line, and what is downloaded.
+
+    Args:
+        out: the folder of finished runs.
+        measure: make trials where nothing like it has run.
+    """
+    from dicap.report.table import gather
+
+    _SIZES.clear()  # the data may be others than when this process last looked
+    for line in downloads(jobs):
+        log.info("%s", line)
+    results = gather(out)[0] if Path(out).is_dir() else []
+    costs, groups = _Costs(results, {} if measure else None), dict[tuple, list[Job]]()
+    for job in jobs:
+        key = (job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots)
+        groups.setdefault(key, []).append(job)
+    for some in groups.values():
+        log.info("%s", costs.add(some))
+    if jobs:
+        log.info("In all: %s", costs.in_all())
+
+
+class _Costs:
+    """Sums up what runs cost.
+
+    Args:
+        trials: those made so far, or what went wrong; None where none are made.
+    """
+
+    def __init__(self, results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> None:
+        self.results, self.trials = results, trials
+        self.seconds = self.memory = 0.0
+        self.once: dict[tuple, float] = {}  # seconds of encoding test items, by what they are
+        self.known = self.unknown = 0  # runs
+        self.unreadable: set[Data] = set()
+
+    def add(self, jobs: Sequence[Job]) -> str:
+        """A line on runs that differ in the seed alone."""
+        job = jobs[0]
+        what = f"{job.stage.split} classes, {many(job.request.shots, 'shot')}"
+        head = f"{job.method} ({job.recipe}) on {job.dataset}, {what}: {len(jobs)} to run"
+        self.unknown += len(jobs)
+        try:
+            work = work_of(job)
+        except (ValueError, OSError) as error:
+            told = "as said above" if job.data in self.unreadable else error
+            self.unreadable.add(job.data)
+            return f"{head}; its data cannot be read: {told}"
+        head += f", each {many(work.steps, 'optimiser step')} and {many(work.items, 'test image')}"
+        rate = self._rate(job)
+        seconds = rate.seconds(work) if isinstance(rate, Rate) else None
+        if not isinstance(rate, Rate) or seconds is None:
+            return f"{head}; no estimate{f', its trial failed: {rate}' if isinstance(rate, str) else ' yet'}"
+        self.unknown, self.known = self.unknown - len(jobs), self.known + len(jobs)
+        self.seconds, self.memory = self.seconds + len(jobs) * seconds, max(self.memory, rate.memory)
+        self.once[job.data, job.stage.split, job.cfg.MODEL.BACKBONE.NAME] = encoding = rate.encode * work.items
+        also = f" and {duration(encoding)} to encode images, once for all methods" if encoding >= 1 else ""
+        return f"{head}; about {duration(seconds)} each{also}, {rate.memory:,.0f} MiB ({rate.source})"
+
+    def _rate(self, job: Job) -> "Rate | str | None":
+        rate = rate_of(job, self.results)
+        if self.trials is None or (rate and rate.near):
+            return rate
+        key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)
+        if key not in self.trials:
+            log.info("Measuring %s", job.name)
+            self.trials[key] = measured(job)
+        return self.trials[key]
+
+    def in_all(self) -> str:
+        """Time of all runs; memory of the one that needs most, where the device's is known."""
+        if not self.known:
+            return "no estimate yet"
+        rest = f", and {many(self.unknown, 'run')} without an estimate yet" if self.unknown else ""
+        text, limit = f"about {duration(self.seconds + sum(self.once.values()))}{rest}", capacity()
+        fits = "about" if self.memory <= limit else "TOO MUCH:"
+        return f"{text}; {fits} {self.memory:,.0f} of {limit:,.0f} MiB of memory" if limit else text
+
+
+# --- counts ------------------------------------------------------------------------------------------------------
+
+
+def work_of(job: Job) -> Work:
+    """Exact for a trainer whose loader is of the config: an incomplete last batch is dropped, unless it is the only one.
+
+    Raises:
+        ValueError, OSError: data that cannot be read.
+    """
+    from dicap.config import facts_of
+
+    train, test = _count(job.cfg)
+    if job.prompt or not learns(job):
+        return Work(0, test)
+    steps = facts_of(job.cfg).fit == "steps"
+    return Work(steps * _steps_an_epoch(job.cfg, train) * job.cfg.OPTIM.MAX_EPOCH, test, train)
+
+
+def _steps_an_epoch(cfg: Any, train: int) -> int:
+    return max(1, train // cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
+
+
+def _count(cfg: Any) -> tuple[int, int]:
+    """Training and test items."""
+    from dassl.data import datasets
+
+    key = store.digest_of(store.plain(cfg.DATASET))
+    if key not in _SIZES:
+        cfg = _changed(cfg, SEED=-1)  # the draw changes no number, and none is kept
+        cls = datasets.DATASET_REGISTRY.get(cfg.DATASET.NAME)
+        if hasattr(cls, "items"):
+            split = cls.__new__(cls).items(cfg)
+            _SIZES[key] = len(split["train"]), len(split["test"])
+        else:
+            dataset = datasets.build_dataset(cfg)
+            _SIZES[key] = len(dataset.train_x), len(dataset.test)
+    return _SIZES[key]
+
+
+def _changed(cfg: Any, **settings: Any) -> Any:
+    """A frozen copy with other settings; SECTION__KEY stands for SECTION.KEY."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([word for key, value in settings.items() for word in (key.replace("__", "."), value)])
+    cfg.freeze()
+    return cfg
+
+
+# --- rates -------------------------------------------------------------------------------------------------------
+
+
+def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
+    """What finished runs like this one took, None where there is none: of its dataset and classes, else of its dataset,
+    else of any."""
+    name = job.cfg.MODEL.BACKBONE.NAME
+    alike = [r for r in results if (r["method"], r["recipe"], r["backbone"]) == (job.method, job.recipe, name)]
+    near = [r for r in alike if r["dataset"] == job.dataset]
+    nearest = [r for r in near if r["split"] == job.stage.split]
+    kinds = ((nearest, f" on {job.dataset}, {job.stage.split} classes"), (near, f" on {job.dataset}"), (alike, ""))
+    for some, where in kinds:
+        trained = [r for r in some if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
+        if some and (trained or job.prompt or not learns(job)):
+            where = where or f" on {', '.join(sorted({r['dataset'] for r in some}))}"
+            devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in some}))
+            source = f"from {many(len(some), 'finished run')}{where}; {devices}"
+            return dataclasses.replace(_rate(some, trained, source), near=some is nearest)
+    return None
+
+
+def _rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate:
+    fits = [r["seconds"].get("fit", 0.0) if r["steps"] else r["seconds"]["train"] for r in trained]
+    steps = sum(r["steps"] for r in trained)
+    training = sum(r["seconds"]["train"] for r in trained) - sum(fits)
+    fixed = statistics.median(r["seconds"].get("build", 0.0) for r in results)
+    return Rate(
+        step=training / steps if steps else 0.0 if trained else None,
+        item=sum(r["seconds"]["test"] for r in results) / sum(r["n"] for r in results),
+        memory=max(r["peak_memory_mib"] for r in results),
+        source=source,
+        fixed=fixed + statistics.median(fits or [0.0]),
+    )
+
+
+# --- trials ------------------------------------------------------------------------------------------------------
+
+
+def measured(job: Job) -> Rate | str:
+    """What trials of a job took, or what went wrong."""
+    process = Processes(1)
+    try:
+        found = process.submit(try_out, job).result()
+    except BrokenProcessPool:
+        return DIED
+    finally:
+        process.shutdown()
+    return found if isinstance(found, str) else rate_between(*found)
+
+
+def rate_between(short: tuple[Work, dict], long: tuple[Work, dict]) -> Rate:
+    """The rate of two trials: a step's is that of the longer one, an item's what that one takes beyond the shorter."""
+    (before, first), (work, last) = short, long
+
+    def grown(part: str, number: int, less: int) -> tuple[float, float]:
+        """Seconds of each item more, and of none."""
+        seconds = last["seconds"][part]
+        slope = max(0.0, seconds - first["seconds"][part]) / (number - less) if number > less else 0.0
+        return slope, max(0.0, seconds - slope * number)
+
+    encode, build = grown("build", work.items, before.items)
+    fit, start = grown("fit" if work.steps else "train", work.train, before.train)
+    item, test = grown("test", work.items, before.items)
+    steps = f"{many(work.steps, 'step')} and " if work.steps else ""
+    source = f"measured now: {steps}{many(work.items, 'test image')}; {last['versions']['device']}"
+    rate = _rate([first, last], [last], source)
+    return dataclasses.replace(rate, item=item, fixed=build + start + test, fit=fit, encode=encode)
+
+
+def try_out(job: Job) -> "list[tuple[Work, dict]] | str":
+    """Two short runs of a job, what each did and its result; or what went wrong. For a process of its own."""
+    from dicap.experiments.run import run
+
+    trains = job.prompt is None and learns(job)
+    found = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="dicap-trial-") as folder, quiet():
+            os.environ["DICAP_CACHE"] = str(Path(folder, "cache"))
+            run(shortened(job, 1, Path(folder, "warm-up")), no_train=True)
+            for size in (1, 2):
+                cfg = shortened(job, size, Path(folder, str(size)))
+                result = run(cfg, eval_only=not trains)
+                assert result is not None
+                found.append((Work(result["steps"], result["n"], _count(cfg)[0] if trains else 0), result))
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+    return found
+
+
+def shortened(job: Job, size: int, folder: Path) -> Any:
+    """The configuration of a trial: so many batches of test items, shots for so many whole batches, few epochs."""
+    batch, shots, (train, _) = job.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, job.request.shots, _count(job.cfg)
+    some = min(shots, size * math.ceil(batch * shots / max(1, train)))
+    epochs = 1 if size == 1 else math.ceil(TRIAL_STEPS / _steps_an_epoch(job.cfg, train * some // shots))
+    return _changed(
+        job.cfg,
+        OUTPUT_DIR=str(folder),
+        RESUME="",
+        DATASET__NUM_SHOTS=some,
+        DATASET__TEST_LIMIT=size * job.cfg.DATALOADER.TEST.BATCH_SIZE,
+        OPTIM__MAX_EPOCH=min(job.cfg.OPTIM.MAX_EPOCH, epochs),
+    )
+
+
+def capacity() -> float:
+    """MiB of memory that the device has, free or not; 0 where it does not say."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / 2**20
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (AttributeError, ValueError, OSError):
+        return 0.0
+
+
+def downloads(jobs: Sequence[Job]) -> list[str]:
+    """A line for each backbone whose weights are not here yet."""
+    from dicap.backbones import DOWNLOADS
+    from dicap.backbones.package import clip_package
+
+    urls, lines = clip_package().clip._MODELS, []
+    for name in dict.fromkeys(job.cfg.MODEL.BACKBONE.NAME for job in jobs):
+        if name in urls and not (DOWNLOADS / urls[name].rpartition("/")[2]).is_file():
+            size = f"about {SIZES[name]} MiB" if name in SIZES else "size not known"
+            lines.append(f"To be downloaded: the weights of {name} ({size}) into {DOWNLOADS}")
+        elif name.startswith("open_clip:"):
+            lines.append(f"To be downloaded by open_clip, unless its cache has them: the weights of {name}")
+    return lines

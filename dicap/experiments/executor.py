@@ -1,0 +1,250 @@
+"""The executor of runs: skips what is finished, makes the rest, goes on after a failure, and lists what failed.
+
+    failures = execute(jobs)               # one after the other, in this process
+    failures = execute(jobs, parallel=2)   # two at a time, in processes that compute on one thread each
+
+A failure stops only the runs that need its prompt. What was interrupted goes on where it stopped, by the same command.
+"""
+
+import concurrent.futures
+import contextlib
+import gc
+import io
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicap import results as store
+from dicap.experiments.finished import NOT_FINISHED, make_way, planned_digests, why_run
+from dicap.experiments.protocols import Job, learns
+from dicap.experiments.workers import DIED, BrokenProcessPool, workers
+from dicap.files import locked
+from dicap.options import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class RunError(RuntimeError):
+    """Runs of a plan failed; the message names each, its last error and its log. cause, log_file: of a single run."""
+
+    def __init__(self, message: str, cause: str = "", log_file: str = ""):
+        super().__init__(message)
+        self.cause, self.log_file = cause or message, log_file
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: what is said of it, or the last line of its error and its log, "" where it had not begun one."""
+
+    job: Job
+    line: str = ""
+    cause: str = ""
+    log_file: str = ""
+
+
+Plan = dict[str, str] | Outcome  # of a run: the digests that its result must have, or why its data cannot be read
+FINISHED = "finished before"
+
+
+def execute(jobs: Sequence[Job], *, parallel: int = 1, verbose: bool = False) -> list[Outcome]:
+    """Run what is not finished, in order as far as one does not need another; what fails is returned, the others go on.
+
+    Args:
+        parallel: runs at a time; more than one: each in a process on one thread.
+        verbose: show each run's log in the terminal too; it is in its log.txt in any case. In this process only.
+    Returns:
+        the failures; a run whose training failed is one of them.
+    """
+    start, ended = time.perf_counter(), list[Outcome]()
+    plans = {job.folder: _plan(job) for job in jobs}  # the whole data is looked at before the first run
+    waiting = _unfinished(jobs, plans)
+    log.info("%d of %d runs to make, %d finished before", len(waiting), len(jobs), len(jobs) - len(waiting))
+    for outcome in _outcomes(waiting, plans, parallel, verbose):
+        ended.append(outcome)
+        head = f"[{len(ended):{len(str(len(waiting)))}}/{len(waiting)}] {outcome.job.name}"
+        line = f"FAILED: {outcome.cause.splitlines()[0]}" if outcome.cause else outcome.line
+        left = (time.perf_counter() - start) / len(ended) * (len(waiting) - len(ended))
+        log.info("%s: %s%s", head, line, f"; {duration(left)} left" if left > 60 else "")
+    failures = [outcome for outcome in ended if outcome.cause]
+    made = sum(outcome.line not in ("", FINISHED) for outcome in ended)
+    before, seconds = len(jobs) - made - len(failures), time.perf_counter() - start
+    log.info("%d runs in %.0f s, %d finished before, %d failed", made, seconds, before, len(failures))
+    return failures
+
+
+def duration(seconds: float) -> str:
+    """0.2 -> "1 s", 42 -> "42 s", 4200 -> "70 min", 42000 -> "11.7 h"."""
+    seconds = max(seconds, 1)
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
+
+
+def figure_of(result: dict) -> str:
+    """The primary metric with its unit: "62.1 %", or "error 0.31"."""
+    measure, value = store.measure_of(result), store.primary(result)
+    return f"{value:.1f} %" if measure.unit == "%" else f"{measure.label.lower()} {value:.2f} {measure.unit}".rstrip()
+
+
+def _plan(job: Job) -> Plan:
+    try:
+        return planned_digests(job)
+    except Exception as error:
+        if not type(error).__module__.startswith("dicap") and not isinstance(error, OSError):
+            log.info("%s", traceback.format_exc())  # a bug, in a dataset file
+        return Outcome(job, cause=f"{type(error).__name__}: {error}")
+
+
+def _unfinished(jobs: Sequence[Job], plans: dict[Path, Plan]) -> list[Job]:
+    """Those to make, and those to look at again once the training that they need is made."""
+    found: dict[Path, Job] = {}
+    for job in jobs:
+        planned, needed = plans[job.folder], job.depends_on
+        if isinstance(planned, Outcome) or (needed and needed.folder in found) or why_run(job, planned):
+            found[job.folder] = job
+    return list(found.values())
+
+
+def _outcomes(jobs: Sequence[Job], plans: dict[Path, Plan], parallel: int, verbose: bool) -> Iterator[Outcome]:
+    """The outcome of each run, as they end."""
+    needs = {job.folder: job.depends_on.folder if job.depends_on else None for job in jobs}
+    waiting, not_ended, failed = list(jobs), set(needs), set[Path]()
+    running: dict[concurrent.futures.Future, Job] = {}
+    with _settled(), workers(max(1, min(parallel, len(jobs)))) as pool:
+        while not_ended:
+            job = next((job for job in waiting if needs[job.folder] not in not_ended), None)
+            if job is not None and len(running) < parallel:
+                waiting.remove(job)
+                running[_start(pool, job, plans[job.folder], failed, verbose)] = job
+                continue
+            for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                job = running.pop(future)
+                died = isinstance(future.exception(), BrokenProcessPool)
+                outcome = Outcome(job, cause=DIED) if died else future.result()
+                not_ended.remove(job.folder)
+                failed |= {job.folder} if outcome.cause else set()
+                yield outcome
+
+
+def _start(
+    pool: concurrent.futures.Executor, job: Job, planned: Plan, failed: set[Path], verbose: bool
+) -> concurrent.futures.Future:
+    """The outcome to come; it is there already where the run cannot be made."""
+    if job.depends_on and job.depends_on.folder in failed:
+        planned = Outcome(job, cause=f"not run: its training failed ({job.depends_on.name})")
+    if not isinstance(planned, Outcome):
+        return pool.submit(_attempt, job, planned, verbose)
+    future: concurrent.futures.Future = concurrent.futures.Future()
+    future.set_result(planned)
+    return future
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """What is there before the first run, torch above all, outlives them: the collection after each run passes over it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _attempt(job: Job, planned: dict[str, str], verbose: bool) -> Outcome:
+    start = time.perf_counter()
+    try:
+        result, why = finish(job, planned, verbose)
+    except (RunError, ConfigError, store.ResultError, OSError) as error:
+        from dicap.experiments.run import free_memory
+
+        cause = getattr(error, "cause", f"{type(error).__name__}: {error}")
+        error.__cause__ = error.__traceback__ = None  # they hold the run's tensors
+        free_memory()
+        return Outcome(job, cause=cause, log_file=getattr(error, "log_file", ""))
+    again = "" if why == NOT_FINISHED else f" (again: {why})"
+    return Outcome(job, f"{figure_of(result)}, {time.perf_counter() - start:.0f} s{again}" if why else FINISHED)
+
+
+def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[dict, str]:
+    """A run's result and why it was made now, "" where it was finished before.
+
+    Raises:
+        RunError: it failed, or another process is at work on it.
+    """
+    if not why_run(job, planned):
+        return store.read_result(job.folder), ""
+    lock = job.folder.parent / f".{job.folder.name}.lock"
+    with locked(lock) as mine:
+        if not mine:
+            raise RunError(
+                f"another process is at work on it (it holds {lock}); wait for that one, then run the same command again"
+            )
+        why = why_run(job, planned)  # another process may have finished it meanwhile
+        if not why:
+            return store.read_result(job.folder), ""
+        make_way(job, planned, why)
+        return _run(job, verbose), why
+
+
+def _run(job: Job, verbose: bool) -> dict:
+    from dicap.experiments.run import run
+
+    try:
+        with contextlib.nullcontext() if verbose else quiet():
+            result = run(
+                job.cfg,
+                eval_only=job.prompt is not None or not learns(job),
+                model_dir=str(job.depends_on.folder) if job.depends_on else "",
+                protocol=job.protocol.name,
+                dataset=job.dataset,
+                recipe=job.recipe,
+                trained_on=job.trained_on,
+            )
+    except Exception as error:
+        cause, log_file = f"{type(error).__name__}: {error}", str(job.folder / "log.txt")
+        raise RunError(f"{job.name} failed: {cause}\nlog: {log_file}", cause, log_file) from error
+    if result is None:
+        raise RunError(f"{job.name} tested nothing: TEST.NO_TEST is set; a protocol needs the test")
+    return result
+
+
+class _Sink(io.TextIOBase):
+    """A console that shows nothing and is no terminal."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class _ToStdout(io.TextIOBase):
+    """sys.stderr while a run is quiet: its warnings go where its output goes, into log.txt."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text) or len(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show nothing of what a run prints."""
+    with contextlib.redirect_stdout(_Sink()), contextlib.redirect_stderr(_ToStdout()):
+        yield
+
+
+def raise_failures(failures: Sequence[Outcome], total: int) -> None:
+    """One error that lists all that failed, those with one cause together. Raises RunError."""
+    if not failures:
+        return
+    by_cause: dict[str, list[Outcome]] = {}
+    for failure in failures:
+        by_cause.setdefault(failure.cause, []).append(failure)
+    lines = [f"{len(failures)} of {total} runs failed:"]
+    for cause, some in by_cause.items():
+        names = [failure.job.name for failure in some[:3]] + ([f"and {len(some) - 3} more"] if some[3:] else [])
+        lines.append(f"- {'; '.join(names)}: {cause}")
+        lines += [f"  log: {failure.log_file}" for failure in some if failure.log_file][:3]
+    lines.append("The others are finished; the same command runs these again.")
+    raise RunError("\n".join(lines))
