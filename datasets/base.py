@@ -50,6 +50,8 @@ class FewShotDataset(DatasetBase):
     sources: tuple[Source, ...] = ()  # what `dicap data download` gets
     licence = ""  # licence and terms, as far as they are stated
     homepage = ""
+    _val: Any  # Dassl's
+    _test: Any
 
     def __init__(self, cfg: Any):
         split = self.items(cfg)

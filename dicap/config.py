@@ -127,7 +127,7 @@ def recipe_learner(trainer: str, path: str | Path) -> str:
         return ""
     tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     own = (tree.get("TRAINER") or {}).get(trainer.upper()) or {}
-    return own.get("LEARNER", section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
+    return str(own.get("LEARNER") or section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
 
 
 def recipe_of(method: str, path: str | Path) -> str:
