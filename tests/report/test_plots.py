@@ -10,7 +10,6 @@ from dicap.report.sheet import Plot
 from dicap.report.stats import Difference, Stat
 from dicap.results import Measure
 
-
 SHARE = Measure("accuracy", "Accuracy")
 ERROR = Measure("error", "Count error", "", higher_is_better=False)
 
