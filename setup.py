@@ -34,7 +34,15 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dicap", "dicap.*"]),
     package_data={
-        "dicap": ["configs/**/*.yaml", "backbones/*.safetensors", "backbones/*.md", "report/*.csv", "report/*.j2"]
+        "dicap": [
+            "configs/**/*.yaml",
+            "engine/config/*.yaml",
+            "backbones/*.safetensors",
+            "backbones/*.md",
+            "world/*.md",
+            "report/*.csv",
+            "report/*.j2",
+        ]
     },
     install_requires=[
         "torch>=2.4",

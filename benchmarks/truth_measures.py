@@ -35,11 +35,15 @@ class Case:
         return float((self.truth - self.features[:, None]).norm(dim=-1).mean())
 
 
-def errors(case: Case, found: Tensor) -> dict[str, float]:
-    """Of counterfactuals (B, M, e): mean error, its part along the truth's movement and its part across; how far they
-    moved along it, 1 = all the way; mean cosine of both movements, NaN where nothing moved."""
-    wanted, moved, gap = case.truth - case.features[:, None], found - case.features[:, None], found - case.truth
-    direction = normalize(wanted, dim=-1)
+def errors(case: Case, cf: Tensor) -> dict[str, float]:
+    """Mean errors of counterfactuals cf (B, M, e).
+
+    Returns:
+        error; along, across: its parts along the truth's movement and across it; moved: how far they moved along it,
+        1 = all the way; cosine: of both movements, NaN where nothing moved.
+    """
+    moved, gap = cf - case.features[:, None], cf - case.truth
+    direction = normalize(case.truth - case.features[:, None], dim=-1)
     along = (gap * direction).sum(-1)
     across = gap - along[..., None] * direction
     cosine = (normalize(moved, dim=-1) * direction).sum(-1).mean() if bool(moved.any()) else torch.tensor(torch.nan)
@@ -53,9 +57,13 @@ def errors(case: Case, found: Tensor) -> dict[str, float]:
 
 
 def best_additive(case: Case, own_amount: bool = False) -> Tensor:
-    """Counterfactuals (B, M, e) of the additive law f + e_y' - e_y whose effects fit the truth best (least squares); with
-    own_amount each image has its best multiple of it. Both look at the truth: no generator can, they say what it costs
-    to be additive."""
+    """Counterfactuals (B, M, e) of the additive law f + e_y' - e_y whose effects e fit the truth best (least squares).
+
+    Args:
+        own_amount: each image also has its best multiple of the shift.
+
+    Both look at the truth, which no generator can: they show what it costs to be additive.
+    """
     codes = torch.eye(len(case.texts))
     design = codes[case.targets] - codes[case.labels][:, None]  # (B, M, C)
     moved = case.truth - case.features[:, None]
@@ -67,70 +75,81 @@ def best_additive(case: Case, own_amount: bool = False) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A linear reader of one variable, fitted to independent pictures in which all variables are independent."""
+    """A linear probe of one variable, fitted to independent pictures in which all variables are independent."""
 
     mean: np.ndarray
     spread: float
     model: LogisticRegression
 
     @classmethod
-    def fit(cls, features: Tensor, answers: np.ndarray) -> "Probe":
-        """Fit to features (R, e) and answers (R,)."""
+    def fit(cls, features: Tensor, values: np.ndarray) -> "Probe":
+        """Fit to features (N, e) and values of the variable (N,)."""
         rows = features.numpy()
         mean, spread = rows.mean(0), float(rows.std(0).mean())
-        return cls(mean, spread, LogisticRegression(max_iter=300).fit((rows - mean) / spread, answers))
+        return cls(mean, spread, LogisticRegression(max_iter=300).fit((rows - mean) / spread, values))
 
-    def reads(self, features: Tensor) -> Tensor:
-        """Answers (...,) for features (..., e)."""
+    def predict(self, features: Tensor) -> Tensor:
+        """Values (...,) for features (..., e)."""
         rows = (features.flatten(0, -2).numpy() - self.mean) / self.spread
         return torch.from_numpy(self.model.predict(rows)).reshape(features.shape[:-1])
 
 
-def readings(
-    case: Case, found: Tensor, probes: dict[str, Probe], head: Tensor, generator: CounterfactualGenerator
+def probe_shares(
+    case: Case, cf: Tensor, probes: dict[str, Probe], head: Tensor, generator: CounterfactualGenerator
 ) -> dict[str, float]:
-    """Shares of counterfactuals (B, M, e): scene and colour read as on the factual; class read as the target; the
-    target the first choice of the generator's judge, and of the frozen text head (C, e) of another template."""
-    figures = {}
-    for name in ("scene", "colour"):
-        figures[name] = share(probes[name].reads(found) == probes[name].reads(case.features)[:, None])
-    figures["class"] = share(probes["class"].reads(found) == case.targets)
-    scores = generator.judge.scores(found.flatten(0, 1), generator.conditions)
-    figures["judge"] = share(margin(scores, case.targets.flatten()) >= generator.config.delta)
-    figures["text head"] = share((found @ head.T).argmax(-1) == case.targets)
-    return figures
+    """Shares of counterfactuals cf (B, M, e) on which probes and classifiers say what they should.
+
+    Args:
+        head: text features (C, e) of a template that the generator has not seen.
+
+    Returns:
+        scene, colour: predicted as on the image itself. class: predicted as the target. judge, text head: the target
+        is the first choice of the generator's judge, and of `head`.
+    """
+    shares = {name: share(_unchanged(case, cf, probes[name])) for name in ("scene", "colour")}
+    shares["class"] = share(probes["class"].predict(cf) == case.targets)
+    scores = generator.judge.scores(cf.flatten(0, 1), generator.conditions)
+    shares["judge"] = share(margin(scores, case.targets.flatten()) >= generator.config.delta)
+    shares["text head"] = share((cf @ head.T).argmax(-1) == case.targets)
+    return shares
 
 
-def share(said: Tensor) -> float:
+def _unchanged(case: Case, cf: Tensor, probe: Probe) -> Tensor:
+    """(B, M) bool: the probe predicts the same on the counterfactual as on the image."""
+    return probe.predict(cf) == probe.predict(case.features)[:, None]
+
+
+def share(values: Tensor) -> float:
     """Mean of booleans."""
-    return float(said.float().mean())
+    return float(values.float().mean())
 
 
 def minimality(
     case: Case, generator: CounterfactualGenerator, probes: dict[str, Probe], head: Tensor
 ) -> dict[str, float]:
-    """Of the minimal sufficient counterfactuals: share that exists, 1 - cos to the factual beside the full one's, mean
-    kappa, and what the two heads that the search has not seen say; means over valid ones."""
-    least = generator.counterfactual(case.features, case.labels, case.targets, train_on="minimal")
+    """Measures of the minimal sufficient counterfactuals; means over the valid ones.
+
+    Returns:
+        valid: share that exists. proximity, full proximity: 1 - cos to the image, also of the full counterfactual. kappa.
+        class, text head, scene: as `probe_shares`, by two classifiers and a probe that the search has not seen.
+    """
+    minimal = generator.counterfactual(case.features, case.labels, case.targets, train_on="minimal")
     full = generator.counterfactual(case.features, case.labels, case.targets)
-    valid = least.valid
-
-    def apart(found: Tensor) -> float:
-        return float((1 - (found * case.features[:, None]).sum(-1))[valid].mean())
-
+    cf, valid = minimal.features, minimal.valid
+    distances = [(1 - (each * case.features[:, None]).sum(-1))[valid].mean() for each in (cf, full.features)]
     return {
         "valid": share(valid),
-        "proximity": apart(least.features),
-        "full proximity": apart(full.features),
-        "kappa": float(least.kappa[valid].mean()),
-        "class": share((probes["class"].reads(least.features) == case.targets)[valid]),
-        "text head": share(((least.features @ head.T).argmax(-1) == case.targets)[valid]),
-        "scene": share((probes["scene"].reads(least.features) == probes["scene"].reads(case.features)[:, None])[valid]),
+        "proximity": float(distances[0]),
+        "full proximity": float(distances[1]),
+        "kappa": float(minimal.kappa[valid].mean()),
+        "class": share((probes["class"].predict(cf) == case.targets)[valid]),
+        "text head": share(((cf @ head.T).argmax(-1) == case.targets)[valid]),
+        "scene": share(_unchanged(case, cf, probes["scene"])[valid]),
     }
 
 
 def bound_terms(case: Case, generator: CounterfactualGenerator) -> dict[str, float]:
-    """Terms of |cf - x*| <= Lip |E(f, y) - E(x*, y')| + |D(u*, r) - D(u*, r*)| + |D(u*, r*) - x*|, first targets.
+    """Terms of |cf - x*| <= Lip |E(f, y) - E(x*, y')| + |D(u*, r) - D(u*, r*)| + |D(u*, r*) - x*| for the first targets.
 
     E abducts, D decodes under y', x* is the truth, u* = E(x*, y'), r and r* what lies outside the diffused directions
     of f and of x*. Were the generator exact, both abductions would find one U, and every term but the second be 0. Lip
@@ -141,12 +160,12 @@ def bound_terms(case: Case, generator: CounterfactualGenerator) -> dict[str, flo
     own = generator.abduct(case.features, generator.conditions[case.labels])
     true = generator.abduct(truth, target)
     mixed = dataclasses.replace(true, residual=own.residual)  # the true U with the factual's untouched part
-    found, swapped, back = (generator.predict(latents, target) for latents in (own, mixed, true))
+    cf, swapped, back = (generator.predict(latents, target) for latents in (own, mixed, true))
     latent = (own.z - true.z).norm(dim=-1)
-    steepest = float(((found - swapped).norm(dim=-1) / latent.clamp_min(1e-6)).max())
+    steepest = float(((cf - swapped).norm(dim=-1) / latent.clamp_min(1e-6)).max())
     for direction in generator.estimator.within.vectors.T[-3:]:
         nudged = dataclasses.replace(own, path=own.path + STEP * direction)
-        steepest = max(steepest, float((generator.predict(nudged, target) - found).norm(dim=-1).max()) / STEP)
+        steepest = max(steepest, float((generator.predict(nudged, target) - cf).norm(dim=-1).max()) / STEP)
     terms = {"latent": latent, "outside": (swapped - back).norm(dim=-1), "decoder": (back - truth).norm(dim=-1)}
     distance = float((truth - case.features).norm(dim=-1).mean())
     figures = {name: float(value.mean()) for name, value in terms.items()}
@@ -159,6 +178,6 @@ def bound_terms(case: Case, generator: CounterfactualGenerator) -> dict[str, flo
         "first": first,
         **relative,
         "bound": first + relative["outside"] + relative["decoder"],
-        "error": float((found - truth).norm(dim=-1).mean()) / distance,
+        "error": float((cf - truth).norm(dim=-1).mean()) / distance,
         "hsic": hsic_p(own.z[::2], case.labels[::2]),
     }

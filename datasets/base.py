@@ -12,8 +12,10 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from dicap.data.draw import few_shot, hold_out, subsample
 from dicap.data.images import check_images
+from dicap.data.official import by_class_folders
 from dicap.data.sources import Source
 from dicap.data.split import PARTS, DatasetError, Item, Items, check_names, counts_of, digest, read_split
+from dicap.discover import PLUGIN_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +42,24 @@ class FewShotDataset(DatasetBase):
     duplicates: tuple[str, ...] = ()  # class names that two classes share; any other is an error
     test_only = False  # a shift of another dataset: only a test part, of all classes; it also names the classes
     val_is_test = False  # the test part validates, too: there is no other
-    sources: tuple[Source, ...] = ()  # what `dicap data download` gets; none: written here when first used
+    keep_draws = True  # few-shot draws are kept in split_fewshot/ beside the images
+    embedded = False  # it is written here when first used, by an own `locate`, and needs no data folder
+    class_folders = False  # the published split is 50/20/30 % of each class folder: `official` can make one anew
+    ignored: tuple[str, ...] = ()  # class folders that are not used
+    task: Any = None  # the Task instance that says what is measured; None: classification
+    sources: tuple[Source, ...] = ()  # what `dicap data download` gets
     licence = ""  # licence and terms, as far as they are stated
     homepage = ""
+    _val: Any  # Dassl's
+    _test: Any
 
     def __init__(self, cfg: Any):
         split = self.items(cfg)
         check_images(split, self.image_dir)
-        self.groups = {self.path(item): name for item, name in self.group(split["test"]).items()}
-        train, val, test = ([Datum(self.path(item), item[1], 0, item[2]) for item in split[part]] for part in PARTS)
+        paths = {item: os.path.join(self.image_dir, item[0]) for part in PARTS for item in split[part]}
+        groups = self.group([*split["train"], *split["test"]])
+        self.groups = {paths[item]: name for item, name in groups.items()}  # of train and test items, by path
+        train, val, test = ([Datum(paths[item], item[1], 0, item[2]) for item in split[part]] for part in PARTS)
         super().__init__(train_x=test if self.test_only else train, val=test if self.val_is_test else val, test=test)
         limit = getattr(cfg.DATASET, "TEST_LIMIT", 0)
         if limit:  # after super, which counts the classes
@@ -64,17 +75,10 @@ class FewShotDataset(DatasetBase):
         return self._choose(split, cfg)
 
     @classmethod
-    def at(cls, folder: str | os.PathLike) -> "FewShotDataset":
-        """The dataset of a folder with nothing read yet: for `read` and `official`."""
+    def unread(cls, cfg: Any = None, folder: str | os.PathLike = "") -> "FewShotDataset":
+        """The dataset in a folder, or where cfg says it is (else DatasetError), with nothing read yet."""
         self = cls.__new__(cls)
-        self._place(Path(folder))
-        return self
-
-    @classmethod
-    def unread(cls, cfg: Any) -> "FewShotDataset":
-        """The dataset where cfg says it is, with nothing read yet. Raises DatasetError where it is not there."""
-        self = cls.__new__(cls)
-        self._place(self.locate(cfg))
+        self._place(Path(folder or self.locate(cfg)))
         return self
 
     def _place(self, folder: Path) -> None:
@@ -84,31 +88,26 @@ class FewShotDataset(DatasetBase):
     def _choose(self, split: dict[str, Items], cfg: Any) -> dict[str, Items]:
         """The items of this run: few-shot draw, then base or new classes or a hold-out of classes."""
         classes, folds = getattr(cfg.DATASET, "SUBSAMPLE_CLASSES", "all"), getattr(cfg.DATASET, "HOLDOUT_FOLDS", 0)
+        if self.test_only and (classes != "all" or folds):
+            wrong = f"HOLDOUT_FOLDS is {folds}" if folds else f"SUBSAMPLE_CLASSES is {classes!r}"
+            name = type(self).__name__
+            raise DatasetError(f"DATASET.{wrong}, but {name} is a test set of all classes: dicap domain_generalization")
         if self.test_only:
-            if classes != "all" or folds:
-                wrong = f"DATASET.HOLDOUT_FOLDS is {folds}" if folds else f"DATASET.SUBSAMPLE_CLASSES is {classes!r}"
-                raise DatasetError(
-                    f"{wrong}, but {type(self).__name__} is a test set of all classes; use `all`"
-                    " (the protocol domain_generalization)"
-                )
             return split
         if cfg.DATASET.NUM_SHOTS >= 1:
-            split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, self.draw_folder())
+            cache = Path(self.dataset_dir) / "split_fewshot" if self.keep_draws else None
+            split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, cache)
         if folds:
             return hold_out(split, classes, folds, cfg.DATASET.HOLDOUT_FOLD, cfg.SEED)
         return subsample(split, classes)
 
     def locate(self, cfg: Any) -> Path:
         """The dataset's folder."""
+        name, folder = type(self).__name__, Path(cfg.DATASET.ROOT).expanduser().absolute() / self.folder
         if not cfg.DATASET.ROOT:
-            raise DatasetError(
-                f"{type(self).__name__} needs a data folder: give --root (DATASET.ROOT), the one with {self.folder}/"
-            )
-        folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.folder
+            raise DatasetError(f"{name} needs a data folder: give --root (DATASET.ROOT), the one with {self.folder}/")
         if not folder.is_dir():
-            raise DatasetError(
-                f"{type(self).__name__}: folder not found: {folder}; is the data folder (--data, --root) right?"
-            )
+            raise DatasetError(f"{name}: folder not found: {folder}; is the data folder (--data, --root) right?")
         return folder
 
     def read(self, cfg: Any) -> dict[str, Items]:
@@ -122,34 +121,23 @@ class FewShotDataset(DatasetBase):
         return split
 
     def official(self) -> dict[str, Items]:
-        """The split made anew from the official lists or class folders, where the rule is known; never done silently.
-
-        Where CoOp shuffled, it is not the published split (dicap/data/official.py). Raises DatasetError.
-        """
+        """The split made anew where its rule is known: not the published one (dicap/data/official.py). Raises DatasetError."""
+        if self.class_folders:
+            return by_class_folders(self.image_dir, self.rename, self.ignored)
         raise DatasetError(f"{type(self).__name__} has no split to be made anew: its files are read as they are")
 
     @classmethod
     def stem(cls) -> str:
-        """The name of its file in configs/datasets, which is that of its module."""
-        return cls.__module__.rpartition(".")[2]
+        """The name of its YAML file, which is that of its module."""
+        return cls.__module__.rpartition(".")[2].removeprefix(PLUGIN_PREFIX)
 
-    def draw_folder(self) -> Path | None:
-        """Where few-shot draws are cached, None = nowhere."""
-        return Path(self.dataset_dir) / "split_fewshot"
-
-    def group(self, test: Items) -> dict[Item, str]:
-        """Test items by group, for accuracies by group; none here."""
+    def group(self, items: Items) -> dict[Item, str]:
+        """The group of each item, of any part, for accuracies by group of test items; an item may have none, as here."""
         return {}
-
-    def path(self, item: Item) -> str:
-        """The absolute path of an item's image."""
-        return os.path.join(self.image_dir, item[0])
 
     def check_counts(self, split: dict[str, Items]) -> None:
         """Compare with `counts`. Raises DatasetError."""
         found = counts_of(split)
-        if self.counts is not None and found != tuple(self.counts):
-            raise DatasetError(
-                f"{type(self).__name__} in {self.dataset_dir}: classes/train/val/test are {found},"
-                f" expected {tuple(self.counts)}; this is not the benchmark's split"
-            )
+        if self.counts is not None and found != self.counts:
+            where = f"{type(self).__name__} in {self.dataset_dir}: classes/train/val/test"
+            raise DatasetError(f"{where} are {found}, expected {self.counts}; this is not the benchmark's split")

@@ -2,10 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_class_folders
-from dicap.data.sources import Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Source
 
 
 @DATASET_REGISTRY.register()
@@ -14,14 +11,13 @@ class Caltech101(FewShotDataset):
     split_file = "split_zhou_Caltech101.json"
     published = "218e9d1c52c12e6a15704da1908b67a35b96274dcc619f94f932972da744e9f6"
     counts = 100, 4128, 1649, 2465
-    template = "a photo of a {}."
+    class_folders, ignored = True, ("BACKGROUND_Google", "Faces_easy")
     sources = (
         Source(
             "caltech-101.zip",
             url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-            md5="3138e1922a9193bfa496528edbbc45d0",
             size=137_414_764,
-            origin="torchvision",
+            md5="3138e1922a9193bfa496528edbbc45d0",
             sha256="331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
             inner="101_ObjectCategories.tar.gz",
             unpack=("101_ObjectCategories",),
@@ -31,6 +27,3 @@ class Caltech101(FewShotDataset):
     licence = "CC BY 4.0 (CaltechDATA's record); the pictures were found on the web"
     homepage = "https://data.caltech.edu/records/mzrjq-6wc02"
     rename = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
-
-    def official(self) -> dict[str, Items]:
-        return by_class_folders(self.image_dir, self.rename, ignored=("BACKGROUND_Google", "Faces_easy"))

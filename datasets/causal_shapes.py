@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.split import Item, Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Item, Items
 from dicap.options import Option, default_section, read_options, section_name
 from dicap.world import CLASSES, Knobs, data_root, do, read_manifest, rendered_truth, write_causal_shapes
 
 
 @DATASET_REGISTRY.register()
 class CausalShapes(FewShotDataset):
-    split_file = "split.json"
-    template = "a photo of a {}."
+    split_file, embedded = "split.json", True
     licence = "MIT (generated here)"
     OPTIONS = {
         "RHO": Option(Knobs.rho, "how often a training picture shows its class's own scene; 0: by chance", least=0),
@@ -39,15 +37,13 @@ class CausalShapes(FewShotDataset):
         section = getattr(cfg.DATASET, name, None) or default_section(self.OPTIONS)
         settings = vars(read_options(section, self.OPTIONS, f"DATASET.{name}"))
         knobs = Knobs(seed=settings.pop("world_seed"), **settings, **self.fixed)
-        train, val, test = (
-            len(CLASSES) * n for n in (knobs.per_class_train, knobs.per_class_val, knobs.per_class_test)
-        )
-        self.counts = len(CLASSES), train, val, test
+        n = len(CLASSES)
+        self.counts = n, n * knobs.per_class_train, n * knobs.per_class_val, n * knobs.per_class_test
         return write_causal_shapes(Path(cfg.DATASET.ROOT or data_root()).expanduser().absolute(), knobs)
 
-    def group(self, test: Items) -> dict[Item, str]:
-        aligned = _aligned(self.dataset_dir)
-        return {item: "aligned" if aligned[item[0]] else "conflicting" for item in test}
+    def group(self, items: Items) -> dict[Item, str]:
+        groups = _groups(self.dataset_dir)
+        return {item: groups[item[0]] for item in items}
 
     def counterfactual_images(self, impaths: list[str], names: list[str]) -> np.ndarray:
         """(B, 64, 64, 3) uint8: the pictures at impaths had their classes been `names`, all else the same."""
@@ -62,7 +58,7 @@ class ShiftedCausalShapes(CausalShapes):
     OPTIONS = {
         **{key: CausalShapes.OPTIONS[key] for key in ("CONTRAST", "NOISE", "WORLD_SEED")},
         "PER_CLASS_TEST": Option(
-            40, "test pictures a class, CausalShapes' first ones: 40 leave at most 1.1 points of error", least=1
+            40, "pictures a class, CausalShapes' first: 40 leave at most 1.1 points of error", least=1
         ),
     }
 
@@ -73,6 +69,6 @@ class ShiftedCausalShapes(CausalShapes):
 
 
 @functools.lru_cache(maxsize=4)
-def _aligned(folder: str) -> dict[str, bool]:
-    """Path -> whether the picture shows its class's tied scene. A folder's name tells its content: it never changes."""
-    return {record["path"]: record["aligned"] for record in read_manifest(folder)}
+def _groups(folder: str) -> dict[str, str]:
+    """Path -> "aligned" where it shows its class's tied scene, else "conflicting". A folder's content never changes."""
+    return {row["path"]: "aligned" if row["aligned"] else "conflicting" for row in read_manifest(folder)}

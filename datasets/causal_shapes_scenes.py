@@ -10,6 +10,6 @@ from dicap.datasets.causal_shapes import ShiftedCausalShapes
 class CausalShapesScenes(ShiftedCausalShapes):
     fixed = {**ShiftedCausalShapes.fixed, "shift": "scenes"}
 
-    def group(self, test: Items) -> dict[Item, str]:
+    def group(self, items: Items) -> dict[Item, str]:
         """None: an unseen scene is tied to no class."""
         return {}

@@ -11,11 +11,10 @@ from dicap.world import data_root, write_digits
 
 @DATASET_REGISTRY.register()
 class Digits(FewShotDataset):
-    split_file = "split.json"
+    split_file, embedded = "split.json", True
     counts = 10, 300, 100, 1397
     template = "a photo of the digit {}."
-    licence = "CC BY 4.0 (UCI); part of scikit-learn"
-    homepage = "https://archive.ics.uci.edu/dataset/80"
+    licence, homepage = "CC BY 4.0 (UCI); part of scikit-learn", "https://archive.ics.uci.edu/dataset/80"
 
     def locate(self, cfg: Any) -> Path:
         return write_digits(Path(cfg.DATASET.ROOT or data_root()).expanduser().absolute())

@@ -2,10 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_class_folders
-from dicap.data.sources import Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Source
 
 
 @DATASET_REGISTRY.register()
@@ -14,22 +11,20 @@ class EuroSAT(FewShotDataset):
     split_file = "split_zhou_EuroSAT.json"
     published = "06f3e2e5d863e3b7e7809f703d9145c4b8514473df1032d7a8413f9b65e84561"
     counts = 10, 13500, 5400, 8100
+    class_folders = True
     template = "a centered satellite photo of {}."
     sources = (
         Source(
             "EuroSAT.zip",
-            url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
-            "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+            url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
             md5="c8fa014336c82ac7804f0398fcb19387",
             sha256="8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd",
             size=94_280_567,
-            origin="torchvision",
             unpack=("2750",),
         ),
         Source(split_file, drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
     )
-    licence = "MIT"
-    homepage = "https://github.com/phelber/EuroSAT"
+    licence, homepage = "MIT", "https://github.com/phelber/EuroSAT"
     rename = {
         "AnnualCrop": "Annual Crop Land",
         "HerbaceousVegetation": "Herbaceous Vegetation Land",
@@ -40,6 +35,3 @@ class EuroSAT(FewShotDataset):
         "Residential": "Residential Buildings",
         "SeaLake": "Sea or Lake",
     }
-
-    def official(self) -> dict[str, Items]:
-        return by_class_folders(self.image_dir, self.rename)

@@ -10,8 +10,7 @@ from typing import Any
 from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.folder import image_folder, read_own
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Items
 from dicap.options import ConfigError, Option, default_section, read_options
 from dicap.wording import check_template
 from dicap.world import data_root
@@ -20,6 +19,7 @@ from dicap.world import data_root
 @DATASET_REGISTRY.register()
 class Folder(FewShotDataset):
     images = ""
+    keep_draws = False  # a folder of draws would be a class to other tools, and split and seed decide the draw
     OPTIONS = {
         "PATH": Option("", "folder of class folders, CSV with path,label[,split], or split JSON"),
         "NAMES": Option("", 'file of class names: folder,name lines, or a plain list; "" = the folders\' own names'),
@@ -41,6 +41,3 @@ class Folder(FewShotDataset):
     def read(self, cfg: Any) -> dict[str, Items]:
         o = self.options
         return read_own(self.own, o.split, o.split_seed, o.names, o.images, data_root() / "folder")
-
-    def draw_folder(self) -> None:
-        """Draws are not cached: a folder here would be a class to other tools, and split and seed decide the draw."""

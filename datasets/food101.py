@@ -2,10 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_class_folders
-from dicap.data.sources import Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Source
 
 
 @DATASET_REGISTRY.register()
@@ -13,15 +10,15 @@ class Food101(FewShotDataset):
     folder, images = "food-101", "images"
     split_file = "split_zhou_Food101.json"
     counts = 101, 50500, 20200, 30300
+    class_folders = True
     template = "a photo of {}, a type of food."
     sources = (
         Source(
             "food-101.tar.gz",
             url="https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
-            origin="torchvision",
-            md5="85eeb15f3717b99a5da872d97d918f87",
             size=4_996_278_331,
             unpack=("images",),
+            md5="85eeb15f3717b99a5da872d97d918f87",
             sha256="d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
             also=("meta", "license_agreement.txt", "README.txt"),
         ),
@@ -29,6 +26,3 @@ class Food101(FewShotDataset):
     )
     licence = "scientific fair use only: the pictures are Foodspotting's (license_agreement.txt in the archive)"
     homepage = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
-
-    def official(self) -> dict[str, Items]:
-        return by_class_folders(self.image_dir)

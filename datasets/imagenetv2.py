@@ -1,21 +1,16 @@
 """ImageNetV2: new test images of ImageNet, the matched-frequency set (Recht et al. 2019, arXiv 1902.10811)."""
 
-from typing import Any
-
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.imagenet import DUPLICATES, read_shift
 from dicap.data.sources import CLASSNAMES, Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.imagenet import ImageNetShift
 
 
 @DATASET_REGISTRY.register()
-class ImageNetV2(FewShotDataset):
+class ImageNetV2(ImageNetShift):
     folder, images = "imagenetv2", "imagenetv2-matched-frequency-format-val"
     counts = 1000, 0, 0, 10000
-    duplicates, test_only = DUPLICATES, True
-    template = "a photo of a {}."
+    numbered = True
     sources = (
         Source(
             "imagenetv2-matched-frequency.tar.gz",
@@ -29,6 +24,3 @@ class ImageNetV2(FewShotDataset):
     )
     licence = "MIT (the repository's); the pictures are Flickr's"
     homepage = "https://github.com/modestyachts/ImageNetV2"
-
-    def read(self, cfg: Any) -> dict[str, Items]:
-        return read_shift(self, numbered=True)

@@ -4,8 +4,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.official import by_groups, look_up, read_json, read_mat
 from dicap.data.sources import LISTS, Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Items
 
 
 @DATASET_REGISTRY.register()
@@ -19,10 +18,9 @@ class OxfordFlowers(FewShotDataset):
         Source(
             "102flowers.tgz",
             url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz",
-            origin="torchvision",
-            md5="52808999861908f626f3c1f4e79d11fa",
             size=344_862_509,
             unpack=("jpg",),
+            md5="52808999861908f626f3c1f4e79d11fa",
             sha256="2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
         ),
         Source(split_file, drive="1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
@@ -30,9 +28,8 @@ class OxfordFlowers(FewShotDataset):
             "imagelabels.mat",
             url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",
             size=502,
-            md5="e0620be6f572b9609742df49c70aed4d",
-            origin="torchvision",
             optional=LISTS,
+            md5="e0620be6f572b9609742df49c70aed4d",
             sha256="4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
         ),
         Source("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0", optional=LISTS),
@@ -43,10 +40,9 @@ class OxfordFlowers(FewShotDataset):
     def official(self) -> dict[str, Items]:
         """image_00001.jpg has the first label of imagelabels.mat; labels from 1, classes in the order that they appear in."""
         file = f"{self.dataset_dir}/cat_to_name.json"
-        names = read_json(file)
+        names, labels = read_json(file), map(int, read_mat(f"{self.dataset_dir}/imagelabels.mat", "labels"))
         groups: dict[int, Items] = {}
-        for number, label in enumerate(map(int, read_mat(f"{self.dataset_dir}/imagelabels.mat", "labels")), 1):
-            groups.setdefault(label, []).append(
-                (f"image_{number:05d}.jpg", label - 1, look_up(names, str(label), file))
-            )
+        for number, label in enumerate(labels, 1):
+            item = f"image_{number:05d}.jpg", label - 1, look_up(names, str(label), file)
+            groups.setdefault(label, []).append(item)
         return by_groups(self.dataset_dir, groups.values())

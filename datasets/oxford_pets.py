@@ -4,8 +4,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.official import by_lists, from_one, read_rows
 from dicap.data.sources import LISTS, Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Items
 
 
 @DATASET_REGISTRY.register()
@@ -19,20 +18,18 @@ class OxfordPets(FewShotDataset):
         Source(
             "images.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
-            origin="torchvision",
-            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
             size=791_918_971,
             unpack=("images",),
+            md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
             sha256="67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
         ),
         Source(split_file, drive="1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
         Source(
             "annotations.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
-            md5="95a8c909bbe2e81eed6a22bccdf3f68f",
             size=19_173_078,
             unpack=("annotations",),
-            origin="torchvision",
+            md5="95a8c909bbe2e81eed6a22bccdf3f68f",
             sha256="52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
             optional=LISTS,
         ),
@@ -46,8 +43,6 @@ class OxfordPets(FewShotDataset):
         def items(part: str) -> Items:
             file = f"{self.dataset_dir}/annotations/{part}.txt"
             rows = read_rows(file, 4)
-            return [
-                (f"{image}.jpg", from_one(label, file), image.rpartition("_")[0].lower()) for image, label, _, _ in rows
-            ]
+            return [(f"{name}.jpg", from_one(label, file), name.rpartition("_")[0].lower()) for name, label, *_ in rows]
 
         return by_lists(f"{self.dataset_dir}/annotations", items("trainval"), items("test"))

@@ -4,8 +4,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.official import by_lists, look_up, read_mat
 from dicap.data.sources import LISTS, Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Items
 
 
 @DATASET_REGISTRY.register()
@@ -14,7 +13,6 @@ class StanfordCars(FewShotDataset):
     split_file = "split_zhou_StanfordCars.json"
     published = "a655a8a4b9db10e1b79b040cec6d4e6c943e997e65029c96ac763d07164225b7"
     counts = 196, 6509, 1635, 8041
-    template = "a photo of a {}."
     sources = (
         Source(
             "stanford_cars.zip",
@@ -28,41 +26,34 @@ class StanfordCars(FewShotDataset):
             note="the authors' site is gone",
         ),
         Source(split_file, drive="1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
-        Source(
-            "cars_train.tgz",
-            md5="065e5b463ae28d29e77c1b4b166cfe61",
-            size=979_269_282,
-            origin="torchvision",
-            sha256="512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
-            unpack=("cars_train",),
-            optional="the authors' archive, instead of stanford_cars.zip",
-            note="from someone who has it",
-        ),
-        Source(
-            "cars_test.tgz",
-            md5="4ce7ebf6a94d07f1952d94dd34c4d501",
-            size=977_350_468,
-            origin="torchvision",
-            sha256="bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
-            unpack=("cars_test",),
-            optional="the authors' archive, instead of stanford_cars.zip",
-            note="from someone who has it",
+        *(
+            Source(
+                f"cars_{part}.tgz",
+                size=size,
+                sha256=digest,
+                unpack=(f"cars_{part}",),
+                optional="the authors' archive, instead of stanford_cars.zip",
+                note="from someone who has it",
+            )
+            for part, size, digest in (
+                ("train", 979_269_282, "512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288"),
+                ("test", 977_350_468, "bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243"),
+            )
         ),
         Source(
             "car_devkit.tgz",
             url="https://github.com/pytorch/vision/files/11644847/car_devkit.tgz",
             size=330_960,
-            md5="c3b158d763b6e2245038c8ad08e45376",
             origin="mirror",
             unpack=("devkit",),
             optional=LISTS,
+            md5="c3b158d763b6e2245038c8ad08e45376",
             sha256="b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
         ),
         Source(
             "cars_test_annos_withlabels.mat",
-            md5="b0a2b23655a3edd16d84508592a98d10",
             size=185_758,
-            origin="torchvision",
+            md5="b0a2b23655a3edd16d84508592a98d10",
             sha256="790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
             optional=LISTS,
             note="from someone who has it",

@@ -6,8 +6,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from dicap.data.official import by_lists, from_one, look_up, read_rows
 from dicap.data.sources import LISTS, Source
-from dicap.data.split import Items
-from dicap.datasets.base import FewShotDataset
+from dicap.datasets.base import FewShotDataset, Items
 
 
 @DATASET_REGISTRY.register()
@@ -22,14 +21,12 @@ class UCF101(FewShotDataset):
         Source(split_file, drive="1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
         Source(
             "UCF101TrainTestSplits-RecognitionTask.zip",
-            origin="torchvision",
             unpack=("ucfTrainTestlist",),
             optional=LISTS,
             url="https://www.crcv.ucf.edu/data/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",
         ),
     )
-    licence = "not stated; the videos are YouTube's"
-    homepage = "https://www.crcv.ucf.edu/data/UCF101.php"
+    licence, homepage = "not stated; the videos are YouTube's", "https://www.crcv.ucf.edu/data/UCF101.php"
 
     def official(self) -> dict[str, Items]:
         """ "HandstandPushups/v_x.avi" of the lists is the picture "Handstand_Pushups/v_x.jpg"."""
@@ -37,11 +34,11 @@ class UCF101(FewShotDataset):
         label = {name: from_one(number, lists) for number, name in read_rows(f"{lists}/classInd.txt", 2)}
 
         def items(part: str) -> Items:
-            videos = [row[0].split(" ")[0].partition("/")[::2] for row in read_rows(f"{lists}/{part}list01.txt", 1)]
-            words = {action: "_".join(re.findall("[A-Z][^A-Z]*", action)) for action, _ in videos}
-            return [
-                (f"{words[action]}/{video.replace('.avi', '.jpg')}", look_up(label, action, lists), words[action])
-                for action, video in videos
-            ]
+            rows = []
+            for video in (row[0].split(" ")[0] for row in read_rows(f"{lists}/{part}list01.txt", 1)):
+                action, _, file = video.partition("/")
+                name = "_".join(re.findall("[A-Z][^A-Z]*", action))
+                rows.append((f"{name}/{file.replace('.avi', '.jpg')}", look_up(label, action, lists), name))
+            return rows
 
         return by_lists(lists, items("train"), items("test"))

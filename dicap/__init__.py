@@ -7,6 +7,7 @@ dicap puts the built-in engine under the same names, so that `import dicap.train
 import importlib.util
 import os
 import sys
+import types
 
 __version__ = "0.1.0"
 
@@ -16,6 +17,21 @@ def extend_cfg(cfg) -> None:
     from dicap.config import extend_cfg as extend
 
     extend(cfg)
+
+
+def provide_pkg_resources() -> bool:
+    """Put a stand-in into sys.modules where there is no pkg_resources; returns whether there now is one.
+
+    OpenAI's clip, on PyPI (clip-anytorch 2.6.0, openai-clip 1.0.1) and as copied into forks, begins with `from
+    pkg_resources import packaging`, which setuptools 82 dropped. The stand-in leaves the user's setuptools as it is.
+    """
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
+        return False
+    import packaging.version
+
+    stand_in = sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
+    stand_in.packaging = packaging  # type: ignore[attr-defined]
+    return True
 
 
 def _dassl_is_missing() -> bool:

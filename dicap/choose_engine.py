@@ -1,28 +1,23 @@
 """Which engine answers to `dassl`: an installed Dassl.pytorch, or the built-in one (dicap.engine).
 
 An installed Dassl is tried in a process of its own before it is chosen: the last release cannot train on a current
-torch (its warm-up passes an argument that torch dropped, its checkpoints hold objects that torch refuses to load), and a
-half-imported package could not be taken back. The choice is noted in the environment variable DICAP_ENGINE, which child
-processes inherit.
+torch (a schedule with warm-up and a resumed checkpoint both fail), and a half-imported package could not be taken back.
+The choice is noted in the environment variable DICAP_ENGINE, which child processes inherit.
 """
 
 import functools
 import importlib.util
-import json
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["CHOICES", "INSTALL_DASSL", "EngineChoice", "EngineError", "choose_engine"]
-
-CHOICES = ("auto", "dassl", "builtin")
-INSTALL_DASSL = 'pip install --no-deps "git+https://github.com/KaiyangZhou/Dassl.pytorch@c61a1b5"'
+_CHOICES = ("auto", "dassl", "builtin")
+_INSTALL_DASSL = 'pip install --no-deps "git+https://github.com/KaiyangZhou/Dassl.pytorch@c61a1b5"'
 
 _PROBE = """
-import json, os, sys, tempfile
-import torch
-sys.path[:] = json.loads(sys.argv[1])
+import os, sys, tempfile, torch
+sys.path[:] = sys.argv[1:]
 step = "importing it"
 try:
     import dassl.data, dassl.engine, dassl.evaluation
@@ -36,25 +31,22 @@ try:
     scheduler = build_lr_scheduler(optimizer, cfg)
     step = "saving and loading a checkpoint"
     with tempfile.TemporaryDirectory() as folder:
-        state = {"state_dict": {"a": torch.zeros(1)}, "epoch": 1, "optimizer": optimizer.state_dict(),
-                 "scheduler": scheduler.state_dict(), "val_result": None}
-        save_checkpoint(state, folder)
+        states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+        save_checkpoint({"state_dict": {}, "epoch": 1, **states}, folder)
         load_checkpoint(os.path.join(folder, "model.pth.tar-1"))
     cause = ""
 except BaseException as error:
     cause = f"{step} failed with {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    missing = isinstance(error, ModuleNotFoundError) and error.name
     way_out = f"pip install {missing}" if missing else "install a torch that it can run on (torch < 2.6)"
     cause = f"on torch {torch.__version__}, {cause} (way out: {way_out})"
-print("DICAP " + json.dumps(cause))
+print("DICAP", cause)
 """
 
 
 class EngineChoice(NamedTuple):
-    """name: builtin or dassl; reason: one sentence for the log."""
-
-    name: str
-    reason: str
+    name: str  # builtin or dassl
+    reason: str  # one sentence for the log
 
 
 class EngineError(RuntimeError):
@@ -66,46 +58,42 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
 
     Args:
         choice: dassl, builtin, or auto: what DICAP_ENGINE says, else an installed Dassl that can run, else builtin.
-
     Raises:
         EngineError: unknown choice, no Dassl that can run, or the other engine is in use already.
     """
     reason = "as asked"
-    if choice == "auto" and _environment():
-        choice, reason = _environment(), "as DICAP_ENGINE says"
-    if choice not in CHOICES:
-        raise EngineError(f"engine {choice}: there are {', '.join(CHOICES)} (option --engine, or DICAP_ENGINE)")
-    running = _running()
-    if running is not None:
+    if choice == "auto" and (asked := _asked_by_environment()):
+        choice, reason = asked, "as DICAP_ENGINE says"
+    if choice not in _CHOICES:
+        raise EngineError(f"engine {choice}: there are {', '.join(_CHOICES)} (option --engine, or DICAP_ENGINE)")
+    if running := _running():
         if choice not in ("auto", running.name):
             raise EngineError(
                 f"the engine {choice} was asked for, but {running.name} is in use ({running.reason}): "
                 f"choose before anything imports dassl, or start with DICAP_ENGINE={choice}"
             )
         return running
-    if choice == "builtin":
-        return _use_builtin(reason)
-    place = _installed_dassl()
-    cause = _why_not(place, json.dumps(sys.path)) if place else "no Dassl is installed"
-    if not cause:
-        os.environ["DICAP_ENGINE"] = "dassl"
-        return EngineChoice("dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here")
-    if choice == "dassl":
-        hint = "" if place else f" (way out: {INSTALL_DASSL})"
-        raise EngineError(f"Dassl cannot be the engine: {cause}{hint}. Or use --engine builtin")
-    return _use_builtin(cause)
+    cause = ""
+    if choice != "builtin":
+        place = _installed_dassl()
+        cause = _why_not(place, *sys.path) if place else "no Dassl is installed"
+        if not cause:
+            os.environ["DICAP_ENGINE"] = "dassl"
+            return EngineChoice(
+                "dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here"
+            )
+        if choice == "dassl":
+            hint = "" if place else f" (way out: {_INSTALL_DASSL})"
+            raise EngineError(f"Dassl cannot be the engine: {cause}{hint}. Or use --engine builtin")
+    importlib.import_module("dicap.engine").install()
+    return EngineChoice("builtin", cause or reason)
 
 
-def _environment() -> str:
+def _asked_by_environment() -> str:
     """DICAP_ENGINE as the user or a parent process set it; the built-in engine sets it too, by being imported."""
     engine = sys.modules.get("dicap.engine")
     by_import = engine is not None and engine.is_installed() and not engine.ASKED_FOR
     return "" if by_import else os.environ.get("DICAP_ENGINE", "")
-
-
-def _use_builtin(reason: str) -> EngineChoice:
-    importlib.import_module("dicap.engine").install()
-    return EngineChoice("builtin", reason)
 
 
 def _running() -> EngineChoice | None:
@@ -124,28 +112,19 @@ def _installed_dassl() -> str | None:
     if engine is not None and engine.is_installed():
         engine.uninstall()
     spec = importlib.util.find_spec("dassl")
-    if spec is None:
-        return None
-    return spec.origin or ", ".join(spec.submodule_search_locations or ())
+    return (spec.origin or ", ".join(spec.submodule_search_locations or ())) if spec else None
 
 
 @functools.cache
-def _why_not(place: str, path: str) -> str:
+def _why_not(place: str, *path: str) -> str:
     """Why the Dassl at that place cannot run on the installed torch; empty if it can. Tried in another process."""
-    environment = {key: value for key, value in os.environ.items() if key != "DICAP_ENGINE"}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": 300}
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE, path],
-            env=environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=300,
-        )
+        done = subprocess.run([sys.executable, "-c", _PROBE, *path], env={**os.environ, "DICAP_ENGINE": ""}, **options)
     except subprocess.TimeoutExpired:
         return f"the installed Dassl ({place}) did not answer for 300 seconds"
     answers = [line for line in done.stdout.splitlines() if line.startswith("DICAP ")]
     if not answers:
         return f"the installed Dassl ({place}) ended Python with code {done.returncode}"
-    cause = json.loads(answers[-1].removeprefix("DICAP "))
+    cause = answers[-1].removeprefix("DICAP ")
     return f"the installed Dassl ({place}) cannot run: {cause}" if cause else ""

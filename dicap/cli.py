@@ -269,7 +269,8 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 
 def _start(args: argparse.Namespace) -> None:
     """Choose the engine, say which, load plugins."""
-    from dicap.experiments.run import engine_line, show_log
+    from dicap.console import show_log
+    from dicap.experiments.run import engine_line
 
     line = engine_line(args.engine)
     from dicap.discover import load_plugin

@@ -70,18 +70,25 @@ def extend_cfg(cfg: CfgNode) -> None:
             section.setdefault(option_name, option.default)
 
 
+def dataset_files() -> dict[str, Path]:
+    """Dataset files by name: configs/datasets/*.yaml, and x.yaml beside the plugin x.py. Raises ConfigError."""
+    files = {path.stem: path for path in sorted((CONFIGS / "datasets").glob("*.yaml"))}
+    for path in (Path(plugin).with_suffix(".yaml") for plugin in discover.PLUGINS):
+        if path.is_file() and files.setdefault(path.stem, path) != path:
+            raise ConfigError(f"{path}: {files[path.stem]} has this name already; rename the plugin and its file")
+    return files
+
+
 def config_path(kind: str, name: str) -> str:
-    """The path of a shipped YAML: config_path("datasets", "digits"), config_path("trainers/CoOp", "tiny").
+    """The path of a YAML: config_path("datasets", "digits"), also a plugin's, or config_path("trainers/CoOp", "tiny").
 
     Raises:
         ConfigError: no such file; the message lists those there are.
     """
-    folder = CONFIGS / kind
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        there = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise ConfigError(f"no configs/{kind}/{name}.yaml; there are: {', '.join(there) or 'none'}")
-    return str(path)
+    files = dataset_files() if kind == "datasets" else {path.stem: path for path in (CONFIGS / kind).glob("*.yaml")}
+    if name not in files:
+        raise ConfigError(f"no configs/{kind}/{name}.yaml; there are: {', '.join(sorted(files)) or 'none'}")
+    return str(files[name])
 
 
 def split_method(method: str) -> tuple[str, str]:
@@ -120,7 +127,7 @@ def recipe_learner(trainer: str, path: str | Path) -> str:
         return ""
     tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     own = (tree.get("TRAINER") or {}).get(trainer.upper()) or {}
-    return own.get("LEARNER", section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
+    return str(own.get("LEARNER") or section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
 
 
 def recipe_of(method: str, path: str | Path) -> str:

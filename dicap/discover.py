@@ -14,6 +14,7 @@ from typing import Any
 
 from dicap.options import ConfigError, Option, section_name
 
+PLUGIN_PREFIX = "dicap_plugin_"  # of a plugin's module name
 PLUGINS: dict[str, ModuleType] = {}  # by absolute path, in the order of loading
 
 
@@ -37,7 +38,7 @@ def load_plugin(path: str) -> ModuleType:
     if not file.is_file() or file.suffix != ".py":
         raise ConfigError(f"--plugin {path}: not a Python file")
     load_all()
-    name = f"dicap_plugin_{file.stem}"
+    name = f"{PLUGIN_PREFIX}{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     sys.modules[name] = module

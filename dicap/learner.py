@@ -270,7 +270,7 @@ class Pair(Learner):
             learner.after_epoch(epoch, epochs)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]] | None:
-        groups = []
+        groups: list[dict[str, Any]] = []
         for learner in self.learners:
             groups += learner.parameter_groups(lr) or [{"params": list(learner.parameters()), "lr": lr}]
         return groups

@@ -149,8 +149,8 @@ def check_result(result: Any, path: str) -> None:
     schema = result.get("schema") if isinstance(result, dict) else type(result).__name__
     if isinstance(schema, int) and schema < SCHEMA:
         raise ResultError(
-            f"{path}: schema {schema}, written by an older version of dicap; this one reads schema {SCHEMA}. Run the same"
-            " command again: it makes the run anew and puts the old folder aside"
+            f"{path}: schema {schema}, written by an older version of dicap; this one reads schema {SCHEMA}. Give the"
+            " command that made it again: it makes the run anew and puts the old folder aside"
         )
     if schema != SCHEMA:
         raise ResultError(f"{path}: schema is {schema!r}; this version reads schema {SCHEMA}")
@@ -179,7 +179,9 @@ def _check_metrics(result: dict, path: str) -> None:
     measures: dict[str, Measure] = {}
     for name, facts in result["measures"].items():
         try:
-            measures[name] = Measure(name, **facts)
+            measures[name] = measure = Measure(name, **facts)
+            if not isinstance(measure.label + measure.unit, str) or not isinstance(measure.higher_is_better, bool):
+                raise TypeError
         except TypeError:
             keys = ", ".join(field.name for field in dataclasses.fields(Measure)[1:])
             raise ResultError(f"{path}: field 'measures.{name}' is {facts!r}; expected {keys}") from None

@@ -407,8 +407,8 @@ def group_index(items: Sequence[Any], groups: dict[str, str]) -> Tensor | None:
     names = [groups.get(item.impath) for item in items]
     if not names or None in names:
         return None
-    order = sorted(set(names))
-    return torch.tensor([order.index(name) for name in names])
+    order = sorted(map(str, set(names)))
+    return torch.tensor([order.index(str(name)) for name in names])
 
 
 def _read_section(cfg: Any, section: str, options: dict[str, Option]) -> SimpleNamespace:

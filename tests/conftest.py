@@ -1,5 +1,6 @@
 """Shared fixtures. Environment that must be set before torch is imported stands at the top."""
 
+import copy
 import functools
 import os
 
@@ -44,3 +45,59 @@ def embedded_data(tmp_path_factory):
     patch.setenv("DICAP_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()
+
+
+RESULT = {
+    "schema": 2,
+    "protocol": "base2new",
+    "task": "classification",
+    "method": "CoOp",
+    "backbone": "tiny",
+    "recipe": "tiny",
+    "dataset": "digits",
+    "shots": 16,
+    "seed": 1,
+    "split": "base",
+    "test_set": "test",
+    "n": 10,
+    "primary": "accuracy",
+    "metrics": {"accuracy": 60.0, "macro_f1": 50.0},
+    "measures": {
+        "accuracy": {"label": "Accuracy", "unit": "%", "higher_is_better": True},
+        "macro_f1": {"label": "Macro F1", "unit": "%", "higher_is_better": True},
+    },
+    "groups": {},
+    "seconds": {"train": 5.0, "test": 1.0},
+    "resumed_from_epoch": 0,
+    "peak_memory_mib": 100.0,
+    "config": {"SEED": 1, "OUTPUT_DIR": "a", "OPTIM": {"LR": 0.1}},
+    "digests": {"config": "c", "data": "d", "weights": "w", "model": "m"},
+    "versions": {},
+    "method_record": {},
+    "status": "complete",
+}
+
+
+@pytest.fixture
+def make_result():
+    """make_result(seed=2, value=70.0, groups={"a": 60.0}): a complete result of these fields.
+
+    value: its primary metric. groups: that of each group, or whole groups. task="counting": a made-up one, whose primary
+    measure has no unit and is better where it is lower.
+    """
+
+    def make(value=None, groups=(), task="classification", **fields):
+        result = {**copy.deepcopy(RESULT), "task": task, **fields}
+        if task == "counting":
+            error = {"label": "Count error", "unit": "", "higher_is_better": False}
+            result |= {"primary": "error", "metrics": {"error": 0.6}, "measures": {"error": error}, **fields}
+        main = result["primary"]
+        if value is not None:
+            result["metrics"] = {**result["metrics"], main: value}
+        for name, one in dict(groups).items():
+            whole = one if isinstance(one, dict) else {"n": 5, "metrics": {**result["metrics"], main: one}}
+            result["groups"] = {**result["groups"], name: whole}
+        result["config"]["SEED"] = result["seed"]
+        return result
+
+    return make

@@ -1,10 +1,11 @@
-"""Writes a handful of tiny pictures in the true layout of each dataset of the benchmark, by dataset file (stem).
+"""Writes a handful of tiny pictures in the layout of a dataset: the true one for each dataset of the benchmark.
 
-    counts = write_layout("oxford_pets", tmp_path)        # tmp_path/oxford_pets/{images,annotations}/..., split JSON
+    counts = write_layout(OxfordPets, tmp_path)           # tmp_path/oxford_pets/{images,annotations}/..., split JSON
     monkeypatch.setattr(OxfordPets, "counts", counts)     # a few classes instead of all
 
 The official lists (.txt, .mat), the split file and the pictures agree with each other; the split made of the lists has
-the counts of the split file. Names and forms are those of the real archives. Imports nothing of dicap.
+the counts of the split file. Names and forms are those of the real archives. Another dataset's layout is made of its
+class's facts, where these say all: a split file in CoOp's form, or a shift of ImageNet. Imports nothing of dicap.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,15 +34,44 @@ IMAGENET = {
 }
 
 
-def write_layout(stem: str, root: Path, shots: int = 6) -> Counts:
-    """Write the dataset of datasets/<stem>.py below `root`, with `shots` (2 or more) training pictures a class.
+def write_layout(cls: Any, root: Path, shots: int = 6) -> Counts:
+    """Write a dataset below `root`, with `shots` (2 or more) training pictures a class.
 
     Returns:
         classes, train, val and test of what was written: the dataset's `counts` in a test.
     """
     if shots < 2:
         raise ValueError(f"shots is {shots}; the layouts need 2 or more")
-    return _WRITERS[stem](Path(root), shots)
+    return _WRITERS[cls.stem()](Path(root), shots) if cls.stem() in _WRITERS else _of_facts(cls, Path(root), shots)
+
+
+def has_layout(cls: Any) -> bool:
+    """Whether there is a layout for a dataset, or its facts say all that one needs."""
+    facts = cls.read.__qualname__ in ("FewShotDataset.read", "ImageNetShift.read")
+    return cls.stem() in _WRITERS or (bool(cls.folder) and facts and not cls.embedded)
+
+
+def names_of(cls: Any) -> list[str]:
+    """Class names of a layout that is made of facts, in label order, as prompts have them."""
+    if cls.test_only:
+        return list(IMAGENET.values())
+    return [cls.rename.get(name, name) for name in _names_on_disk(cls)]
+
+
+def _names_on_disk(cls: Any) -> list[str]:
+    """At least five: those that the class renames, and others."""
+    return sorted({*cls.rename, *(f"kind_{number}" for number in range(1, 6))})
+
+
+def _of_facts(cls: Any, root: Path, shots: int) -> Counts:
+    folder = root / cls.folder
+    if cls.test_only:
+        names = [str(label) for label in range(len(IMAGENET))] if cls.numbered else list(IMAGENET)
+        return _shift(folder, cls.images, names, "{}.jpg")
+    names = {name: name for name in _names_on_disk(cls)}
+    return _class_folders(
+        folder / cls.images, names, lambda _, number: f"{number:04d}.jpg", folder / cls.split_file, shots
+    )
 
 
 def _class_folders(

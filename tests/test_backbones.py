@@ -1,8 +1,11 @@
 """CLIPs by name: what loads, what is refused, and that nothing read runs code."""
 
+import importlib.util
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,13 @@ from dicap.backbones import load_clip, weights_digest
 from dicap.backbones.package import clip_package
 from dicap.options import ConfigError
 from dicap.prompts import FixedPrompt, PromptedCLIP
+
+
+def test_importing_clip_leaves_no_stand_in_for_pkg_resources():
+    if importlib.util.find_spec("pkg_resources") is not None:
+        pytest.skip("this setuptools still has pkg_resources")
+    code = "import sys, dicap.backbones.package as p; p.clip_package(); print('pkg_resources' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
@@ -45,7 +55,7 @@ def test_digest_sees_every_bit(random_clip):
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         (
             lambda clip: {k: v for k, v in clip.state_dict().items() if k != "text_projection"},
@@ -55,10 +65,10 @@ def test_digest_sees_every_bit(random_clip):
         (lambda clip: torch.zeros(3), "holds no state dict of tensors"),
     ],
 )
-def test_other_tensors_are_refused(random_clip, tmp_path, content, told):
+def test_other_tensors_are_refused(random_clip, tmp_path, content, message):
     path = tmp_path / "weights.pt"
     torch.save(content(random_clip("vit")), path)
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         load_clip(str(path))
     assert "weights.pt" in str(error.value)
 

@@ -60,11 +60,11 @@ def test_the_best_additive_law_finds_an_additive_truth_and_its_amounts():
     assert worst(stronger, own_amount=True) < 0.5 * worst(stronger, own_amount=False)
 
 
-def test_a_probe_reads_what_it_was_fitted_to():
+def test_a_probe_predicts_what_it_was_fitted_to():
     answers = torch.arange(60) % 3
     features = torch.eye(8)[answers] + 0.1 * torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
     probe = measures.Probe.fit(features, answers.numpy())
-    assert torch.equal(probe.reads(features.reshape(5, 12, 8)), answers.reshape(5, 12))
+    assert torch.equal(probe.predict(features.reshape(5, 12, 8)), answers.reshape(5, 12))
 
 
 def results(default, text, means):

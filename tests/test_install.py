@@ -95,7 +95,8 @@ def test_the_wheel_holds_dicap_alone_with_all_its_data(wheel):
         for path in (ROOT / top).rglob(f"*.{kind}")
     }
     assert {f"dicap/{name}" for name in files} <= set(names)
-    assert {"dicap/backbones/tiny.safetensors", "dicap/backbones/tiny.md"} <= set(names)
+    assert {"dicap/backbones/tiny.safetensors", "dicap/backbones/tiny.md", "dicap/world/model_card.md"} <= set(names)
+    assert "dicap/engine/config/defaults.yaml" in names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dicap").rglob("*.py")}
     assert modules <= set(names)
 

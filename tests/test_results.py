@@ -24,20 +24,60 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, make_result):
     assert os.listdir(tmp_path) == ["result.json"]
 
 
+def test_a_measure_without_unit_may_be_any_finite_number(tmp_path, make_result):
+    for value in (-3.0, 250.0):
+        store.write_result(tmp_path, make_result(task="counting", value=value))
+    with pytest.raises(ResultError, match=r"metrics.error.*finite"):
+        store.write_result(tmp_path, make_result(task="counting", value=float("inf")))
+
+
+def test_what_a_result_says_of_its_measures(make_result):
+    result = make_result(value=60.0, groups={"aligned": 80.0, "conflicting": 40.0})
+    assert (store.primary(result), store.worst_group(result)) == (60.0, 40.0)
+    assert store.measure_of(result) == store.Measure("accuracy", "Accuracy")
+    assert store.measure_of(result, "macro_f1").label == "Macro F1"
+    result = make_result(task="counting", value=0.5, groups={"few": 0.4, "many": 0.9})
+    assert store.worst_group(result) == 0.9 and not store.measure_of(result).higher_is_better
+
+
+@pytest.mark.parametrize(
+    "unit, higher, label, combined", [("%", True, "H", 48.0), ("%", False, "Mean", 50.0), ("", True, "Mean", 50.0)]
+)
+def test_one_figure_of_base_and_new(unit, higher, label, combined):
+    measure = store.Measure("x", "X", unit, higher)
+    assert measure.combined_label == label and measure.combined(60.0, 40.0) == pytest.approx(combined)
+    assert measure.combined(0.0, 0.0) == 0.0
+    assert (measure.best([1.0, 2.0]), measure.worst([1.0, 2.0])) == ((2.0, 1.0) if higher else (1.0, 2.0))
+
+
 @pytest.mark.parametrize(
     "change, field",
     [
-        ({"schema": 2}, "schema"),
-        ({"accuracy": None}, "accuracy"),
-        ({"accuracy": 100.1}, "accuracy"),
-        ({"accuracy": True}, "accuracy"),
-        ({"macro_f1": float("nan")}, "macro_f1"),
+        ({"schema": 3}, "schema"),
+        ({"schema": 1}, "schema 1, written by an older version.*Give the command that made it again"),
+        ({"metrics": {"accuracy": None, "macro_f1": 50.0}}, "metrics.accuracy"),
+        ({"metrics": {"accuracy": 100.1, "macro_f1": 50.0}}, "metrics.accuracy"),
+        ({"metrics": {"accuracy": -0.1, "macro_f1": 50.0}}, "metrics.accuracy"),
+        ({"metrics": {"accuracy": True, "macro_f1": 50.0}}, "metrics.accuracy"),
+        ({"metrics": {"accuracy": 60.0, "macro_f1": float("nan")}}, "metrics.macro_f1"),
+        ({"metrics": {"accuracy": 60.0}}, "metrics.*expected accuracy, macro_f1"),
+        ({"primary": "recall"}, "primary.*recall"),
+        (
+            {"measures": {"accuracy": {"label": "Accuracy"}, "macro_f1": {"name": "x"}}},
+            "measures.accuracy|measures.macro_f1",
+        ),
+        ({"measures": {"accuracy": {"label": [], "unit": "%", "higher_is_better": True}}}, "measures.accuracy"),
+        ({"measures": {"accuracy": "Accuracy"}}, "measures.accuracy"),
         ({"split": "old"}, "split"),
         ({"n": 0}, "n"),
         ({"status": "running"}, "status"),
         ({"seed": "1"}, "seed"),
         ({"groups": {"aligned": 3}}, "groups.aligned"),
-        ({"groups": {"aligned": {"n": 1, "accuracy": -1}}}, "groups.aligned.accuracy"),
+        (
+            {"groups": {"aligned": {"n": 1, "metrics": {"accuracy": -1, "macro_f1": 1}}}},
+            "groups.aligned.metrics.accuracy",
+        ),
+        ({"groups": {"aligned": {"metrics": {"accuracy": 1, "macro_f1": 1}}}}, "groups.aligned"),
         ({"digests": {"config": "", "data": "", "weights": ""}}, "digests.model"),
         ({"seconds": {"train": 1}}, "seconds.test"),
     ],

@@ -15,8 +15,10 @@ import zipfile
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
 from dicap.options import ConfigError
 
@@ -53,9 +55,8 @@ def build(state: dict[str, Tensor], name: str = "weights") -> nn.Module:
     Raises:
         ConfigError: keys are missing or shapes do not belong to a CLIP of OpenAI's architecture.
     """
-    state = {
-        key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")
-    }
+    facts = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, beside the weights
+    state = {key: value for key, value in state.items() if key not in facts}
     try:
         model = clip_package().model.build_model(dict(state)).float()
         model.load_state_dict(state)  # build_model rounds to fp16
@@ -65,11 +66,7 @@ def build(state: dict[str, Tensor], name: str = "weights") -> nn.Module:
 
 
 def tokenize(texts: list[str]) -> Tensor:
-    """CLIP's tokens (B, 77), long, padded with 0 behind the end-of-text token.
-
-    Raises:
-        ConfigError: a text is too long; the message quotes it.
-    """
+    """CLIP's tokens (B, 77), long, padded with 0 behind the end-of-text token; raises ConfigError for too long a text."""
     try:
         return clip_package().tokenize(texts)
     except RuntimeError as error:
@@ -87,8 +84,6 @@ def weights_digest(model: nn.Module) -> str:
 
 def _read(name: str) -> dict[str, Tensor]:
     if name == "tiny":
-        from dicap.backbones import tiny
-
         return tiny.state_dict()
     urls = clip_package().clip._MODELS
     if name in urls:
@@ -100,12 +95,8 @@ def _read(name: str) -> dict[str, Tensor]:
             f"{', '.join(urls)}, open_clip:<model>/<pretrained>"
         )
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return load_file(path)
-    if _is_torchscript(path):
-        return _read_openai(path)
-    return _read_state_dict(path)
+    return _read_openai(path) if _is_torchscript(path) else _read_state_dict(path)
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -128,8 +119,7 @@ def _is_torchscript(path: Path) -> bool:
 
 def _read_openai(path: Path) -> dict[str, Tensor]:
     known = {url.split("/")[-2] for url in clip_package().clip._MODELS.values()}
-    with open(path, "rb") as file:
-        digest = _sha256(file)
+    digest = _sha256(path)
     if digest not in known:
         raise ConfigError(
             f"{path} is a TorchScript archive, which can run code, and its SHA-256 {digest[:12]}... is none that "
@@ -138,10 +128,11 @@ def _read_openai(path: Path) -> dict[str, Tensor]:
     return torch.jit.load(str(path), map_location="cpu").state_dict()
 
 
-def _sha256(file) -> str:
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -157,7 +148,7 @@ def _from_open_clip(name: str) -> nn.Module:
     except (RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"{name}: {error}") from error
     model = build(source.state_dict(), name)
-    if not _has_quick_gelu(source):
+    if not any(type(module).__name__ == "QuickGELU" for module in source.modules()):
         for block in model.modules():
             if hasattr(block, "gelu"):
                 block.gelu = nn.GELU()
@@ -165,20 +156,13 @@ def _from_open_clip(name: str) -> nn.Module:
     return model
 
 
-def _has_quick_gelu(source: nn.Module) -> bool:
-    return any(type(module).__name__ == "QuickGELU" for module in source.modules())
-
-
 @torch.no_grad()
 def _check_same(model: nn.Module, source: nn.Module, name: str) -> None:
     size = model.visual.input_resolution
     image = torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)
     text = tokenize(["a photo of a cat.", "one"])
-    for ours, theirs in (
-        (model.encode_image(image), source.encode_image(image)),
-        (model.encode_text(text), source.encode_text(text)),
-    ):
+    for encode, batch in (("encode_image", image), ("encode_text", text)):
+        ours, theirs = getattr(model, encode)(batch), getattr(source, encode)(batch)
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4):
-            raise ConfigError(
-                f"{name} is not of OpenAI's architecture: features differ by {(ours - theirs).abs().max():.2g}"
-            )
+            difference = f"{(ours - theirs).abs().max():.2g}"
+            raise ConfigError(f"{name} is not of OpenAI's architecture: features differ by {difference}")

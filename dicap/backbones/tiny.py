@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dicap.files import replacing
 
@@ -21,15 +23,8 @@ _EMBEDDING, _ROWS, _IDS = "token_embedding.weight", "token_embedding.rows", "tok
 def state_dict(path: str | os.PathLike | None = None) -> dict[str, torch.Tensor]:
     """The weights, fp32, with the full (49408, 128) token embedding; ready for `clip.model.build_model`.
 
-    Args:
-        path: a file that `save` wrote; None is the shipped one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of this form.
+    path: a file that `save` wrote; None is the shipped one. Raises FileNotFoundError, or ValueError for another file.
     """
-    from safetensors.torch import load_file
-
     path = Path(path or PATH)
     if not path.is_file():
         raise FileNotFoundError(f"tiny CLIP weights not found: {path}; make them with: python -m dicap.world pretrain")
@@ -44,16 +39,12 @@ def state_dict(path: str | os.PathLike | None = None) -> dict[str, torch.Tensor]
 
 def stored_ids(path: str | os.PathLike | None = None) -> list[int]:
     """The token ids whose rows are stored, ascending."""
-    from safetensors import safe_open
-
     with safe_open(path or PATH, "pt") as file:
         return file.get_tensor(_IDS).tolist()
 
 
 def metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
     """What the pretraining recorded in the file: pairs, seconds, seed, versions."""
-    from safetensors import safe_open
-
     with safe_open(path or PATH, "pt") as file:
         return dict(file.metadata() or {})
 
@@ -65,8 +56,6 @@ def save(
     metadata: Mapping[str, str],
 ) -> None:
     """Write a CLIP state dict as fp16 safetensors, atomically; of its token embedding only the rows `touched_ids`."""
-    from safetensors.torch import save_file
-
     ids = torch.tensor(sorted(set(touched_ids)))
     out = {
         key: value.half() if value.is_floating_point() else value for key, value in weights.items() if key != _EMBEDDING

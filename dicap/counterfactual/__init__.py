@@ -5,7 +5,7 @@
 
     world = scm.skewed(seed=0, classes=8, shots=16)       # or your own: features (N, e), labels (N,), class texts (C, d)
     config = GeneratorConfig(train_steps=100)
-    generator = CounterfactualGenerator(config).fit(world.features, world.labels, world.texts)
+    generator = CounterfactualGenerator(config).fit(world.features, world.labels, world.texts)    # or f, None, captions
 
     target = (world.labels + 1) % 8                                                   # had each been of the next class
     answer = generator.counterfactual(world.features, world.labels, target)           # answer.features (N, 1, e), .valid
@@ -23,13 +23,14 @@ Needs torch, numpy, scikit-learn and safetensors; imports neither CLIP nor Dassl
 """
 
 from . import scm
+from .bank import CounterfactualBank, choose_targets, weighted
 from .config import GeneratorConfig
 from .diagnostics import diagnose
 from .generator import CounterfactualGenerator, Latents
 from .interventions import Counterfactuals
-from .targets import choose_targets
 
 __all__ = [
+    "CounterfactualBank",
     "CounterfactualGenerator",
     "Counterfactuals",
     "GeneratorConfig",
@@ -37,4 +38,5 @@ __all__ = [
     "choose_targets",
     "diagnose",
     "scm",
+    "weighted",
 ]

@@ -9,7 +9,7 @@ global random state.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 BLOCKS = 2
@@ -17,25 +17,23 @@ LONGEST = 64.0  # longest period of the sinusoids, in units of log-SNR (which sp
 
 
 class Denoiser(nn.Module):
-    """Network F(z, log-SNR, text) (B, k); its output is zero at first.
+    """Network F(z, log-SNR, text) (B, k) of k diffused directions and texts of width d; its output is zero at first.
 
-    Args:
-        k: diffused directions. d: text width. width: hidden width. dropout: share of hidden units dropped in training.
-        generator: source of the initial weights.
+    dropout: share of hidden units dropped in training. generator: source of the initial weights.
     """
 
-    def __init__(self, k: int, d: int, width: int, dropout: float, generator: torch.Generator):
+    def __init__(self, k: int, d: int, width: int, dropout: float, generator: Generator):
         super().__init__()
         self.dropout = dropout
-        self.inward = _linear(k, width, generator)
-        self.embedding = max(8, width // 4)  # the modulation is most of the network's cost
-        self.time = _linear(self.embedding, self.embedding, generator)
-        self.text = _linear(d, self.embedding, generator)
-        self.null = nn.Parameter(torch.randn(self.embedding, generator=generator) * 0.02)
-        self.modulation = _linear(self.embedding, (3 * BLOCKS + 2) * width)
-        self.widen = nn.ModuleList(_linear(width, width, generator) for _ in range(BLOCKS))
-        self.narrow = nn.ModuleList(_linear(width, width, generator) for _ in range(BLOCKS))
-        self.outward = _linear(width, k)
+        self.embedding_dim = max(8, width // 4)  # the modulation is most of the network's cost
+        self.proj_in = _linear(k, width, generator)
+        self.time_embedding = _linear(self.embedding_dim, self.embedding_dim, generator)
+        self.text_embedding = _linear(d, self.embedding_dim, generator)
+        self.null_embedding = nn.Parameter(torch.randn(self.embedding_dim, generator=generator) * 0.02)
+        self.modulation = _linear(self.embedding_dim, (3 * BLOCKS + 2) * width)
+        self.fc1 = nn.ModuleList(_linear(width, width, generator) for _ in range(BLOCKS))
+        self.fc2 = nn.ModuleList(_linear(width, width, generator) for _ in range(BLOCKS))
+        self.proj_out = _linear(width, k)
 
     def forward(
         self,
@@ -43,38 +41,33 @@ class Denoiser(nn.Module):
         log_snr: Tensor,
         text: Tensor | None,
         null: Tensor | None = None,
-        noise: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> Tensor:
-        """Estimate (B, k).
+        """Output (B, k) for z (B, k), log_snr () or (B,) and standardised texts (B, d), None being the marginal.
 
-        Args:
-            z: (B, k). log_snr: () or (B,). text: (B, d) standardised texts; None is the marginal for every row.
-            null: (B,) bool, rows that take the marginal. noise: source of dropout, which is off without it.
+        null: (B,) bool, rows that take the marginal. generator: source of dropout, off without it.
         """
-        spoken = self.null if text is None else self.text(text)  # (embedding,) or (B, embedding)
+        condition = self.null_embedding if text is None else self.text_embedding(text)  # (D,) or (B, D)
         if null is not None:
-            spoken = torch.where(null[:, None], self.null, spoken)
-        clock = _sinusoids(log_snr.reshape(-1, 1), self.embedding, z.dtype)  # (B or 1, embedding)
-        embedding = silu(self.time(clock) + spoken)
-        shift, scale, *blocks = self.modulation(embedding).chunk(3 * BLOCKS + 2, dim=-1)
-        h = self.inward(z)
-        for index, (widen, narrow) in enumerate(zip(self.widen, self.narrow, strict=True)):
+            condition = torch.where(null[:, None], self.null_embedding, condition)
+        time = self.time_embedding(_sinusoids(log_snr.reshape(-1, 1), self.embedding_dim, z.dtype))  # (B or 1, D)
+        shift, scale, *blocks = self.modulation(silu(time + condition)).chunk(3 * BLOCKS + 2, dim=-1)
+        h = self.proj_in(z)
+        for index, (fc1, fc2) in enumerate(zip(self.fc1, self.fc2, strict=True)):
             block_shift, block_scale, gate = blocks[3 * index : 3 * index + 3]
-            inner = silu(widen(torch.addcmul(block_shift, _norm(h), 1 + block_scale)))
-            h = torch.addcmul(h, gate, narrow(_drop(inner, self.dropout, noise)))
-        return self.outward(torch.addcmul(shift, _norm(h), 1 + scale))
+            hidden = silu(fc1(torch.addcmul(block_shift, _norm(h), 1 + block_scale)))
+            h = torch.addcmul(h, gate, fc2(_drop(hidden, self.dropout, generator)))
+        return self.proj_out(torch.addcmul(shift, _norm(h), 1 + scale))
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator | None = None) -> nn.Linear:
-    """A linear layer with weights from the generator, or all zero without one; made without touching global
-    randomness."""
+def _linear(inputs: int, outputs: int, generator: Generator | None = None) -> nn.Linear:
+    """A linear layer with weights from the generator, or all zero; made without touching global randomness."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    with torch.no_grad():
-        layer.bias.zero_()
-        if generator is None:
-            layer.weight.zero_()
-        else:
-            layer.weight.normal_(0, 1 / math.sqrt(inputs), generator=generator)
+    nn.init.zeros_(layer.bias)
+    if generator is None:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.normal_(layer.weight, 0, 1 / math.sqrt(inputs), generator=generator)
     return layer
 
 
@@ -82,10 +75,10 @@ def _norm(h: Tensor) -> Tensor:
     return layer_norm(h, h.shape[-1:])
 
 
-def _drop(h: Tensor, share: float, noise: torch.Generator | None) -> Tensor:
-    if noise is None or share == 0:
+def _drop(h: Tensor, share: float, generator: Generator | None) -> Tensor:
+    if generator is None or share == 0:
         return h
-    kept = torch.rand(h.shape, generator=noise) >= share  # on the CPU, so that every device trains alike
+    kept = torch.rand(h.shape, generator=generator) >= share  # on the CPU, so that every device trains alike
     return h * (kept.to(h.device, h.dtype) / (1 - share))
 
 

@@ -7,10 +7,8 @@
 | v | A z - S F | A eps - S x0 (Salimans and Ho 2022, arXiv 2202.00512) |
 | eps | (z - S F) / A | eps (Ho et al. 2020, arXiv 2006.11239) |
 
-What the network is trained on decides what it can learn. A residual has two parts: what the text leaves unexplained of
-its class's mean (there sits the scene that comes with the class) and the image's own distance from that mean.
-
-    z - m_y = r_y + v,     r_y = class mean - m_y
+What the network is trained on decides what it can learn. A residual z - m_y = r_y + v has two parts: what the text leaves
+unexplained of its class's mean, r_y (there sits the scene that comes with the class), and the image's own distance v.
 
 | train_data | x0 | the class may shape | U independent of Y |
 |---|---|---|---|
@@ -18,8 +16,7 @@ its class's mean (there sits the scene that comes with the class) and the image'
 | swap | m_y + r_y' + v, y' random | m_y, and what lies around the mean | in its mean: what the text does not name |
 | do | m_y + r_y' + v' of another image | m_y alone: an additive law, and so `gauss` | by construction |
 
-For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). (`shift` has no x0: it moves by m_c' -
-m_c.)
+For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). `shift` has no x0: it moves by m_c' - m_c.
 """
 
 import dataclasses
@@ -29,30 +26,40 @@ import logging
 import torch
 from torch import Tensor
 
-from .config import NETWORK, GeneratorConfig
+from .config import GeneratorConfig
 from .denoiser import Denoiser
 from .mechanism import ClassMechanism, Gaussian
-from .process import coefficients, log_snr, time_grid
+from .process import Eps, Rows, coefficients, epsilon, guided, log_snr, time_grid
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """x0(z, t, condition) of one generator.
-
-    Attributes:
-        name: gauss, gskip, v or eps. mechanism: class effects. within, total: covariances. middle: (k,) mean class
-            effect.
-        network: the denoiser, None for gauss.
-    """
+    """x0(z, t, condition) of the generator `name`."""
 
     name: str
     mechanism: ClassMechanism
     within: Gaussian
     total: Gaussian
-    middle: Tensor
-    network: Denoiser | None = None
+    middle: Tensor  # (k,) mean class effect
+    network: Denoiser | None = None  # None for gauss and shift
+
+    def eps(self, condition: Tensor | None, w: float = 1.0, gamma: float = 0.0, gradient: Eps | None = None) -> Eps:
+        """The score that DDIM follows: eps_null + w (eps_c - eps_null) - gamma S gradient, without the null at w = 1.
+
+        condition: (B, d) texts, None the marginal. gradient: in z, of classifier guidance.
+        """
+
+        def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
+            value = epsilon(self.x0(z, t, None if condition is None else condition[rows]), z, t)
+            if w != 1:
+                value = guided(epsilon(self.x0(z, t, None), z, t), value, w)
+            if gradient is not None:
+                value = value - gamma * coefficients(t, z)[1] * gradient(z, t, rows)
+            return value
+
+        return eps
 
     def x0(self, z: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Estimate of x0 (B, k) at z (B, k), time t () or (B,) in (0, 1); condition (B, d) texts, None the marginal."""
@@ -60,7 +67,10 @@ class Estimator:
         if self.network is None:
             return base
         text = None if condition is None else self.mechanism.standardise(condition)
-        return self.combine(z, t, base, self.network(z, log_snr(t), text))
+        output, (signal, noise) = self.network(z, log_snr(t), text), coefficients(t, z)
+        if self.name == "gskip":
+            return base + noise * output
+        return signal * z - noise * output if self.name == "v" else (z - noise * output) / signal
 
     def gaussian(self, z: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """G (B, k), the closed form; arguments as for `x0`."""
@@ -68,15 +78,8 @@ class Estimator:
             return self.total.x0(z, t, self.middle)
         return self.within.x0(z, t, self.mechanism.mean(condition))
 
-    def combine(self, z: Tensor, t: Tensor, base: Tensor, output: Tensor) -> Tensor:
-        """x0 (B, k) from the network's output (B, k); base is G for gskip."""
-        signal, noise = coefficients(t, z)
-        if self.name == "gskip":
-            return base + noise * output
-        return signal * z - noise * output if self.name == "v" else (z - noise * output) / signal
-
     def target(self, x0: Tensor, noise: Tensor, z: Tensor, t: Tensor, base: Tensor) -> Tensor:
-        """What the network's output (B, k) should be for data x0 (B, k) under noise (B, k)."""
+        """What the network's output (B, k) should be for data x0 (B, k) under noise (B, k); base is G for gskip."""
         signal, spread = coefficients(t, z)
         if self.name == "gskip":
             return (x0 - base) / spread
@@ -85,12 +88,12 @@ class Estimator:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a network is trained on: z (N * V, k), labels (N * V,), conditions (C, d), class effects m_c (C, k)."""
+    """What a network is trained on."""
 
-    z: Tensor
-    labels: Tensor
-    conditions: Tensor
-    effects: Tensor
+    z: Tensor  # (N * V, k)
+    labels: Tensor  # (N * V,)
+    conditions: Tensor  # (C, d)
+    effects: Tensor  # (C, k) m_c
 
     @functools.cached_property
     def unexplained(self) -> tuple[Tensor, Tensor]:
@@ -122,11 +125,9 @@ def loss(
     train: bool = True,
     network_share: float = 1.0,
 ) -> Tensor:
-    """Denoising loss, mean over rows and coordinates, at uniform times and fresh noise from the generator.
+    """Denoising loss () of data x0 (B, k) under conditions (B, d), at uniform times and fresh noise from the generator.
 
-    Args:
-        x0: (B, k) data. conditions: (B, d). null_share: share of rows that take the marginal. train: with dropout.
-        network_share: 0 gives the loss without the network, for comparison.
+    null_share: share of rows that take the marginal. train: with dropout. network_share: 0 leaves the network out.
     """
     network, device, (count, k) = estimator.network, x0.device, x0.shape
     if network is None:
@@ -136,8 +137,7 @@ def loss(
     noise = torch.randn(count, k, generator=generator).to(device)
     null = (torch.rand(count, generator=generator) < null_share).to(device)
     signal, spread = coefficients(t, x0)
-    z = signal * x0 + spread * noise
-    base = z
+    base = z = signal * x0 + spread * noise
     if estimator.name == "gskip":
         base = torch.where(null[:, None], estimator.gaussian(z, t, None), estimator.gaussian(z, t, conditions))
     text = estimator.mechanism.standardise(conditions)
@@ -146,23 +146,18 @@ def loss(
 
 
 def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, generator: torch.Generator) -> float:
-    """Train the estimator's network in place and leave the bias-corrected average of its weights there.
-
-    AdamW, warm-up, cosine decay, gradient norm 1. Returns the mean loss of the last tenth of the steps.
-
-    Raises:
-        FloatingPointError: the loss is no longer finite.
+    """Train the network in place (AdamW, warm-up, cosine decay, gradient norm 1), leave the bias-corrected average of its
+    weights there, and return the mean loss of the last tenth of the steps. Raises FloatingPointError where it diverges.
     """
-    if config.generator not in NETWORK or estimator.network is None or config.train_steps == 0:
+    steps, network = config.train_steps, estimator.network
+    if network is None or steps == 0:
         return 0.0
-    parameters = list(estimator.network.requires_grad_(True).parameters())
+    parameters = list(network.requires_grad_(True).parameters())
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: learning_rate(step, config.train_steps, config.warm_up)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, config.warm_up))
     average = [parameter.detach().clone() for parameter in parameters]
     losses: list[Tensor] = []
-    for step in range(config.train_steps):
+    for step in range(steps):
         x0, conditions = data.draw(config.batch, config.train_data, generator)
         value = loss(estimator, x0, conditions, config.null_dropout, generator)
         optimiser.zero_grad(set_to_none=True)
@@ -171,23 +166,18 @@ def train(estimator: Estimator, data: TrainingData, config: GeneratorConfig, gen
         optimiser.step()
         schedule.step()
         losses.append(value.detach())
-        torch._foreach_lerp_(
-            average, [p.detach() for p in parameters], average_weight(step, config.ema, config.train_steps)
-        )
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], average_weight(step, config.ema, steps))
     torch._foreach_copy_([p.detach() for p in parameters], average)
-    estimator.network.requires_grad_(False)
-    final = float(torch.stack(losses[-max(1, config.train_steps // 10) :]).mean())
+    network.requires_grad_(False)
+    final = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     if not final < float("inf"):
         raise FloatingPointError(f"the denoising loss became {final}: lower lr={config.lr} or look at the features")
-    logger.info(
-        "counterfactual generator %s: denoising loss %.4f after %d steps", estimator.name, final, config.train_steps
-    )
+    logger.info("counterfactual generator %s: denoising loss %.4f after %d steps", estimator.name, final, steps)
     return final
 
 
 def learning_rate(step: int, steps: int, warm_up: int) -> float:
-    """Share of the full rate at a step from 0: linear warm-up (at most a fifth of the steps), then half a cosine to
-    0."""
+    """Share of the full rate at a step from 0: linear warm-up (at most a fifth of the steps), then half a cosine."""
     rise = min(warm_up, steps // 5)
     if step < rise:
         return (step + 1) / (rise + 1)

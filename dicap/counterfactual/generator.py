@@ -1,12 +1,6 @@
 """Abduction, action, prediction: counterfactual features f^cf = f had the class been another, all else unchanged.
 
-    from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
-    generator = CounterfactualGenerator(GeneratorConfig(train_steps=300)).fit(features, labels, text_features)
-    answer = generator.counterfactual(features[:, 0], labels, targets)      # answer.features (B, M, e), answer.valid
-    (B, M)
-
-Needs features, labels and one text feature per class; no CLIP, no Dassl, no GPU. Everything runs in fp32, also under
-autocast, without gradients, and every random number comes from `config.seed`.
+Everything runs in fp32, also under autocast, without gradients, and every random number comes from `config.seed`.
 """
 
 import dataclasses
@@ -14,43 +8,47 @@ import functools
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from . import process, scores, store
-from .checks import check_features, check_fit, check_texts
+from dicap.files import replacing
+
+from . import process
+from .checks import check_features, check_fit, check_indices, check_texts
 from .config import NETWORK, GeneratorConfig
 from .denoiser import Denoiser
 from .estimators import Estimator, TrainingData, train
-from .interventions import Counterfactuals, answer
-from .mechanism import ClassMechanism, within_and_total
-from .search import GaussJudge, TextJudge
+from .interventions import Batch, Counterfactuals, answer
+from .mechanism import ClassMechanism, Gaussian, within_and_total
+from .search import GaussJudge, Judge, TextJudge, judge_gradient
 from .space import FeatureSpace
 
 logger = logging.getLogger(__name__)
 
+FORMAT = "dicap.counterfactual/3"  # of saved generators; carries the names of settings and parameters
+CHUNK = 4096  # rows answered at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What abduction keeps of features: path (S + 1, B, k), from data to the latent at the ceiling, and residual (B,
-    e).
+    """What abduction keeps of features."""
 
-    For the generator `shift` the path is one stop, z - m_c. `condition` (B, d) is the factual text.
-    """
-
-    path: Tensor
-    residual: Tensor
-    condition: Tensor
+    path: Tensor  # (S + 1, B, k) from data to the latent at the ceiling; of the generator `shift` one stop, z - m_c
+    residual: Tensor  # (B, e) what is not diffused
+    condition: Tensor  # (B, d) factual texts
 
     @property
     def z(self) -> Tensor:
         """The abducted latent (B, k): U, as far as it is diffused."""
         return self.path[-1]
 
-    def rows(self, index: Tensor) -> "Latents":
-        """The latents of some rows, repeated as index (R,) says."""
+    def rows(self, index: process.Rows) -> "Latents":
+        """The latents of the rows index (R,), or a slice of them."""
         return Latents(self.path[:, index], self.residual[index], self.condition[index])
 
 
@@ -67,39 +65,29 @@ def _exact(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class CounterfactualGenerator:
-    """Generator of counterfactual features; `fit` or `load` first.
+    """Generator of counterfactual features; `fit` or `load` first."""
 
-    Attributes:
-        config: its settings. conditions: (C, d) texts of the fit. logit_scale: of the text head, 0 where none was
-            given.
-        space, mechanism, estimator: the fitted parts. final_loss: denoising loss at the end of training.
-    """
-
-    config: GeneratorConfig
     space: FeatureSpace
     mechanism: ClassMechanism
     estimator: Estimator
-    conditions: Tensor
+    conditions: Tensor  # (C, d) different texts of the fit
 
     def __init__(self, config: GeneratorConfig | None = None):
         self.config = config or GeneratorConfig()
         self.device = torch.device("cpu")
-        self.logit_scale = 0.0
-        self.final_loss = 0.0
+        self.logit_scale = 0.0  # of the text head, 0 where none was given
+        self.final_loss = 0.0  # denoising loss at the end of training
 
     def fit(
-        self, features: Tensor, labels: Tensor, conditions: Tensor, logit_scale: float | None = None
+        self, features: Tensor, labels: Tensor | None, conditions: Tensor, logit_scale: float | None = None
     ) -> "CounterfactualGenerator":
-        """Learn the space, the class mechanism, the covariances and the network.
+        """Learn the space, the class mechanism, the covariances and the network; self, on the device of features.
 
         Args:
             features: (N, V, e) or (N, e) unit-length image features; the V views of an image count as one image.
-            labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes.
-            logit_scale: multiplier of cosines in the text head (CLIP's logit_scale.exp()); needed for judge="text"
-                only.
-
-        Returns:
-            self, on the device of features.
+            labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes. With labels None
+                conditions is (N, d), one text an image (its caption): equal texts are one class.
+            logit_scale: multiplier of cosines in the text head, CLIP's logit_scale.exp(); for judge="text" alone.
 
         Raises:
             ValueError: wrong shapes, NaN, rows that are not unit length, fewer than two classes with images or two
@@ -107,10 +95,14 @@ class CounterfactualGenerator:
             FloatingPointError: training diverged.
         """
         features = features[:, None] if features.dim() == 2 else features
-        check_fit(features, labels, conditions, self.config.judge, logit_scale)
+        check_fit(features, labels, conditions)
+        self._check_judge(features.shape[-1], conditions.shape[1], logit_scale)
         self.device, self.logit_scale = features.device, float(logit_scale or 0.0)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            self._fit(_plain(features), labels.to(self.device).long().clone(), _plain(conditions).to(self.device))
+            conditions = _plain(conditions).to(self.device)
+            if labels is None:
+                conditions, labels, _ = classes_of(conditions)
+            self._fit(_plain(features), labels.to(self.device).long().clone(), conditions)
         return self
 
     def _fit(self, features: Tensor, labels: Tensor, conditions: Tensor) -> None:
@@ -122,31 +114,21 @@ class CounterfactualGenerator:
         self.mechanism = ClassMechanism.fit(z.mean(1), labels, conditions, config.means, shared)
         effects = self.mechanism.mean(conditions)  # (C, k)
         within, total = within_and_total(z - effects[labels][:, None], effects)
-        randomness = torch.Generator().manual_seed(config.seed)
-        network = None
-        if config.generator in NETWORK:
-            network = Denoiser(self.space.k, conditions.shape[1], config.width, config.dropout, randomness)
-            network = network.to(self.device).requires_grad_(False)
+        random = torch.Generator().manual_seed(config.seed)
+        network = self._network(random) if config.generator in NETWORK else None
         self.estimator = Estimator(config.generator, self.mechanism, within, total, effects.mean(0), network)
         data = TrainingData(z.reshape(count * views, -1), labels.repeat_interleave(views), conditions, effects)
         steps = min(config.train_steps, -(-config.passes * count // config.batch))
-        self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), randomness)
-        logger.info(
-            "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)",
-            config.generator,
-            count,
-            views,
-            self.space.k,
-            float(self.mechanism.strength.median()),
-            float(self.mechanism.holdout),
-        )
+        self.final_loss = train(self.estimator, data, dataclasses.replace(config, train_steps=steps), random)
+        message = "counterfactual generator %s: %d images x %d views, k=%d, median text ridge %g (held-out error %.2f of none)"
+        ridge = float(self.mechanism.strength.median()), float(self.mechanism.holdout)
+        logger.info(message, config.generator, count, views, self.space.k, *ridge)
 
     @_exact
     def abduct(self, features: Tensor, condition: Tensor) -> Latents:
         """U of features (B, e) given their factual texts condition (B, d) or (d,): DDIM up to the ceiling.
 
-        Raises:
-            ValueError: not fitted, wrong shapes or NaN.
+        Raises ValueError where it is not fitted, or on wrong shapes or NaN.
         """
         features = _plain(features).to(self.device)
         check_features(features, self.space.mu.shape[0])
@@ -154,10 +136,8 @@ class CounterfactualGenerator:
         z, residual = self.space.encode(features)
         if self.config.generator == "shift":
             return Latents((z - self.mechanism.mean(condition))[None], residual, condition)
-        path = process.encode(
-            scores.abduction(self, condition), z, self.times, self.config.fixed_point, scores.solver(self)
-        )
-        return Latents(path, residual, condition)
+        score, fixed_point, solve = self._abduction(condition)
+        return Latents(process.encode(score, z, self.times, fixed_point, solve), residual, condition)
 
     @_exact
     def predict(
@@ -166,34 +146,39 @@ class CounterfactualGenerator:
         """Features (B, e), unit length, of latents under the texts condition (B, d) or (d,).
 
         Args:
-            start: time () or (B,) in [0, ceiling] to decode from; None is the ceiling, the full intervention; 0 changes
-                nothing.
+            start: time () or (B,) in [0, ceiling] to decode from: None the ceiling, the full intervention; 0 no change.
             w: classifier-free guidance; None is the configured one.
 
-        Raises:
-            ValueError: not fitted, wrong shapes, or start or w given to the generator `shift`.
+        Raises ValueError where it is not fitted, on wrong shapes, or start or w given to the generator `shift`.
         """
-        condition = self.texts(condition, len(latents.residual))
-        if self.config.generator == "shift":
+        condition, config = self.texts(condition, len(latents.residual)), self.config
+        if config.generator == "shift":
             if start is not None or w not in (None, 1):
                 raise ValueError(f"start={start}, w={w}: the generator 'shift' has neither; leave them out")
             return self.space.lift(latents.z + self.mechanism.mean(condition), latents.residual)
         times = self.times
-        begin = times[-1] if start is None else torch.as_tensor(start, dtype=torch.float64, device=self.device)
+        begin = torch.as_tensor(times[-1] if start is None else start, dtype=torch.float64, device=self.device)
         begin = begin.clamp(0, float(times[-1]))
-        abduction, refinements = scores.abduction(self, latents.condition), self.config.fixed_point
-        z = process.stop_at(abduction, latents.path, times, begin, refinements, scores.solver(self))
-        score = scores.prediction(self, condition, self.config.w if w is None else w, latents.residual)
-        z = process.decode(score, z, begin, times)
-        return self.space.lift(z, latents.residual)
+        score, fixed_point, solve = self._abduction(latents.condition)
+        z = process.stop_at(score, latents.path, times, begin, fixed_point, solve)
+        judged = self.judge, self.space, self.estimator, self.conditions, condition, latents.residual
+        gradient = judge_gradient(*judged) if config.gamma else None
+        score = self.estimator.eps(condition, config.w if w is None else w, config.gamma, gradient)
+        return self.space.lift(process.decode(score, z, begin, times), latents.residual)
 
     @_exact
     def reconstruct(self, latents: Latents) -> Tensor:
         """Features (B, e) decoded with the score that abducted them: near the factual for any score, however wrong."""
         if self.config.generator == "shift":
             return self.predict(latents, latents.condition)
-        z = process.decode(scores.abduction(self, latents.condition), latents.z, self.times[-1], self.times)
-        return self.space.lift(z, latents.residual)
+        score, _, _ = self._abduction(latents.condition)
+        return self.space.lift(process.decode(score, latents.z, self.times[-1], self.times), latents.residual)
+
+    def _abduction(self, condition: Tensor) -> tuple[process.Eps, int, process.Solve]:
+        """The score of factual texts (B, d), refinements a step, and their Newton correction: the nearest Gaussian's."""
+        marginal, estimator = self.config.abduct == "marg", self.estimator
+        score = estimator.eps(None if marginal else condition)
+        return score, self.config.fixed_point, (estimator.total if marginal else estimator.within).solve
 
     @_exact
     def counterfactual(
@@ -209,33 +194,103 @@ class CounterfactualGenerator:
         Args:
             features: (B, e) unit length. factual: (B,) class indices. target: (B, M) or (B,) class indices.
             train_on: `full` performs the whole intervention; `minimal` the smallest sufficient one (`config.search`).
-            conditions: (C, d) the texts that the indices refer to and among which the judge decides; None: those of the
-                fit.
+            conditions: (C, d) the texts that the indices refer to and among which the judge decides, equal ones being
+                one class; None: those of the fit.
 
-        Raises:
-            ValueError: not fitted, wrong shapes, NaN, indices outside the texts, an unknown train_on.
+        Raises ValueError where it is not fitted, on wrong shapes, NaN, indices outside the texts, an unknown train_on.
         """
-        return answer(self, _plain(features).to(self.device), factual, target, train_on, conditions)
+        if train_on not in ("full", "minimal"):
+            raise ValueError(f"train_on={train_on!r}: allowed are full, minimal")
+        features = _plain(features).to(self.device)
+        conditions = self.conditions if conditions is None else self.texts(conditions, len(conditions))
+        target = target[:, None] if target.dim() == 1 else target
+        check_features(features, self.space.mu.shape[0])
+        check_indices(factual, target, len(features), len(conditions))
+        texts, merged = torch.unique(conditions, dim=0, return_inverse=True)
+        if len(texts) < 2 or len(features) == 0:
+            raise ValueError(f"{len(features)} features and {len(texts)} different texts: at least 1 and 2 are needed")
+        columns = features, merged[factual.to(self.device)], merged[target.to(self.device)]
+        chunks = zip(*(column.split(max(1, CHUNK // target.shape[1])) for column in columns))
+        parts = [vars(answer(self._batch(texts, *chunk), train_on)) for chunk in chunks]
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return Counterfactuals(**{name: column.unflatten(0, target.shape) for name, column in joined.items()})
+
+    def _batch(self, texts: Tensor, features: Tensor, factual: Tensor, target: Tensor) -> Batch:
+        """Features (B, e) of classes factual (B,) in targets (B, M), as B * M rows."""
+        copies = torch.arange(len(features), device=self.device).repeat_interleave(target.shape[1])
+        latents, target = self.abduct(features, texts[factual]).rows(copies), target.flatten()
+
+        def decode(rows: process.Rows = slice(None), start: Tensor | None = None, w: float | None = None) -> Tensor:
+            return self.predict(latents.rows(rows), texts[target[rows]], start, w)
+
+        parts = self.judge, self.config, self.space, self.estimator.within
+        return Batch(features[copies], latents.residual, target, texts, decode, *parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted generator as safetensors, atomically; `load` gives bit-equal counterfactuals.
 
-        Raises:
-            ValueError: not fitted. OSError: the folder cannot be written.
+        Raises ValueError where it is not fitted, OSError where the folder cannot be written.
         """
         self.check_fitted()
-        store.save(self, path)
+        estimator = self.estimator
+        numbers = torch.tensor([self.logit_scale, self.final_loss], dtype=torch.float64)
+        tensors = {"conditions": self.conditions, "middle": estimator.middle, "numbers": numbers}
+        parts = {"space": self.space, "mechanism": self.mechanism, "within": estimator.within, "total": estimator.total}
+        groups = {name: vars(part) for name, part in parts.items()}
+        groups["network"] = estimator.network.state_dict() if estimator.network else {}
+        tensors |= {f"{name}.{key}": value for name, group in groups.items() for key, value in group.items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with replacing(path) as temporary:
+            temporary.write_bytes(to_bytes(tensors, {"format": FORMAT, "config": self.config.to_json()}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "CounterfactualGenerator":
         """The generator that `save` wrote, on a device.
 
-        Raises:
-            FileNotFoundError: no such file. ValueError: not a generator's file, truncated, or of another version.
+        Raises FileNotFoundError, and ValueError where the file is no generator's, truncated, or of another version.
         """
-        return store.load(cls, path, torch.device(device))
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file; a generator is written by CounterfactualGenerator.save")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                # copied: mapped tensors are not aligned, and sums then differ in the last bit
+                tensors = {name: file.get_tensor(name).to(device, copy=True) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a complete safetensors file ({error}); fit and save again") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}; fit and save again")
+        try:
+            return cls(GeneratorConfig.from_json(metadata["config"]))._restored(tensors)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: does not hold a generator ({error}); fit and save again") from error
 
-    # ---- what the searches, judges and diagnostics ask for
+    def _restored(self, tensors: dict[str, Tensor]) -> "CounterfactualGenerator":
+        """This generator with the fitted parts that `save` wrote."""
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+        self.conditions, self.device = tensors["conditions"], tensors["conditions"].device
+        self.logit_scale, self.final_loss = tensors["numbers"].tolist()
+        self.space, self.mechanism = FeatureSpace(**group("space")), ClassMechanism(**group("mechanism"))
+        within, total, network = Gaussian(**group("within")), Gaussian(**group("total")), None
+        if weights := group("network"):
+            network = self._network(torch.Generator())
+            network.load_state_dict(weights)
+        self.estimator = Estimator(self.config.generator, self.mechanism, within, total, tensors["middle"], network)
+        return self
+
+    def _check_judge(self, e: int, d: int, logit_scale: float | None) -> None:
+        """Raises ValueError where the text head is to judge and cannot."""
+        if self.config.judge == "text" and not 0 < (logit_scale or 0) < float("inf"):
+            raise ValueError(f"judge='text' with logit_scale={logit_scale}: pass CLIP's logit_scale.exp()")
+        if self.config.judge == "text" and d != e:
+            raise ValueError(f"judge='text': texts of width {d} do not meet features of width {e}; use judge='gauss'")
+
+    def _network(self, random: torch.Generator) -> Denoiser:
+        sizes = self.space.k, self.conditions.shape[1], self.config.width, self.config.dropout
+        return Denoiser(*sizes, random).to(self.device).requires_grad_(False)
 
     def check_fitted(self) -> None:
         """Raises ValueError before `fit` or `load`."""
@@ -248,24 +303,26 @@ class CounterfactualGenerator:
         return process.time_grid(self.config.steps, self.device)
 
     @property
-    def judge(self) -> GaussJudge | TextJudge:
+    def judge(self) -> Judge:
         """The configured judge."""
         if self.config.judge == "text":
             return TextJudge(self.logit_scale)
         return GaussJudge(self.space, self.mechanism, self.estimator.within)
 
     def texts(self, condition: Tensor, rows: int) -> Tensor:
-        """Texts (rows, d) in fp32 on this device, of texts (rows, d) or (d,).
-
-        Raises:
-            ValueError: another shape, or NaN.
-        """
+        """Texts (rows, d) in fp32 on this device, of (rows, d) or (d,). Raises ValueError on another shape, or NaN."""
         condition = _plain(condition).to(self.device)
         condition = condition.expand(rows, -1) if condition.dim() == 1 else condition
-        check_texts(condition, self.conditions.shape[1])
-        if len(condition) != rows:
-            raise ValueError(f"conditions of shape {tuple(condition.shape)}: expected {rows} rows, one per feature")
+        check_texts(condition, self.conditions.shape[1], rows)
         return condition
+
+
+def classes_of(conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Different texts (C, d) of conditions (N, d) as they first appear, the class of each row (N,), and that first row (C,)."""
+    texts, labels = torch.unique(conditions, dim=0, return_inverse=True)
+    rows = torch.arange(len(labels), device=labels.device)
+    first, order = rows[: len(texts)].scatter_reduce(0, labels, rows, "amin", include_self=False).sort()
+    return texts[order], order.argsort()[labels], first
 
 
 def _plain(tensor: Tensor) -> Tensor:

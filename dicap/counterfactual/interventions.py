@@ -1,173 +1,128 @@
 """Counterfactuals of a batch: every image in every target class, the full intervention or the minimal sufficient one.
 
-The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model. The minimal sufficient one
-is a partial intervention: it stops at the smallest share of the shift that convinces the judge. Errors against a
-known truth belong to the first, proximity to the second.
+The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model: errors against a known truth
+belong to it. The minimal one stops at the smallest share of the shift that convinces the judge: proximity belongs to it.
 """
 
 import dataclasses
-import typing
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from . import process, search
-from .checks import check_features, check_indices
+from .config import GeneratorConfig
+from .mechanism import Gaussian
+from .space import FeatureSpace
 
-if typing.TYPE_CHECKING:
-    from .generator import CounterfactualGenerator, Latents
+GUIDANCE = (1.5, 2.0, 3.0)  # tried from the ceiling where the plain full intervention does not suffice
 
-CHUNK = 4096  # rows decoded at a time
+Path = tuple[search.Attempt, float, Callable[[Tensor], Tensor]]  # attempt, most, amount (R,) -> start times (R,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Counterfactuals:
-    """Counterfactual features and how they came about; rows B, targets M. All detached.
+    """Counterfactual features and how they came about, all (B, M, ...) and detached.
 
-    Attributes:
-        features: (B, M, e) unit length, always finite. An invalid row holds the full intervention, or the factual
-            feature where that is not finite.
-        valid: (B, M) bool, the judge's margin reaches delta; for minimal ones the factual must not already reach it.
-        start_time: (B, M) in (0, 1], where decoding began; 1 for the generator `shift`, which has no time.
-        kappa: (B, M) mean share of the class shift that was performed, 0 to 1.
-        margin: (B, M) of the judge for the target, nats. w: (B, M) guidance that was used.
+    An invalid row holds the full intervention, or the factual feature where that is not finite.
     """
 
-    features: Tensor
-    valid: Tensor
-    start_time: Tensor
-    kappa: Tensor
-    margin: Tensor
-    w: Tensor
+    features: Tensor  # (B, M, e) unit length, always finite
+    valid: Tensor  # bool: the judge's margin reaches delta; for minimal ones the factual must not already reach it
+    start_time: Tensor  # in (0, 1], where decoding began; 1 for the generator `shift`, which has no time
+    kappa: Tensor  # mean share of the class shift that was performed, 0 to 1
+    margin: Tensor  # of the judge for the target, nats
+    w: Tensor  # guidance that was used
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batch:
-    """Rows R = B * M: factual features (R, e), their latents, target indices (R,) into texts (U, d)."""
+class Batch:
+    """Rows R = B * M to be answered, and the parts of a generator that answer."""
 
-    generator: "CounterfactualGenerator"
-    factual: Tensor
-    latents: "Latents"
-    target: Tensor
-    texts: Tensor
+    factual: Tensor  # (R, e)
+    residual: Tensor  # (R, e), what of them is not diffused
+    target: Tensor  # (R,) index into texts
+    texts: Tensor  # (C, d) among which the judge decides
+    decode: Callable[..., Tensor]  # (rows=all, start=times, w=guidance) -> features (R, e) in their target classes
+    judge: search.Judge
+    config: GeneratorConfig
+    space: FeatureSpace
+    within: Gaussian
 
-    def judged(self, features: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Margins (R,) of features (R, e) that stand for the given rows."""
-        return search.margin(self.generator.judge.scores(features, self.texts), self.target[rows])
-
-    def moved(self, rows: Tensor, start: Tensor | None = None, w: float | None = None) -> Tensor:
-        """Counterfactual features (R, e) of the given rows."""
-        return self.generator.predict(self.latents.rows(rows), self.texts[self.target[rows]], start=start, w=w)
+    def margin(self, features: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The judge's margins (R,) of features (R, e) that stand for the given rows."""
+        return search.margin(self.judge.scores(features, self.texts), self.target[rows])
 
     @property
-    def everything(self) -> Tensor:
-        return torch.arange(len(self.target), device=self.target.device)
+    def ceiling(self) -> tuple[float, float]:
+        """Start time and mean kappa of the full intervention."""
+        if self.config.generator == "shift":
+            return 1.0, 1.0
+        last = process.time_grid(self.config.steps, self.factual.device)[-1]
+        return float(last), float(process.kappa(last, self.within.values).mean())
 
 
-def answer(
-    generator: "CounterfactualGenerator",
-    features: Tensor,
-    factual: Tensor,
-    target: Tensor,
-    train_on: str,
-    conditions: Tensor | None,
-) -> Counterfactuals:
-    """Body of `CounterfactualGenerator.counterfactual`; arguments and errors as there."""
-    if train_on not in ("full", "minimal"):
-        raise ValueError(f"train_on={train_on!r}: allowed are full, minimal")
-    conditions = generator.conditions if conditions is None else generator.texts(conditions, len(conditions))
-    target = target[:, None] if target.dim() == 1 else target
-    check_features(features, generator.space.mu.shape[0])
-    check_indices(factual, target, len(features), len(conditions))
-    texts, merged = torch.unique(conditions, dim=0, return_inverse=True)  # equal texts are one class to the judge
-    if len(texts) < 2 or len(features) == 0:
-        raise ValueError(f"{len(features)} features and {len(texts)} different texts: at least 1 and 2 are needed")
-    intervene = _minimal if train_on == "minimal" and generator.config.search != "none" else _full
-    factual, target = merged[factual.to(generator.device)], merged[target.to(generator.device)]
-    parts = []
-    for rows in torch.arange(len(features), device=generator.device).split(max(1, CHUNK // target.shape[1])):
-        copies = torch.arange(len(rows), device=generator.device).repeat_interleave(target.shape[1])
-        latents = generator.abduct(features[rows], texts[factual[rows]]).rows(copies)
-        batch = _Batch(generator, features[rows][copies], latents, target[rows].reshape(-1), texts)
-        parts.append(_finite(intervene(batch), batch.factual))
-    shape = target.shape
-    columns = {
-        name: torch.cat([getattr(part, name) for part in parts]) for name in Counterfactuals.__dataclass_fields__
-    }
-    return Counterfactuals(**{name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()})
-
-
-def _finite(result: Counterfactuals, factual: Tensor) -> Counterfactuals:
+def answer(batch: Batch, train_on: str) -> Counterfactuals:
+    """The whole intervention (`full`), or the smallest sufficient one (`minimal`); fields of shape (R, ...)."""
+    partial = train_on == "minimal" and batch.config.search != "none"
+    result = _minimal(batch) if partial else _full(batch)
     finite = torch.isfinite(result.features).all(-1)
-    features = torch.where(finite[:, None], result.features, factual)
+    features = torch.where(finite[:, None], result.features, batch.factual)
     return dataclasses.replace(result, features=features, valid=result.valid & finite)
 
 
-def _ceiling(generator: "CounterfactualGenerator") -> tuple[float, float]:
-    """Start time and mean kappa of the full intervention."""
-    if generator.config.generator == "shift":
-        return 1.0, 1.0
-    last = generator.times[-1]
-    return float(last), float(process.kappa(last, generator.estimator.within.values).mean())
+def _full(batch: Batch) -> Counterfactuals:
+    features = batch.decode()
+    margin = batch.margin(features)
+    start, kappa, w = (torch.full_like(margin, value) for value in (*batch.ceiling, batch.config.w))
+    return Counterfactuals(features, margin >= batch.config.delta, start, kappa, margin, w)
 
 
-def _full(batch: _Batch) -> Counterfactuals:
-    config = batch.generator.config
-    features = batch.moved(batch.everything)
-    margin = batch.judged(features)
-    start, kappa, w = (torch.full_like(margin, value) for value in (*_ceiling(batch.generator), config.w))
-    return Counterfactuals(features, margin >= config.delta, start, kappa, margin, w)
-
-
-def _minimal(batch: _Batch) -> Counterfactuals:
-    config = batch.generator.config
+def _minimal(batch: Batch) -> Counterfactuals:
+    config = batch.config
     attempt, most, start_of = _along_line(batch) if config.search == "line" else _along_time(batch)
-    found = search.minimal(attempt, batch.factual, batch.judged(batch.factual), most, config.delta)
-    w = torch.full_like(found.margin, config.w)
+    result = search.minimal(attempt, batch.factual, batch.margin(batch.factual), most, config.delta)
+    w = torch.full_like(result.margin, config.w)
     if config.search == "t0":
-        _guide(batch, found, w)
-    start, kappa = start_of(found.amount), found.amount
-    return Counterfactuals(found.features, found.found, start.float(), kappa.float(), found.margin, w)
+        _guide(batch, result, w)
+    start, kappa = start_of(result.amount).float(), result.amount.float()
+    return Counterfactuals(result.features, result.sufficient, start, kappa, result.margin, w)
 
 
-Path = tuple[search.Attempt, float, typing.Callable[[Tensor], Tensor]]
-
-
-def _along_time(batch: _Batch) -> Path:
+def _along_time(batch: Batch) -> Path:
     """Decoding from smaller start times: every eigen-direction moves by its own kappa."""
-    table = process.kappa_table(batch.generator.estimator.within.values)
+    table = process.kappa_table(batch.within.values)
 
     def attempt(rows: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
         together = amount[0] if bool((amount == amount[0]).all()) else amount  # one time for all rows is cheaper
-        features = batch.moved(rows, process.start_times(together, table))
-        return features, batch.judged(features, rows)
+        features = batch.decode(rows, start=process.start_times(together, table))
+        return features, batch.margin(features, rows)
 
     return attempt, float(table[1][-1]), lambda amount: process.start_times(amount, table)
 
 
-def _along_line(batch: _Batch) -> Path:
+def _along_line(batch: Batch) -> Path:
     """A fraction of the straight line to the full counterfactual: all directions move alike."""
-    space, residual = batch.generator.space, batch.latents.residual
-    begin, end = space.encode(batch.factual)[0], space.encode(batch.moved(batch.everything))[0]
-    start, most = _ceiling(batch.generator)
+    begin, end = (batch.space.encode(f)[0] for f in (batch.factual, batch.decode()))
+    start, most = batch.ceiling
 
     def attempt(rows: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
         share = (amount / most)[:, None].to(begin.dtype)
-        features = space.lift(torch.lerp(begin[rows], end[rows], share), residual[rows])
-        return features, batch.judged(features, rows)
+        features = batch.space.lift(torch.lerp(begin[rows], end[rows], share), batch.residual[rows])
+        return features, batch.margin(features, rows)
 
     return attempt, most, lambda amount: torch.full_like(amount, start)
 
 
-def _guide(batch: _Batch, found: search.Found, w: Tensor) -> None:
+def _guide(batch: Batch, result: search.SearchResult, w: Tensor) -> None:
     """Stronger guidance from the ceiling for rows that the full intervention left insufficient; in place."""
-    for stronger in search.GUIDANCE:
-        rows = (~found.found & ~found.trivial).nonzero()[:, 0]
-        if len(rows) == 0 or stronger <= batch.generator.config.w:
+    for stronger in GUIDANCE:
+        rows = (~result.sufficient & ~result.trivial).nonzero()[:, 0]
+        if len(rows) == 0 or stronger <= batch.config.w:
             continue
-        features = batch.moved(rows, w=stronger)
-        margin = batch.judged(features, rows)
-        enough = margin >= batch.generator.config.delta
+        features = batch.decode(rows, w=stronger)
+        margin = batch.margin(features, rows)
+        enough = margin >= batch.config.delta
         rows = rows[enough]
-        found.features[rows], found.margin[rows], w[rows] = features[enough], margin[enough], stronger
-        found.found[rows] = True
+        result.features[rows], result.margin[rows], w[rows] = features[enough], margin[enough], stronger
+        result.sufficient[rows] = True

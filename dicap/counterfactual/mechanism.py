@@ -5,12 +5,10 @@
 Scenes that come with classes sit in the class means, but not in the frozen text of a class name. So the class effect
 is restricted to what the text explains, and the rest of a feature stays in the residual z - m_c, that is in U. The
 strength of the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed. Where
-texts live in the space of the images (CLIP's do), each direction that the texts themselves span has its own strength:
-a class effect is well told along some of them, and hardly at all across.
-Where nothing carries over (the digits: "four" tells nothing of "five"), the strongest ridge would win and no class
-would have an effect; there the strength is the one that leaving out chooses where it can choose.
-(`means` = class or blend put the class means back: ablations.) Around m_c one shared covariance Sw, shrunk after
-Ledoit and Wolf (2004).
+texts live in the space of the images (CLIP's do), each direction that the texts span has its own strength. Where nothing
+carries over (the digits: "four" tells nothing of "five") the strongest ridge would win, and no class have an effect:
+there it is DEFAULT_STRENGTH. (`means` = class or blend put the class means back: ablations.) Around m_c one shared
+covariance Sw, shrunk after Ledoit and Wolf (2004).
 """
 
 import dataclasses
@@ -31,24 +29,16 @@ SAME = 1e-5  # standardised texts closer than this, RMS per coordinate, are one 
 
 @dataclasses.dataclass(frozen=True)
 class ClassMechanism:
-    """Class effect m_c as a map of the text c; an unseen text needs nothing special.
+    """Class effect m_c as a map of the text c; an unseen text needs nothing special."""
 
-    Attributes:
-        centre: (d,) mean text. scale: () RMS per coordinate of the centred texts. weight: (d, k) ridge map.
-        offset: (k,) m at the mean text. known: (C, d) texts of the fit, standardised.
-        correction: (C, k) what `means` = class|blend add for a known text; zero for `text`.
-        strength: (k,) ridge strengths, first one for each direction of `text_axes`, then the one that all others share.
-        holdout: () held-out squared error over that of the mean class, < 1 where texts help.
-    """
-
-    centre: Tensor
-    scale: Tensor
-    weight: Tensor
-    offset: Tensor
-    known: Tensor
-    correction: Tensor
-    strength: Tensor
-    holdout: Tensor
+    centre: Tensor  # (d,) mean text
+    scale: Tensor  # () RMS per coordinate of the centred texts
+    weight: Tensor  # (d, k) ridge map
+    offset: Tensor  # (k,) m at the mean text
+    known: Tensor  # (C, d) texts of the fit, standardised
+    correction: Tensor  # (C, k) what `means` = class|blend add for a known text; zero for `text`
+    strength: Tensor  # (k,) ridge strengths: one for each direction of `text_axes`, then the one that all others share
+    holdout: Tensor  # () held-out squared error over that of the mean class, < 1 where texts help
 
     @classmethod
     def fit(
@@ -56,11 +46,8 @@ class ClassMechanism:
     ) -> "ClassMechanism":
         """Fit to one row per image: z (N, k), labels (N,) in 0..C-1, conditions (C, d); classes may lack images.
 
-        Args:
-            directions: (d, k) what z is of the space of the texts, where images and texts share one; else None.
-
-        Raises:
-            ValueError: images of fewer than two classes, or texts that are all equal.
+        directions: (d, k) what z is of the space of the texts, where images and texts share one; else None. Raises
+        ValueError on images of fewer than two classes, or texts that are all equal.
         """
         counts = torch.bincount(labels, minlength=len(conditions))
         seen = counts > 0
@@ -71,8 +58,8 @@ class ClassMechanism:
         scale = (conditions[seen] - centre).square().mean().sqrt()
         if not scale > SAME * conditions.square().mean().sqrt():
             raise ValueError(
-                "the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none of "
-                "the names' words gives all the same, as the tiny one does with names outside of its small world)"
+                "the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none"
+                " of the names' words gives all the same, as the tiny one does with names outside of its small world)"
             )
         known = (conditions - centre) / scale  # (C, d)
         class_means = torch.zeros(len(conditions), z.shape[1], dtype=z.dtype, device=z.device)
@@ -80,12 +67,10 @@ class ClassMechanism:
         offset = class_means[seen].mean(0)
         axes = None if directions is None else text_axes(known[seen] @ directions.double())
         weight, strength, holdout = ridge_map(known[seen], class_means[seen] - offset, axes)
-        share = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}[
-            means
-        ]
-        correction = (class_means - offset - known @ weight) * (share * seen)[:, None]
-        tensors = [centre, scale, weight, offset, known, correction, strength, holdout]
-        return cls(*(tensor.float() for tensor in tensors))
+        shares = {"text": torch.zeros_like(counts), "class": torch.ones_like(counts), "blend": counts / (counts + 2)}
+        correction = (class_means - offset - known @ weight) * (shares[means] * seen)[:, None]
+        parts = centre, scale, weight, offset, known, correction, strength, holdout
+        return cls(*(part.float() for part in parts))
 
     def standardise(self, conditions: Tensor) -> Tensor:
         """Centred and scaled texts (..., d) of texts (..., d): what the ridge map and the network read."""
@@ -97,10 +82,9 @@ class ClassMechanism:
         mean = self.offset + standard @ self.weight
         if not bool(self.correction.any()):
             return mean
-        gap = torch.cdist(standard, self.known) / standard.shape[1] ** 0.5  # (B, C)
-        nearest = gap.min(1)
-        found = nearest.values < max(SAME, 1e-3)  # fp32 cdist resolves about 1e-3
-        return mean + self.correction[nearest.indices] * found[:, None]
+        nearest = (torch.cdist(standard, self.known) / standard.shape[1] ** 0.5).min(1)  # of (B, C)
+        known = nearest.values < max(SAME, 1e-3)  # fp32 cdist resolves about 1e-3
+        return mean + self.correction[nearest.indices] * known[:, None]
 
 
 def text_axes(projected: Tensor) -> Tensor:
@@ -112,14 +96,9 @@ def text_axes(projected: Tensor) -> Tensor:
 def ridge_map(texts: Tensor, targets: Tensor, axes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Ridge map of centred texts (C, d) to centred class means (C, k), its strengths chosen by leaving one class out.
 
-    The held-out error has a closed form (the PRESS residual, intercept included): error_i / (1 - h_i - 1/C).
-
-    Args:
-        axes: (k, r) orthonormal directions of the targets with a strength each; all others share one. None: r = 0.
-
-    Returns:
-        weight (d, k), the strengths (k,), those of the axes first, and the held-out squared error () relative to
-        predicting the mean of the other classes.
+    The held-out error has a closed form (the PRESS residual, intercept included): error_i / (1 - h_i - 1/C). axes (k, r):
+    orthonormal directions of the targets with a strength each; all others share one. Returns weight (d, k), the strengths
+    (k,), those of the axes first, and the held-out squared error () relative to predicting the other classes' mean.
     """
     count, width = texts.shape
     axes = targets.new_zeros(targets.shape[1], 0) if axes is None else axes
@@ -141,8 +120,8 @@ def ridge_map(texts: Tensor, targets: Tensor, axes: Tensor | None = None) -> tup
 
 
 def _best_strengths(held_out: Tensor, axes: int) -> Tensor:
-    """Index of the best strength for each direction (k,), of held-out errors (L, k): the first `axes` directions look
-    at their neighbours too, the others decide together."""
+    """Indices (k,) of the best strengths by held-out errors (L, k): the first `axes` directions add their neighbours'
+    errors, the others decide together."""
     along, across = held_out[:, :axes], held_out[:, axes:]
     around = [along[:, max(0, j - NEIGHBOURS // 2) : j + NEIGHBOURS // 2 + 1].mean(1) for j in range(axes)]
     return torch.stack([*around, *[across.sum(1)] * across.shape[1]], 1).argmin(0)
@@ -150,10 +129,10 @@ def _best_strengths(held_out: Tensor, axes: int) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """A covariance by its eigenvalues (k,) and eigenvectors (k, k), columns; and what it says about x0."""
+    """A covariance by its eigenvalues and eigenvectors, and what it says about x0."""
 
-    values: Tensor
-    vectors: Tensor
+    values: Tensor  # (k,)
+    vectors: Tensor  # (k, k), columns
 
     @classmethod
     def of(cls, covariance: Tensor) -> "Gaussian":
@@ -187,18 +166,14 @@ class Gaussian:
 
 
 def within_and_total(residuals: Tensor, class_effects: Tensor) -> tuple[Gaussian, Gaussian]:
-    """Shrunk covariance Sw around m_c, and the total one that the marginal has: Sw + spread of the class effects.
+    """Shrunk covariance Sw of residuals z - m_c (N, V, k), and the marginal's: Sw + spread of class_effects m_c (C, k).
 
-    Args:
-        residuals: (N, V, k) z - m_c. The shrinkage is Ledoit-Wolf's for N images, since views of an image are no new
-            images; the covariance that it shrinks is that of all views.
-        class_effects: (C, k) m_c of the classes, each as likely.
+    The covariance is that of all views; its shrinkage is Ledoit-Wolf's for N images: views are no new images.
     """
     count, views, k = residuals.shape
-    images = residuals.double().mean(1).cpu().numpy()
-    shrinkage = (
-        float(LedoitWolf(assume_centered=True).fit(images).shrinkage_) if count > 1 and np.ptp(images) > 0 else 1.0
-    )
+    images, shrinkage = residuals.double().mean(1).cpu().numpy(), 1.0
+    if count > 1 and np.ptp(images) > 0:
+        shrinkage = float(LedoitWolf(assume_centered=True).fit(images).shrinkage_)
     rows = residuals.double().reshape(-1, k)
     covariance = rows.T @ rows / (count * views)
     identity = torch.eye(k, dtype=covariance.dtype, device=covariance.device)

@@ -49,10 +49,8 @@ def time_grid(steps: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def kappa(t: Tensor, eigenvalues: Tensor) -> Tensor:
-    """Share of the class shift that decoding from time t performs along each eigenvalue: (..., k) in [0, 1].
-
-    1 - sqrt(alpha_bar l / (alpha_bar l + 1 - alpha_bar)): exact for a shared Gaussian covariance, nominal otherwise.
-    """
+    """Share (..., k) in [0, 1] of the class shift that decoding from time t performs along each eigenvalue l:
+    1 - sqrt(alpha_bar l / (alpha_bar l + 1 - alpha_bar)), exact for a shared Gaussian covariance, nominal otherwise."""
     kept = torch.cos(t.double() * (math.pi / 2)).square()[..., None]
     signal = kept * eigenvalues.double()
     return 1 - (signal / (signal + 1 - kept)).sqrt()
@@ -67,9 +65,9 @@ def kappa_table(eigenvalues: Tensor, size: int = 4096) -> tuple[Tensor, Tensor]:
 def start_times(mean_kappa: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Start times at which the mean kappa is the given one, by linear interpolation in the table; shape as given."""
     times, values = table
-    wanted = mean_kappa.double().clamp(0, float(values[-1]))
-    right = torch.searchsorted(values, wanted).clamp(1, len(values) - 1)
-    share = (wanted - values[right - 1]) / (values[right] - values[right - 1]).clamp_min(1e-300)
+    mean_kappa = mean_kappa.double().clamp(0, float(values[-1]))
+    right = torch.searchsorted(values, mean_kappa).clamp(1, len(values) - 1)
+    share = (mean_kappa - values[right - 1]) / (values[right] - values[right - 1]).clamp_min(1e-300)
     return torch.lerp(times[right - 1], times[right], share.clamp(0, 1))
 
 
@@ -99,11 +97,8 @@ def unpreconditioned(gap: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
 def refine_step(
     eps: Eps, z: Tensor, t: Tensor, t_next: Tensor, guess: Tensor, refinements: int, solve: Solve
 ) -> tuple[Tensor, Tensor]:
-    """One encoding step t -> t_next from the guess of eps, refined towards z+ = step(z, eps(z+, t_next)).
-
-    Returns:
-        z+ (B, k) and the last eps (B, k), which serves as the next step's guess.
-    """
+    """One encoding step t -> t_next from the guess of eps, refined towards z+ = step(z, eps(z+, t_next)): z+ (B, k), and
+    the last eps (B, k), which serves as the next step's guess."""
     z_next = ddim_step(z, guess, t, t_next)
     for _ in range(refinements):
         guess = eps(z_next, t_next, slice(None))
@@ -112,16 +107,12 @@ def refine_step(
 
 
 def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int, solve: Solve = unpreconditioned) -> Tensor:
-    """Abduction: z (B, k) at time 0 carried up the grid, every stop kept.
+    """Abduction: z (B, k) at time 0 carried up the grid along eps; (S + 1, B, k), from z to the latent at the ceiling.
 
     Args:
-        eps: the score to follow. times: (S + 1,) from 0 to the ceiling.
-        fixed_point: refinements a step; 0 is the plain first-order inversion.
+        times: (S + 1,) from 0 to the ceiling. fixed_point: refinements a step; 0 is the plain first-order inversion.
         solve: turns the gap of a refinement into its correction. The plain one shrinks the error by 1 - sigma/sigma+ a
             time, which is slow on coarse grids; a Gaussian's is exact for its own score and fast for scores near it.
-
-    Returns:
-        (S + 1, B, k); [0] is z, [-1] the latent at the ceiling.
     """
     path = [z]
     guess = eps(z, times[1], slice(None))  # at t = 0 eps is undefined; at the first noisy time it is known
@@ -136,10 +127,8 @@ def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int, solve: Solve = 
 def stop_at(
     eps: Eps, path: Tensor, times: Tensor, start: Tensor, fixed_point: int, solve: Solve = unpreconditioned
 ) -> Tensor:
-    """Latents (B, k) at start times () or (B,) on an encoded path (S + 1, B, k): a partial step from the stop below.
-
-    eps, times, fixed_point and solve are those that encoded the path; between stops one refinement at least is made.
-    """
+    """Latents (B, k) at start times () or (B,) on an encoded path (S + 1, B, k): a partial step from the stop below, with at
+    least one refinement. eps, times, fixed_point and solve are those that encoded the path."""
     if start.dim() == 0 and start == times[-1]:
         return path[-1]
     start = start.expand(path.shape[1]).contiguous()

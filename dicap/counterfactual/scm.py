@@ -22,12 +22,8 @@ SPREAD = (1 - 0.7 * NEAR**2 - 0.3 * FAR**2) ** 0.5  # of each bump: variance 1
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Data of the model and its truth.
-
-    Attributes:
-        features: (N, e) unit length, as images' features are. labels: (N,) long in 0..C-1. texts: (C, d) unit length.
-        u: (N, q) exogenous noise. centres, scales: (C, q) m_y and s_y. base: (e,). directions: (e, q), Q.
-    """
+    """Data of the model and its truth: features (N, e) and texts (C, d), unit length; labels (N,) long in 0..C-1;
+    exogenous noise u (N, q); m_y and s_y, centres and scales (C, q); base (e,); directions Q (e, q)."""
 
     features: Tensor
     labels: Tensor
@@ -47,20 +43,15 @@ class World:
 def skewed(
     seed: int = 0, classes: int = 25, shots: int = 16, coordinates: int = 4, width: int = 64, stretch: float = 0.7
 ) -> World:
-    """A world of the model; another seed is another world.
+    """A world of C classes with `shots` rows each, q coordinates x_j, features and texts of one width; another seed is
+    another world.
 
-    Args:
-        classes: C. shots: rows a class. coordinates: q, the number of x_j. width: e of features and d of texts, > q.
-        stretch: standard deviation of log s over the classes; 0 makes the class act additively.
-
-    Raises:
-        ValueError: fewer than two classes, no shots, or no coordinate fits the width.
+    stretch: standard deviation of log s over the classes; 0 makes the class act additively. Raises ValueError on fewer
+    than two classes, no shots, or more coordinates than the width holds.
     """
     if classes < 2 or shots < 1 or not 1 <= coordinates < width:
-        raise ValueError(
-            f"classes={classes}, shots={shots}, coordinates={coordinates}, width={width}:"
-            " at least 2 classes, 1 shot, and 1 <= coordinates < width"
-        )
+        values = f"classes={classes}, shots={shots}, coordinates={coordinates}, width={width}"
+        raise ValueError(f"{values}: at least 2 classes, 1 shot, and 1 <= coordinates < width")
     g = torch.Generator().manual_seed(seed)
     frame = torch.linalg.qr(torch.randn(width, width, generator=g))[0]
     named = torch.randn(classes, coordinates, generator=g)  # what a text says, a coordinate at a time

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .estimators import Estimator
 from .mechanism import ClassMechanism, Gaussian
+from .process import Eps, Rows
 from .space import FeatureSpace
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the most that can be reached, which comes last
 HALVINGS = 5
-GUIDANCE = (1.5, 2.0, 3.0)  # tried from the ceiling where the plain full intervention does not suffice
+
+Attempt = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows (R,), amount (R,)) -> features (R, e), margin (R,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,68 +50,73 @@ class TextJudge:
         return self.logit_scale * features @ normalize(conditions, dim=-1).T
 
 
+Judge = GaussJudge | TextJudge
+
+
 def margin(scores: Tensor, target: Tensor) -> Tensor:
     """Score of the target over the best other class, (B,), of scores (B, C) and target (B,)."""
     own = scores.gather(1, target[:, None])
     return (own - scores.scatter(1, target[:, None], -torch.inf).amax(1, keepdim=True))[:, 0]
 
 
-@dataclasses.dataclass
-class Found:
-    """Outcome of a search over R rows.
+def judge_gradient(
+    judge: Judge, space: FeatureSpace, estimator: Estimator, texts: Tensor, condition: Tensor, residual: Tensor
+) -> Eps:
+    """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c), r)) for condition c (B, d) and residual r (B, e).
 
-    Attributes:
-        features: (R, e) of the smallest sufficient intervention, or of the full one where none suffices.
-        margin: (R,) of those features. amount: (R,) mean kappa. below: (R,) largest amount tried that did not suffice.
-        found: (R,) bool. trivial: (R,) bool, sufficient without any intervention.
+    texts: (C, d) classes that the judge weighs, beside those asked for.
     """
+    texts, index = torch.unique(torch.cat([texts, condition]), dim=0, return_inverse=True)
+    target = index[-len(condition) :]
 
-    features: Tensor
-    margin: Tensor
-    amount: Tensor
-    below: Tensor
-    found: Tensor
-    trivial: Tensor
+    def gradient(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
+        with torch.enable_grad():
+            point = z.clone().requires_grad_()
+            moved = space.lift(estimator.x0(point, t, condition[rows]), residual[rows])
+            chosen = judge.scores(moved, texts).log_softmax(1).gather(1, target[rows][:, None])
+            return torch.autograd.grad(chosen.sum(), point)[0]
+
+    return gradient
 
 
-Attempt = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows (R,), amount (R,)) -> features (R, e), margin (R,)
+@dataclasses.dataclass
+class SearchResult:
+    """Outcome of a search over R rows. Where nothing suffices it holds the full intervention."""
+
+    features: Tensor  # (R, e) of the smallest sufficient intervention
+    margin: Tensor  # (R,) of those features
+    amount: Tensor  # (R,) mean kappa
+    below: Tensor  # (R,) largest amount tried that did not suffice
+    sufficient: Tensor  # (R,) bool
+    trivial: Tensor  # (R,) bool: the judge takes the factual itself for the target; then never `sufficient`
 
 
-def minimal(attempt: Attempt, factual: Tensor, factual_margin: Tensor, most: float, delta: float) -> Found:
+def minimal(attempt: Attempt, factual: Tensor, factual_margin: Tensor, most: float, delta: float) -> SearchResult:
     """The smallest sufficient amount of each row: first success on a grid, then bisection towards the last failure.
 
-    Args:
-        attempt: features and margins of rows at amounts. factual: (R, e). factual_margin: (R,) at amount 0.
-        most: the largest amount, the full intervention. delta: sufficient margin.
-
-    A row whose factual already suffices is `trivial`, never `found`: the judge takes the factual for the target.
+    factual: (R, e). factual_margin: (R,) at amount 0. most: the full intervention. delta: the sufficient margin.
     """
-    count, device = len(factual), factual.device
-    trivial = factual_margin >= delta
-    nothing = torch.zeros(count, dtype=torch.float64, device=device)
-    state = Found(
-        factual.clone(), factual_margin.clone(), nothing.clone(), nothing.clone(), torch.zeros_like(trivial), trivial
-    )
+    trivial, zeros = factual_margin >= delta, torch.zeros(len(factual), dtype=torch.float64, device=factual.device)
+    amounts = zeros.clone(), zeros.clone()
+    result = SearchResult(factual.clone(), factual_margin.clone(), *amounts, torch.zeros_like(trivial), trivial)
+
+    def attempt_at(pending: Tensor, amount: Tensor, keep_failures: bool = False) -> None:
+        rows = pending.nonzero()[:, 0]
+        if len(rows) == 0:
+            return
+        amount = amount[rows]
+        features, reached = attempt(rows, amount)
+        enough = reached >= delta
+        result.below[rows[~enough]] = amount[~enough]
+        result.sufficient[rows[enough]] = True
+        kept = enough | keep_failures
+        result.features[rows[kept]], result.margin[rows[kept]] = features[kept], reached[kept]
+        result.amount[rows[kept]] = amount[kept]
+
     for level in LEVELS:
-        pending = ~state.found & ~trivial
-        _attempt_at(attempt, state, pending, torch.full_like(nothing, level * most), delta, keep_failures=False)
-    _attempt_at(attempt, state, ~state.found, torch.full_like(nothing, most), delta, keep_failures=True)
-    state.found &= ~trivial
+        attempt_at(~result.sufficient & ~trivial, torch.full_like(zeros, level * most))
+    attempt_at(~result.sufficient, torch.full_like(zeros, most), keep_failures=True)
+    result.sufficient &= ~trivial
     for _ in range(HALVINGS):
-        _attempt_at(attempt, state, state.found.clone(), (state.below + state.amount) / 2, delta, keep_failures=False)
-    return state
-
-
-def _attempt_at(
-    attempt: Attempt, state: Found, pending: Tensor, amount: Tensor, delta: float, keep_failures: bool
-) -> None:
-    rows = pending.nonzero()[:, 0]
-    if len(rows) == 0:
-        return
-    features, reached = attempt(rows, amount[rows])
-    enough = reached >= delta
-    state.below[rows[~enough]] = amount[rows[~enough]]
-    state.found[rows[enough]] = True
-    kept = torch.ones_like(enough) if keep_failures else enough
-    state.features[rows[kept]], state.margin[rows[kept]] = features[kept], reached[kept]
-    state.amount[rows[kept]] = amount[rows[kept]]
+        attempt_at(result.sufficient.clone(), (result.below + result.amount) / 2)
+    return result

@@ -19,29 +19,22 @@ from torch.nn.functional import normalize
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpace:
-    """Affine map between features (B, e) and diffused coordinates (B, k), with the residual (B, e) kept aside.
+    """Affine map between features (B, e) and diffused coordinates (B, k), with the residual (B, e) kept aside."""
 
-    Attributes:
-        mu: (e,) mean of the images. directions: (e, k) orthonormal. scale: () RMS per coordinate before scaling, > 0.
-    """
-
-    mu: Tensor
-    directions: Tensor
-    scale: Tensor
+    mu: Tensor  # (e,) mean of the images
+    directions: Tensor  # (e, k) orthonormal
+    scale: Tensor  # () RMS per coordinate before scaling, > 0
 
     @classmethod
     def fit(cls, features: Tensor, k: int) -> "FeatureSpace":
         """Principal directions of features (N, V, e); k is cut to min(k, e / 2, N - 1) and to the rank of the data.
 
-        Raises:
-            ValueError: fewer than two images or features, or images that are all equal.
+        Raises ValueError on fewer than two images or features, or images that are all equal.
         """
         count, _, width = features.shape
         k = min(k, width // 2, count - 1)
         if k < 1:
-            raise ValueError(
-                f"{count} images of {width} features leave no direction to diffuse: at least 2 of each are needed"
-            )
+            raise ValueError(f"{count} images of {width} features leave no direction to diffuse: at least 2 are needed")
         images = features.double().mean(1)  # (N, e)
         mu = images.mean(0)
         _, spread, rows = torch.linalg.svd(images - mu, full_matrices=False)

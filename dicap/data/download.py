@@ -16,15 +16,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import IO, Any
 
 import requests
+from requests import codes
+from tqdm import tqdm
 
-from dicap.data.sources import Source, human
+from dicap.data.sources import Source, human, progress
 from dicap.data.split import DatasetError
 from dicap.data.unpack import alone
 from dicap.files import write_text
@@ -33,16 +34,15 @@ RECORD = "dicap_downloads.json"  # in a dataset's folder: what was fetched, from
 BLOCK = 1 << 16  # a break costs at most one
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
 BREAKS = 20  # broken connections of one download, each after new bytes
-UNSATISFIABLE = requests.codes.requested_range_not_satisfiable
+UNSATISFIABLE = codes.requested_range_not_satisfiable
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-Step = Callable[[int, int], Any]  # (bytes there are, bytes in all or 0)
 
 
 class DownloadError(DatasetError):
     """A source that cannot be had; the message names its file, what happened and what to do."""
 
 
-def fetch(source: Source, folder: Path, step: Step = lambda there, total: None) -> str:
+def fetch(source: Source, folder: Path) -> str:
     """Get a source's file into the dataset's folder.
 
     Returns:
@@ -56,12 +56,13 @@ def fetch(source: Source, folder: Path, step: Step = lambda there, total: None) 
     target = folder / source.file
     with _made(target.parent):
         part = target.with_name(f".{target.name}.part")
-        (_from_drive if source.drive else _from_url)(source, part, step)
-        found = _checked(source, part)
+        with progress(source.file, source.size) as bar:
+            (_from_drive if source.drive else _from_url)(source, part, bar)
+        digest = _check_content(source, part)
         os.replace(part, target)
-        part.with_suffix(".part.json").unlink(missing_ok=True)
-        record(source, folder, found)
-    return found
+        _forget(part)
+        record(source, folder, digest)
+    return digest
 
 
 def check_digests(source: Source, path: Path) -> str:
@@ -78,7 +79,7 @@ def check_digests(source: Source, path: Path) -> str:
     return f"sha256:{digests['sha256'].hexdigest()}"
 
 
-def record(source: Source, folder: Path, found: str) -> None:
+def record(source: Source, folder: Path, digest: str) -> None:
     """Note in the folder's RECORD what a file is and how it was checked."""
     path = folder / RECORD
     try:
@@ -87,19 +88,19 @@ def record(source: Source, folder: Path, found: str) -> None:
         notes = {}
     notes[source.file] = {
         "from": source.place,
-        "digest": found,
+        "digest": digest,
         "checked against": source.digest or "nothing: none is known",
         "date": date.today().isoformat(),
     }
     write_text(path, json.dumps(notes, indent=1, sort_keys=True) + "\n")
 
 
-def _from_url(source: Source, part: Path, step: Step) -> None:
+def _from_url(source: Source, part: Path, bar: tqdm) -> None:
     """Fetch to `part`; broken connections are taken up again as long as each attempt brings something."""
     for _ in range(BREAKS):
         before = _size(part)
         try:
-            return _attempt(source, part, step)
+            return _attempt(source, part, bar)
         except BROKEN as error:
             if _size(part) <= before:
                 raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
@@ -108,29 +109,25 @@ def _from_url(source: Source, part: Path, step: Step) -> None:
     raise DownloadError(f"{source.file}: {source.url} broke off {BREAKS} times; {_going_on(part)}")
 
 
-def _attempt(source: Source, part: Path, step: Step) -> None:
+def _attempt(source: Source, part: Path, bar: tqdm) -> None:
     there, headers = _resumable(source, part)
     headers["Accept-Encoding"] = "identity"  # the bytes on disk are those that offsets and digests speak of
     with requests.get(source.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if there and answer.status_code == UNSATISFIABLE and answer.headers.get("Content-Range") == f"bytes */{there}":
+        content_range = answer.headers.get("Content-Range", "")
+        if there and answer.status_code == UNSATISFIABLE and content_range == f"bytes */{there}":
             return None  # all of it was there, and not yet checked
         if there and _is_other(answer, headers["If-Range"]):
             _forget(part)
-            return _attempt(source, part, step)
-        if answer.status_code not in (requests.codes.ok, requests.codes.partial_content):
-            raise DownloadError(f"{source.file}: {source.url} answers {answer.status_code} {answer.reason}")
-        plain = next((step.url for step in (*answer.history, answer) if not step.url.startswith("https:")), None)
-        if source.url.startswith("https:") and plain:
-            raise DownloadError(f"{source.file}: {source.url} leads to {plain}, which is not https")
-        start = _start(source, answer, there)
+            return _attempt(source, part, bar)
+        _check_answer(source, answer)
+        start = there if answer.status_code == codes.partial_content else 0
+        if answer.status_code == codes.partial_content and not content_range.startswith(f"bytes {there}-"):
+            asked = f"where bytes from {there} on were asked for"
+            raise DownloadError(f"{source.file}: {source.url} sends {content_range!r} {asked}")
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else 0
         _check_room(source, part, total or source.size, start)
-        with open(part, "ab") as file, alone(file, part):
-            if not start:
-                file.truncate(0)
-                _begin(source, part, answer)
-            _write(answer, file, start, total, step)
+        _write(source, part, answer, start, total, bar)
     if total and _size(part) != total:
         raise requests.ConnectionError(f"it ended after {_size(part)} of {total} bytes")
 
@@ -152,36 +149,37 @@ def _is_other(answer: requests.Response, validator: str) -> bool:
     if answer.status_code == UNSATISFIABLE:
         return True
     now = answer.headers.get("ETag" if validator.startswith('"') else "Last-Modified", validator)
-    return answer.status_code == requests.codes.partial_content and now != validator
+    return answer.status_code == codes.partial_content and now != validator
 
 
-def _start(source: Source, answer: requests.Response, there: int) -> int:
-    """Where the bytes of an answer belong: 0, or `there` where the server goes on."""
-    if answer.status_code == requests.codes.ok:
-        return 0
-    if not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
-        raise DownloadError(
-            f"{source.file}: {source.url} sends {answer.headers.get('Content-Range')!r} where bytes from"
-            f" {there} on were asked for"
-        )
-    return there
+def _check_answer(source: Source, answer: requests.Response) -> None:
+    if answer.status_code not in (codes.ok, codes.partial_content):
+        raise DownloadError(f"{source.file}: {source.url} answers {answer.status_code} {answer.reason}")
+    plain = next((hop.url for hop in (*answer.history, answer) if not hop.url.startswith("https:")), None)
+    if source.url.startswith("https:") and plain:
+        raise DownloadError(f"{source.file}: {source.url} leads to {plain}, which is not https")
 
 
-def _begin(source: Source, part: Path, answer: requests.Response) -> None:
-    etag = answer.headers.get("ETag", "")
-    validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-    write_text(part.with_suffix(".part.json"), json.dumps({"url": source.url, "validator": validator}))
+def _write(source: Source, part: Path, answer: requests.Response, start: int, total: int, bar: tqdm) -> None:
+    """Append an answer to `part`, or begin `part` with it where `start` is 0."""
+    with open(part, "ab") as file, alone(file, part):
+        if not start:
+            file.truncate(0)
+            etag = answer.headers.get("ETag", "")
+            validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+            write_text(part.with_suffix(".part.json"), json.dumps({"url": source.url, "validator": validator}))
+        for block in answer.iter_content(BLOCK):
+            file.write(block)
+            start += len(block)
+            _show(bar, start, total)
 
 
-def _write(answer: requests.Response, file: IO[bytes], start: int, total: int, step: Step) -> None:
-    there = start
-    for block in answer.iter_content(BLOCK):
-        file.write(block)
-        there += len(block)
-        step(there, total)
+def _show(bar: tqdm, there: int, total: int | None) -> None:
+    bar.total = total or bar.total
+    bar.update(there - bar.n)
 
 
-def _from_drive(source: Source, part: Path, step: Step) -> None:
+def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
     import gdown
 
     name = part.with_suffix(".drive")  # gdown makes NAME????????.part beside it
@@ -194,54 +192,45 @@ def _from_drive(source: Source, part: Path, step: Step) -> None:
             use_cookies=False,
             resume=bool(source.unpack),
             timeout=TIMEOUT,
-            progress=lambda there, total: step(there, total or 0),
+            progress=lambda there, total: _show(bar, there, total),
         )
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
     except Exception as error:  # gdown reads Google's pages: it may stumble on anything
         reason = " ".join(str(error).split())
-        raise DownloadError(
-            f"{source.file} cannot be had from {source.place}: {reason}; a browser may still get it: put it"
-            f" into {part.parent}"
-        ) from error
+        hint = f"a browser may still get it: put it into {part.parent}"
+        raise DownloadError(f"{source.file} cannot be had from {source.place}: {reason}; {hint}") from error
     finally:
-        if not source.unpack:
-            for left in part.parent.glob(f"{name.name}????????.part"):
-                left.unlink()
+        for left in part.parent.glob(f"{name.name}????????.part") if not source.unpack else ():
+            left.unlink()
     os.replace(name, part)
 
 
-def _checked(source: Source, part: Path) -> str:
+def _check_content(source: Source, part: Path) -> str:
     """The digest of what was fetched; a file that is wrong is not kept."""
     try:
-        found = check_digests(source, part)
+        digest = check_digests(source, part)
         if source.file.endswith(".json"):
             json.loads(part.read_text(encoding="utf-8"))
-    except DownloadError as error:
+    except (ValueError, RecursionError) as error:
         _forget(part)
-        raise DownloadError(
-            f"{source.file} from {source.place} is not the expected file ({error}); it was deleted"
-        ) from None
-    except (ValueError, RecursionError):
-        _forget(part)
-        raise DownloadError(
-            f"{source.file} from {source.place} is not JSON (a page of the host?); it was deleted"
-        ) from None
-    return found
+        wrong = isinstance(error, DownloadError)
+        problem = f"not the expected file ({error})" if wrong else "not JSON (a page of the host?)"
+        raise DownloadError(f"{source.file} from {source.place} is {problem}; it was deleted") from None
+    return digest
 
 
 def _check_room(source: Source, part: Path, total: int, there: int) -> None:
-    needed = total - there + (total if source.unpack else 0)
+    needed, what = total - there, source.file
+    if source.unpack:
+        needed, what = needed + total, f"{what} with what comes out of it"
     free = shutil.disk_usage(part.parent).free
     if needed > free:
-        kind = " with what comes out of it" if source.unpack else ""
-        raise DownloadError(f"{source.file}{kind} needs {human(needed)} in {part.parent}; {human(free)} are free")
+        raise DownloadError(f"{what} needs {human(needed)} in {part.parent}; {human(free)} are free")
 
 
 def _cause(source: Source, error: Exception, part: Path) -> str:
     host, text = source.place.split("/")[2], str(error)
-    early = isinstance(error, requests.exceptions.ChunkedEncodingError)
-    reason = "it ended early" if early else " ".join(text.rpartition(": ")[2].strip("')\">").split())[:120]
     for kind, words in (
         (requests.Timeout, "does not answer"),
         (requests.exceptions.ProxyError, "is not let through by the proxy"),
@@ -251,9 +240,11 @@ def _cause(source: Source, error: Exception, part: Path) -> str:
             return f"{host} {words}"
     if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:
         return f"{host} is not found; is there a network?"
-    if _size(part) or early:
-        return f"the connection to {host} broke ({reason})" + (f"; {_going_on(part)}" if _size(part) else "")
-    return f"{host} cannot be reached ({reason})"
+    early = isinstance(error, requests.exceptions.ChunkedEncodingError)
+    reason = "it ended early" if early else " ".join(text.rpartition(": ")[2].strip("')\">").split())[:120]
+    if _size(part):
+        return f"the connection to {host} broke ({reason}); {_going_on(part)}"
+    return f"the connection to {host} broke ({reason})" if early else f"{host} cannot be reached ({reason})"
 
 
 def _going_on(part: Path) -> str:

@@ -5,16 +5,35 @@
     base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
     class hold-out  DATASET.HOLDOUT_FOLDS: base and new are parts of the base classes, from their training shots alone
 
-The draw has its own generator, so a run does not depend on whether a draw was kept beside the data (dicap/data/drawn.py).
-A negative seed draws anew each time and keeps nothing.
+The draw has its own generator, so a run does not depend on whether a draw is kept beside the data, in split_fewshot/:
+
+    shot_16-seed_1.json   ours: items by part, with paths below the image folder and the digest of the split. Index files
+                          as others publish them ({"train": {"data": [{"impath", "label", "classname"}]}, ...}) count, too
+    shot_16-seed_1.pkl    CoOp's: pickled lists of Datum with absolute paths. Where it fits the split it is used, over our
+                          JSON, which is then written from it: who has old draws gets the samples of the old runs
+
+A kept draw counts where its items stand in this split with the same labels and names, in the number that a draw holds.
+Another one is left as it is (a JSON of ours or one that cannot be read is replaced), with the reason in the log, and drawn
+anew. A negative seed draws anew each time and keeps nothing.
 """
 
+import json
+import logging
 import math
+import pickle
 import random
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from dicap.data.drawn import load_draw, save_draw
-from dicap.data.split import PARTS, DatasetError, Items, by_label
+from dicap.data.split import PARTS, DatasetError, Items, by_label, digest
+from dicap.files import write_text
+
+log = logging.getLogger(__name__)
+
+Draw = dict[str, Items]
+LARGEST = 256 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
 
 
 def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None = None) -> dict[str, Items]:
@@ -25,12 +44,12 @@ def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None 
     """
     wanted = {"train": shots, "val": min(shots, 4)}
     file = cache / f"shot_{shots}-seed_{seed}.json" if cache and seed >= 0 else None
-    drawn = load_draw(file, split, wanted) if file else None
+    drawn = _load_draw(file, split, wanted) if file else None
     if drawn is None:
         rng = random.Random(seed) if seed >= 0 else random.Random()
         drawn = {part: _draw(split[part], count, rng) for part, count in wanted.items()}
         if file:
-            save_draw(file, split, drawn, shots=shots, seed=seed)
+            _save_draw(file, split, drawn, shots=shots, seed=seed)
     return {**drawn, "test": split["test"]}
 
 
@@ -69,43 +88,143 @@ def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed:
     kept_back = {item for label in sorted(shots) for item in rng.sample(shots[label], max(1, len(shots[label]) // 4))}
     new = set(order[fold - 1 :: folds])
     chosen = sorted(new if classes == "new" else set(shots) - new)
-    number = {label: i for i, label in enumerate(chosen)}
-    train: Items = []
-    test: Items = []
-    for item in (item for label in chosen for item in shots[label]):
-        relabelled = (item[0], number[item[1]], item[2])
-        if item not in kept_back:
-            train.append(relabelled)
-        if item in kept_back or classes == "new":
-            test.append(relabelled)
+    items = {item: (item[0], i, item[2]) for i, label in enumerate(chosen) for item in shots[label]}
+    train = [relabelled for item, relabelled in items.items() if item not in kept_back]
+    test = [relabelled for item, relabelled in items.items() if item in kept_back or classes == "new"]
     return {"train": train, "val": [], "test": test}
 
 
 def _check_hold_out(shots: dict[int, Items], classes: str, folds: int, fold: int, seed: int) -> None:
-    most = len(shots) // 2
+    most, key = len(shots) // 2, "DATASET.HOLDOUT_FOLDS"
     if not 2 <= folds <= most:
-        raise DatasetError(
-            f"DATASET.HOLDOUT_FOLDS is {folds}; with {len(shots)} base classes 2 to {most} are allowed: "
-            "each fold needs two classes"
-        )
+        allowed = f"with {len(shots)} base classes 2 to {most} are allowed: each fold needs two classes"
+        raise DatasetError(f"{key} is {folds}; {allowed}")
     if not 1 <= fold <= folds:
-        raise DatasetError(f"DATASET.HOLDOUT_FOLD is {fold}; allowed: 1 to {folds} (DATASET.HOLDOUT_FOLDS)")
+        raise DatasetError(f"DATASET.HOLDOUT_FOLD is {fold}; allowed: 1 to {folds} ({key})")
     if classes not in ("base", "new"):
-        raise DatasetError(
-            f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; with DATASET.HOLDOUT_FOLDS base or new is allowed"
-        )
+        raise DatasetError(f"DATASET.SUBSAMPLE_CLASSES is {classes!r}; with {key} base or new is allowed")
     if seed < 0:
-        raise DatasetError(
-            f"SEED is {seed}; DATASET.HOLDOUT_FOLDS needs one from 0: every run must draw the same folds"
-        )
-    single = [items[0][2] for items in shots.values() if len(items) < 2]
-    if single:
-        raise DatasetError(
-            f"DATASET.HOLDOUT_FOLDS keeps one shot of each class back, but {single[0]!r} has a single one:"
-            " DATASET.NUM_SHOTS must be 2 or more"
-        )
+        raise DatasetError(f"SEED is {seed}; {key} needs one from 0: every run must draw the same folds")
+    single = next((items[0][2] for items in shots.values() if len(items) < 2), None)
+    if single is not None:
+        problem = f"{key} keeps one shot of each class back, but {single!r} has a single one"
+        raise DatasetError(f"{problem}: DATASET.NUM_SHOTS must be 2 or more")
 
 
 def _draw(items: Items, count: int, rng: random.Random) -> Items:
     drawn = [rng.sample(group, count) if len(group) >= count else group for group in by_label(items).values()]
     return [item for group in drawn for item in group]
+
+
+def _load_draw(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> Draw | None:
+    """The draw kept as `file` (.json) or beside it (.pkl), None where there is none that counts.
+
+    Args:
+        wanted: items a class by part, where a class has as many.
+    """
+    pickled = file.with_suffix(".pkl")
+    kept, stamp = _read_json(file), _stamp(pickled)
+    drawn = _checked(file, lambda: kept, split, wanted) if kept is not None else None
+    if stamp and not (drawn and kept and kept.get("pickle") == stamp):
+        old = _checked(pickled, lambda: _unpickle(pickled), split, wanted)
+        if old:
+            log.info("%s: these samples of an earlier CoOp run are used", pickled)
+            _save_draw(file, split, old, pickle=stamp)
+            return old
+    return drawn
+
+
+def _save_draw(file: Path, split: dict[str, Items], drawn: Draw, **notes: Any) -> None:
+    """Write a draw as JSON, not over an index file of others; a data folder that cannot be written is no error."""
+    kept = _read_json(file)
+    if kept is not None and "split" not in kept:
+        return
+    try:
+        write_text(file, json.dumps({"split": digest(split), **notes, **drawn}))
+    except OSError as error:
+        log.warning("the few-shot draw is not cached: %s", error)
+
+
+def _checked(file: Path, read: Callable[[], Any], split: dict[str, Items], wanted: dict[str, int]) -> Draw | None:
+    """The draw that `read` gives, if it is one from this split; else a warning with the reason."""
+    try:
+        tree = read()
+        if "split" in tree and tree["split"] != digest(split):
+            raise ValueError("it belongs to another split")
+        drawn = {part: _items(tree.get(part, []), split[part], part) if split[part] else [] for part in wanted}
+        for part, count in wanted.items():
+            _check_size(drawn[part], split[part], part, count)
+        return drawn
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s is not used: %s", file, error or type(error).__name__)
+        return None
+
+
+def _items(entries: Any, items: Items, part: str) -> Items:
+    """The items of a split that `entries` name, by the end of their paths. Raises ValueError."""
+    by_path = {item[0]: item for item in items}
+    drawn = []
+    for row in entries["data"] if isinstance(entries, dict) else entries:
+        path, label, name = (row["impath"], row["label"], row["classname"]) if isinstance(row, dict) else row
+        folders = path.replace("\\", "/").split("/")
+        ends = ("/".join(folders[start:]) for start in range(len(folders)))  # a/b/c.jpg, b/c.jpg, c.jpg
+        item = next((by_path[end] for end in ends if end in by_path), None)
+        if item is None:
+            raise ValueError(f"{path} is no image of the split's {part}")
+        if item[1:] != (label, name):
+            raise ValueError(f"{path} is class {label} {name!r} there and {item[1]} {item[2]!r} in the split")
+        drawn.append(item)
+    return drawn
+
+
+def _check_size(drawn: Items, items: Items, part: str, count: int) -> None:
+    if len(set(drawn)) < len(drawn):
+        raise ValueError(f"an image stands twice in {part}")
+    there = Counter(label for _, label, _ in drawn)
+    for label, size in Counter(label for _, label, _ in items).items():
+        if there[label] != min(count, size):
+            raise ValueError(f"{part} has {there[label]} images of class {label}, a draw has {min(count, size)}")
+
+
+def _read_json(file: Path) -> dict | None:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(tree, dict):
+            return tree
+        raise ValueError("not a mapping")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s is not used: not a few-shot draw (%s)", file, error)
+        return None
+
+
+def _stamp(file: Path) -> list[int] | None:
+    """Size in bytes and time in nanoseconds: whether a pickle is the one that was imported."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+class _DrawUnpickler(pickle.Unpickler):
+    """Plain values and Datum objects, these as bare objects without code; any other name in the pickle is refused."""
+
+    def find_class(self, module: str, name: str) -> type:
+        if name != "Datum":
+            raise pickle.UnpicklingError(f"it names {module}.{name}, and a draw holds nothing but Datum")
+        return type("Datum", (), {})  # a new one each time: a pickle may set attributes of what it gets
+
+
+def _unpickle(file: Path) -> dict[str, list[tuple[str, int, str]]]:
+    """CoOp's pickled draw as (path, label, class name) by part. Raises ValueError; runs nothing of the file."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"it is larger than a draw can be ({file.stat().st_size} bytes)")
+    try:
+        with open(file, "rb") as stream:
+            tree = _DrawUnpickler(stream).load()
+        rows = {part: [vars(datum) for datum in data] for part, data in tree.items()}
+        return {part: [(d["_impath"], d["_label"], d["_classname"]) for d in data] for part, data in rows.items()}
+    except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
+        raise ValueError(f"no pickled draw of CoOp ({type(error).__name__}: {error})") from error

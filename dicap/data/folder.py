@@ -19,12 +19,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from dicap.config import CONFIGS
+from dicap.config import dataset_files
 from dicap.data.images import check_images
-from dicap.data.names import class_names
 from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
 from dicap.data.split import PARTS, DatasetError, Items, read_split
-from dicap.data.table import PART_NAMES, Row, check_inside, is_number, natural, read_table
+from dicap.data.table import PART_NAMES, Row, check_inside, class_names, is_number, natural, read_table
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -46,10 +45,10 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     is_path = text in (os.curdir, os.pardir) or any(mark in text for mark in separators)
     if not is_path and not text.lower().endswith((".csv", ".tsv", ".json")):
         return None
-    path = Path(os.path.abspath(os.path.expanduser(text)))
+    path = _absolute(text)
     image_folder(path)
     name = re.sub(r"[^\w.-]+", "_", path.name if path.is_dir() else path.stem) or "folder"
-    if name == "all" or (CONFIGS / "datasets" / f"{name}.yaml").exists():
+    if name == "all" or name in dataset_files():
         name = f"folder_{name}"  # a result must not pass for one of the benchmark's
     return name, ("DATASET.FOLDER.PATH", str(path))
 
@@ -63,17 +62,14 @@ def image_folder(path: Path, images: str = "") -> Path:
     """The folder that the images' paths are relative to. Raises ConfigError where there is nothing, or nothing that fits."""
     if path.is_dir():
         if images:
-            raise ConfigError(
-                f"DATASET.FOLDER.IMAGES is {images!r}, but {path} is a folder: its paths are relative to itself"
-            )
+            problem = f"{path} is a folder: its paths are relative to itself"
+            raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}, but {problem}")
         return path
     if not path.is_file() or path.suffix.lower() not in (".json", *TABLES):
         what = "is a file of another kind" if path.exists() else "is not there"
-        raise ConfigError(
-            f"DATASET.FOLDER.PATH: {path} {what}; give a folder of class folders, a .csv with"
-            " path,label[,split], or a split .json"
-        )
-    folder = Path(os.path.abspath(os.path.expanduser(images))) if images else path.parent
+        wanted = "a folder of class folders, a .csv with path,label[,split], or a split .json"
+        raise ConfigError(f"DATASET.FOLDER.PATH: {path} {what}; give {wanted}")
+    folder = _absolute(images) if images else path.parent
     if not folder.is_dir():
         raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}: no such folder")
     return folder
@@ -99,40 +95,41 @@ def read_own(
     if path.suffix.lower() == ".json" and path.is_file():
         return _read_json(path, folder, names)
     rows = _read_folder(path) if path.is_dir() else read_table(path, folder)
-    classes, places = {row.path: row.key for row in rows}, _places(path, elsewhere, shares, seed)
-    kept = None if rows[0].part else kept_split(classes, shares, seed, places)
-    if kept is not None:
-        rows = _with_parts(kept, classes)
-    called = _called(rows, names, path)
-    if not rows[0].part:
-        made = split_by_ratio(classes, shares, seed)
-        check_images({part: [(image, 0, classes[image]) for image in made[part]] for part in PARTS}, folder)
-        keep_split(made, classes, shares, seed, places)  # of whole images alone
-        rows = _with_parts(made, classes)
-    split = {part: [(row.path, *called[row.key]) for row in rows if row.part == part] for part in PARTS}
-    _check_parts(split, [name for _, name in called.values()], path)
+    keys = {row.path: row.key for row in rows}
+    if rows[0].part:
+        parts, classes = (
+            {part: [row.path for row in rows if row.part == part] for part in PARTS},
+            _classes(keys, names, path),
+        )
+    else:
+        files = _split_files(path, elsewhere, shares, seed)
+        kept = kept_split(keys, shares, seed, files)
+        used = keys if kept is None else {image: keys[image] for part in PARTS for image in kept[part]}
+        classes, parts = _classes(used, names, path), kept or split_by_ratio(keys, shares, seed)
+        if kept is None:  # of whole images alone
+            check_images({part: [(image, 0, keys[image]) for image in parts[part]] for part in PARTS}, folder)
+            keep_split(parts, keys, shares, seed, files)
+    split = {part: [(image, *classes[keys[image]]) for image in parts[part]] for part in PARTS}
+    _check_parts(split, [name for _, name in classes.values()], path)
     return split
 
 
-def _called(rows: list[Row], names: str, path: Path) -> dict[str, tuple[int, str]]:
+def _classes(keys: dict[str, str], names: str, path: Path) -> dict[str, tuple[int, str]]:
     """Label and name of each class, in the order of the labels."""
-    keys = sorted({row.key for row in rows}, key=natural)
-    if len(keys) == 1 and not path.is_dir():
-        raise DatasetError(f"{path} has one class only, {keys[0]!r}; a dataset needs two")
-    numbered = not path.is_dir() and all(map(is_number, keys))
-    return {key: (label, name) for label, (key, name) in enumerate(zip(keys, class_names(keys, names, path, numbered)))}
-
-
-# --- reading -----------------------------------------------------------------------------------------------------
+    own = sorted(set(keys.values()), key=natural)
+    if len(own) == 1 and not path.is_dir():
+        raise DatasetError(f"{path} has one class only, {own[0]!r}; a dataset needs two")
+    numbered = not path.is_dir() and all(map(is_number, own))
+    return {key: (label, name) for label, (key, name) in enumerate(zip(own, class_names(own, names, path, numbered)))}
 
 
 def _read_json(path: Path, folder: Path, names: str) -> dict[str, Items]:
     split = read_split(path)
     check_inside((item[0] for part in PARTS for item in split[part]), folder, path)
-    own = {label: name for part in PARTS for _, label, name in split[part]}
+    own = dict(sorted({label: name for part in PARTS for _, label, name in split[part]}.items()))
     if len(own) < 2:
         raise DatasetError(f"{path} has {len(own)} classes; a dataset needs two")
-    called = class_names([own[label] for label in sorted(own)], names, path)
+    called = class_names(list(own.values()), names, path)
     _check_parts(split, called, path)
     return {part: [(image, label, called[label]) for image, label, _ in split[part]] for part in PARTS}
 
@@ -140,35 +137,27 @@ def _read_json(path: Path, folder: Path, names: str) -> dict[str, Items]:
 def _read_folder(folder: Path) -> list[Row]:
     """The images of class folders, sorted by class and path."""
     ignored: Counter[str] = Counter()
-    parts = _part_folders(folder)
-    rows = []
+    parts, rows = _part_folders(folder), []
     for part, top in parts:
         for name in _folders(top):
-            found = [Row(path, name, part) for path in _images_below(top / name, folder, ignored)]
-            if not found and part in ("", "train"):
-                raise DatasetError(
-                    f"class {name!r}: no image in {top / name}; images end in {' '.join(ENDINGS)}. Add some,"
-                    " or remove the folder"
-                )
-            rows += found
-    keys = {row.key for row in rows}
+            images = [Row(path, name, part) for path in _images_below(top / name, folder, ignored)]
+            if not images and part in ("", "train"):
+                way = f"images end in {' '.join(ENDINGS)}. Add some, or remove the folder"
+                raise DatasetError(f"class {name!r}: no image in {top / name}; {way}")
+            rows += images
+    keys = sorted({row.key for row in rows})
     loose = [path.name for _, top in parts for path in sorted(top.iterdir()) if _is_image(path.name) and path.is_file()]
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count) or "nothing"
     if not rows:
-        raise DatasetError(
-            f"no images in class folders below {folder}: {len(loose)} images lie in no class folder, ignored:"
-            f" {_told(ignored)}; expected PATH/CLASS/*.jpg"
-        )
+        there = f"{len(loose)} images lie in no class folder, ignored: {counts}"
+        raise DatasetError(f"no images in class folders below {folder}: {there}; expected PATH/CLASS/*.jpg")
     if len(keys) == 1:
-        only = next(iter(keys))
-        raise DatasetError(
-            f"{folder} has one class only, {only!r}; a dataset needs two. If the folders in it are the classes,"
-            f" give {folder / only}"
-        )
+        way = f"If the folders in it are the classes, give {folder / keys[0]}"
+        raise DatasetError(f"{folder} has one class only, {keys[0]!r}; a dataset needs two. {way}")
     if loose:
-        log.warning(
-            "%d images lie in no class folder of %s and are not used: %s", len(loose), folder, ", ".join(loose[:5])
-        )
-    _tell(f"{folder}: {len(rows)} images of {len(keys)} classes; ignored: {_told(ignored)}")
+        first = ", ".join(loose[:5])
+        log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, first)
+    _log_once(f"{folder}: {len(rows)} images of {len(keys)} classes; ignored: {counts}")
     return rows
 
 
@@ -177,13 +166,12 @@ def _part_folders(folder: Path) -> list[tuple[str, Path]]:
     names = _folders(folder)
     known = [name for name in names if name.lower() in PART_NAMES]
     parts = [PART_NAMES[name.lower()] for name in known]
-    if not {"train", "test"} <= set(parts) and (len(known) < 2 or len(known) < len(names)):
+    whole = {"train", "test"} <= set(parts)
+    if not whole and (len(known) < 2 or len(known) < len(names)):
         return [("", folder)]
-    if len(known) < len(names) or len(set(parts)) < len(parts) or not {"train", "test"} <= set(parts):
-        raise DatasetError(
-            f"{folder} holds {', '.join(names)}: a split has train/ and test/, val/ if you have it, and no other"
-            " folder; class folders are not called so"
-        )
+    if len(known) < len(names) or len(set(parts)) < len(parts) or not whole:
+        wanted = "train/ and test/, val/ if you have it, and no other folder; class folders are not called so"
+        raise DatasetError(f"{folder} holds {', '.join(names)}: a split has {wanted}")
     return list(zip(parts, (folder / name for name in known)))
 
 
@@ -197,52 +185,42 @@ def _images_below(top: Path, folder: Path, ignored: Counter[str]) -> list[str]:
     def refuse(error: OSError) -> None:
         raise error
 
-    found = []
+    images = []
     for directory, folders, files in os.walk(top, onerror=refuse):
         ignored["hidden"] += sum(map(_is_hidden, folders + files))
         folders[:] = [name for name in folders if not _is_hidden(name)]
         ignored["linked folders"] += sum(os.path.islink(os.path.join(directory, name)) for name in folders)
-        for name in filter(lambda name: not _is_hidden(name), files):
-            if _is_image(name):
-                found.append(Path(directory, name).relative_to(folder).as_posix())
-            else:
-                ignored[os.path.splitext(name)[1].lower() or "no ending"] += 1
-    broken = [path for path in found if not path.isprintable()]
-    if broken:
-        raise DatasetError(f"{folder}: {broken[0]!r} has characters that cannot be printed, or is not UTF-8; rename it")
-    return sorted(found)
+        shown = [name for name in files if not _is_hidden(name)]
+        images += [Path(directory, name).relative_to(folder).as_posix() for name in shown if _is_image(name)]
+        ignored.update(os.path.splitext(name)[1].lower() or "no ending" for name in shown if not _is_image(name))
+    broken = next((path for path in images if not path.isprintable()), None)
+    if broken is not None:
+        raise DatasetError(f"{folder}: {broken!r} has characters that cannot be printed, or is not UTF-8; rename it")
+    return sorted(images)
 
 
-# --- splitting ----------------------------------------------------------------------------------------------------------
-
-
-def _places(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -> list[Path]:
+def _split_files(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -> list[Path]:
     """Where the split may be kept: beside the images, else in a folder of its own elsewhere."""
     name = f"{SPLIT_NAME}_{'-'.join(f'{share:g}' for share in shares)}_seed{seed}.json"
-    if path.is_dir():
-        beside = path / name
-    else:
-        beside = path.with_name(f"{path.stem}.{name}")
+    beside = path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return [beside, *([elsewhere / f"{path.name}-{digest}" / name] if elsewhere else [])]
-
-
-def _with_parts(split: dict[str, list[str]], classes: dict[str, str]) -> list[Row]:
-    return [Row(path, classes[path], part) for part in PARTS for path in split[part]]
 
 
 def _check_parts(split: dict[str, Items], names: list[str], path: Path) -> None:
     """Refuse classes that are not trained, and a split without a test; say which classes are not tested."""
     for part in ("train", "test"):
-        missing = sorted({label for label in range(len(names))} - {label for _, label, _ in split[part]})
-        told = ", ".join(names[label] for label in missing[:5])
+        missing = sorted(set(range(len(names))) - {label for _, label, _ in split[part]})
+        first = ", ".join(names[label] for label in missing[:5])
         if missing and (part == "train" or len(missing) == len(names)):
-            raise DatasetError(
-                f"{path}: no {part} image of {len(missing)} classes: {told}; every class is trained, and a test"
-                " there must be"
-            )
+            rule = "every class is trained, and a test there must be"
+            raise DatasetError(f"{path}: no {part} image of {len(missing)} classes: {first}; {rule}")
         if missing:
-            log.warning("%s: %d classes have no test image: %s", path, len(missing), told)
+            log.warning("%s: %d classes have no test image: %s", path, len(missing), first)
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def _is_image(name: str) -> bool:
@@ -254,10 +232,6 @@ def _is_hidden(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _tell(line: str) -> None:
-    """Log a line once: a plan builds the same dataset for every run."""
+def _log_once(line: str) -> None:
+    """A plan builds the same dataset for every run."""
     log.info(line)
-
-
-def _told(ignored: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count) or "nothing"

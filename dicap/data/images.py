@@ -10,14 +10,13 @@ the same moment may be lost for one, and is then checked once more.
 
 import functools
 import hashlib
-import itertools
 import json
 import logging
 import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -51,14 +50,12 @@ class BadImage(NamedTuple):
 def check_images(split: dict[str, Items], folder: str | os.PathLike) -> None:
     """Check every image of a split. Raises DatasetError that names the first bad ones and the file that lists all."""
     bad = bad_images(split, folder)
-    if not bad:
-        return
-    shown = "; ".join(map(str, bad[:SHOWN]))
-    everything = f"; all of them: {_list(bad, folder)}" if len(bad) > SHOWN else ""
-    raise DatasetError(
-        f"{len(bad)} images are missing or broken in {folder}: {shown}{everything}. Restore or remove them"
-        " (embedded datasets are written again when their folder is deleted)"
-    )
+    if bad:
+        shown = "; ".join(map(str, bad[:SHOWN])) + (f"; all of them: {_list(bad, folder)}" if len(bad) > SHOWN else "")
+        raise DatasetError(
+            f"{len(bad)} images are missing or broken in {folder}: {shown}. Restore or remove them"
+            " (embedded datasets are written again when their folder is deleted)"
+        )
 
 
 def bad_images(split: dict[str, Items], folder: str | os.PathLike) -> list[BadImage]:
@@ -84,45 +81,44 @@ def bad_images(split: dict[str, Items], folder: str | os.PathLike) -> list[BadIm
 def _look(path: str) -> tuple[list[int], str]:
     """Size and time of a file, and why it cannot be an image ("" where it can)."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return [], "missing"
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         return [], getattr(error, "strerror", "") or str(error)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return [], "not a file"
-    return [found.st_size, found.st_mtime_ns], "" if found.st_size else "an empty file"
+    return [status.st_size, status.st_mtime_ns], "" if status.st_size else "an empty file"
 
 
 def _decode_new(folder: str, stamps: Stamps) -> dict[str, str]:
     """Decode images, remember the good ones and return why the others are bad. Stopped half way, it goes on from there."""
     why: dict[str, str] = {}
-    told = time.monotonic()
     good: Stamps = {}
+    shown = time.monotonic()
     try:
-        for path, reason in _decode_all(folder, stamps):
+        for path, reason in _decode_all(folder, list(stamps)):
             if reason:
                 why[path] = reason
             else:
                 good[path] = stamps[path]
-            if time.monotonic() - told > EVERY:
+            if time.monotonic() - shown > EVERY:
                 log.info("checked %d of %d images in %s, %d bad", len(good) + len(why), len(stamps), folder, len(why))
-                told = time.monotonic()
+                shown = time.monotonic()
     finally:
         if good:
             _remember(folder, good)
     return why
 
 
-def _decode_all(folder: str, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _decode_all(folder: str, paths: list[str]) -> Iterator[tuple[str, str]]:
     def decode(some: list[str]) -> list[tuple[str, str]]:
         return [(path, why_bad(os.path.join(folder, path))) for path in some]
 
-    remaining = iter(paths)
-    chunks = list(iter(lambda: list(itertools.islice(remaining, CHUNK)), []))
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1, len(chunks) or 1))
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        yield from itertools.chain.from_iterable(pool.map(decode, chunks))
+        for results in pool.map(decode, [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]):
+            yield from results
     finally:
         pool.shutdown(cancel_futures=True)  # else Ctrl-C waits for every image
 
@@ -151,11 +147,9 @@ def _load(folder: str) -> Stamps:
     known = _known.setdefault(folder, {})
     file = _file(folder, ".json")
     try:
-        if file is not None:
-            found = os.stat(file)
-            known.update(_read(str(file), found.st_mtime_ns, found.st_size))
-    except FileNotFoundError:
-        pass
+        if file is not None and file.exists():
+            status = file.stat()
+            known.update(_read(str(file), status.st_mtime_ns, status.st_size))
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s is no record of checked images (%s: %s); checking again", file, type(error).__name__, error)
     return known
@@ -163,27 +157,24 @@ def _load(folder: str) -> Stamps:
 
 @functools.lru_cache(maxsize=4)
 def _read(file: str, time: int, size: int) -> Stamps:
-    with open(file, encoding="utf-8") as text:
-        return dict(json.load(text)["images"])
+    return dict(json.loads(Path(file).read_text(encoding="utf-8"))["images"])
 
 
 def _remember(folder: str, good: Stamps) -> None:
     known = _load(folder)  # again: other processes may have added to it
     known.update(good)
-    tree = {"folder": folder, "images": known}
-    keep(_file(folder, ".json"), lambda path: write_text(path, json.dumps(tree)), "checks of images")
+    text = json.dumps({"folder": folder, "images": known})
+    keep(_file(folder, ".json"), lambda path: write_text(path, text), "checks of images")
 
 
 def _list(bad: list[BadImage], folder: str | os.PathLike) -> str:
     """The file that lists all bad images, a line each."""
-    folder = os.path.abspath(folder)
-    text = "".join(f"{row.path}\t{row.name}\t{row.why}\n" for row in bad)
-    text = text.encode(errors="backslashreplace").decode()
-    for cache in (_file(folder, ".bad.txt"), Path(tempfile.gettempdir()) / "dicap-bad-images.txt"):
+    text = "".join(f"{row.path}\t{row.name}\t{row.why}\n" for row in bad).encode(errors="backslashreplace").decode()
+    files = _file(os.path.abspath(folder), ".bad.txt"), Path(tempfile.gettempdir()) / "dicap-bad-images.txt"
+    for file in filter(None, files):
         try:
-            if cache is not None:
-                write_text(cache, text)
-                return str(cache)
+            write_text(file, text)
+            return str(file)
         except OSError:
             continue
     return "cannot be listed: neither DICAP_CACHE nor the temporary folder can be written"

@@ -1,17 +1,19 @@
 """What `dicap data` prints: the table of datasets, a dataset's section (docs/datasets.md is made of them), what verify found."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap.data.sources import ADDRESSES, Source, human
+from dicap.data.prepare import Finding
+from dicap.data.sources import Source, human
 from dicap.data.split import DatasetError
-from dicap.data.verify import Finding
 from dicap.files import write_text
 
 MARK = "<!-- made by: dicap data list --markdown docs/datasets.md -->\n\n"
+WIDTH = 150  # columns where the output is no terminal
 
 
 def print_list(datasets: dict[str, Any], data: Path | None) -> None:
@@ -25,30 +27,25 @@ def print_list(datasets: dict[str, Any], data: Path | None) -> None:
 def section(name: str, cls: Any, data: Path | None = None) -> str:
     """All facts of a dataset, as Markdown."""
     what, _, more = (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n\n")
-    facts = [
-        ("name", f"`{name}`; class `{cls.__name__}`"),
-        ("folder", _folder(cls)),
-        ("classes and images", _counts(cls)),
-        ("split", _split(cls) if cls.sources else ""),
-        ("hand template", f"`{cls.template}`"),
-        ("renamed classes", ", ".join(f"{old} → {new}" for old, new in cls.rename.items())),
-        ("licence and terms", cls.licence),
-        ("home page", f"<{cls.homepage}>" if cls.homepage else ""),
-        (
-            "get it",
-            f"`dicap data download {name} --data DATA`"
-            if cls.sources
-            else "nothing to get: it is written when first used",
-        ),
-    ]
+    facts = {
+        "name": f"`{name}`; class `{cls.__name__}`",
+        "folder": "" if cls.embedded else f"`DATA/{cls.folder}`, images in `{Path(cls.folder, cls.images).as_posix()}`",
+        "classes and images": _counts(cls),
+        "split": _split(cls),
+        "hand template": f"`{cls.template}`",
+        "renamed classes": ", ".join(f"{old} → {new}" for old, new in cls.rename.items()),
+        "licence and terms": cls.licence,
+        "home page": f"<{cls.homepage}>" if cls.homepage else "",
+        "get it": f"`dicap data download {name} --data DATA`" if cls.sources else _no_source(cls),
+    }
     lines = [f"## {cls.__name__}", "", _text(what), "", *([_text(more), ""] if more else []), "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts if value]
+    lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
     if cls.sources:
         folder = data / cls.folder if data else None
         head = ["file", "gives", "size", "from", "checked by", *(["there"] if folder else [])]
         lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [f"| {' | '.join(_source_row(source, folder))} |" for source in cls.sources]
-    notes = [f"- `{source.file}`: {note}." for source in cls.sources for note in [_note(source)] if note]
+    notes = [f"- `{source.file}`: {_note(source)}." for source in cls.sources if _note(source)]
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 
@@ -59,9 +56,7 @@ def print_sections(text: str, rendered: bool = True) -> None:
         return
     from rich.markdown import Markdown
 
-    from dicap.report.render import make_console
-
-    make_console(150).print(Markdown(text))
+    _console().print(Markdown(text))
     print("The addresses in full, where this terminal does not open links: --markdown")
 
 
@@ -75,22 +70,12 @@ def renew(document: Path, sections: str) -> None:
 
 def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
     """What verify found: a table, then the problems."""
-
-    def number(value: int) -> str:
-        return f"{value:,}"
-
-    def result(problems: Sequence[str]) -> str:
-        return f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "ok"
-
-    rows = [
-        [
-            finding.name,
-            *(map(number, finding.counts) if finding.counts else ["-"] * 4),
-            number(finding.images),
-            result(finding.problems),
-        ]
-        for finding in findings
-    ]
+    rows = []
+    for finding in findings:
+        numbers = [f"{count:,}" for count in finding.counts] or ["-"] * 4
+        problems = len(finding.problems)
+        result = f"{problems} problem{'s' * (problems > 1)}" if problems else "ok"
+        rows.append([finding.name, *numbers, f"{finding.images:,}", result])
     if rows:
         _print_table("Verified", ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"], rows)
     for finding in findings:
@@ -103,36 +88,37 @@ def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
 def _row(name: str, cls: Any, data: Path | None) -> list[str]:
     needed = [source for source in cls.sources if not source.optional]
     rows = [(source.file, human(source.size) if not source.manual else "", _host(source)) for source in needed]
-    cells = ["\n".join(column) for column in zip(*rows)] if rows else ["nothing: written when first used", "", ""]
-    there = [_there(source, data / cls.folder) for source in needed] if data else []
-    return [name, *cells, cls.licence, *(["\n".join(there)] if data else [])]
+    cells = ["\n".join(column) for column in zip(*rows)] if rows else [_no_source(cls), "", ""]
+    there = ["\n".join(_there(source, data / cls.folder) for source in needed)] if data else []
+    return [name, *cells, cls.licence, *there]
+
+
+def _no_source(cls: Any) -> str:
+    hint = f"no source is stated: put its files into DATA/{cls.folder}"
+    return "nothing to get: it is written when first used" if cls.embedded else hint
+
+
+def _note(source: Source) -> str:
+    return "; ".join(filter(None, (f"optional: {source.optional}" if source.optional else "", source.note)))
 
 
 def _source_row(source: Source, folder: Path | None) -> list[str]:
     gives = ", ".join(f"`{name}`" for name in source.wanted)
     digests = " and ".join(name for name, digest in (("MD5", source.md5), ("SHA-256", source.sha256)) if digest)
-    place = source.place if source.manual else f"[{_host(source)}]({source.place}), {ADDRESSES[source.origin]}"
+    place = source.place if source.manual else f"[{_host(source)}]({source.place}), {source.recorded_by}"
     row = [f"`{source.file}`", gives, human(source.size), place, digests or "nothing known"]
     return [*row, _there(source, folder)] if folder else row
 
 
 def _there(source: Source, folder: Path) -> str:
     missing = source.missing(folder)
-    return (
-        "yes" if not missing else "missing" if len(missing) == len(source.wanted) else f"missing {', '.join(missing)}"
-    )
-
-
-def _note(source: Source) -> str:
-    return "; ".join(part for part in (f"optional: {source.optional}" if source.optional else "", source.note) if part)
+    if len(missing) == len(source.wanted):
+        return "missing"
+    return f"missing {', '.join(missing)}" if missing else "yes"
 
 
 def _host(source: Source) -> str:
     return "by hand" if source.manual else source.place.split("/")[2]
-
-
-def _folder(cls: Any) -> str:
-    return f"`DATA/{cls.folder}`, images in `{'/'.join(filter(None, (cls.folder, cls.images)))}`" if cls.sources else ""
 
 
 def _counts(cls: Any) -> str:
@@ -145,18 +131,34 @@ def _counts(cls: Any) -> str:
 
 
 def _split(cls: Any) -> str:
+    if cls.embedded:
+        return ""
     if cls.test_only or not cls.split_file:
         return "test only" if cls.test_only else "the folders are the split"
-    if not cls.split_file.startswith("split_zhou"):
+    if not cls.split_file.endswith(".json"):
         return f"the official lists, `{cls.split_file}` first"
-    return f"CoOp's `{cls.split_file}`" + ("; another one is told when it is read" if cls.published else "")
+    owner = "CoOp's " if cls.split_file.startswith("split_zhou") else ""
+    return f"{owner}`{cls.split_file}`" + ("; another one is told when it is read" if cls.published else "")
 
 
 def _text(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def _print_table(heading: str, header: list[str], rows: list[list[str]]) -> None:
-    from dicap.report.render import make_console, rich_grid
+def _console() -> Any:
+    from rich.console import Console
 
-    make_console(150).print(rich_grid((header, rows), heading, left=header, fold=header))
+    return Console(width=None if os.isatty(1) else WIDTH, highlight=False)
+
+
+def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _console().print(table)

@@ -1,4 +1,4 @@
-"""What a command line may call a dataset: a file in configs/datasets, a path to one's own images, or `all`.
+"""What a command line may call a dataset: a name (eurosat: configs/datasets/eurosat.yaml), or a path to one's own images.
 
     find_dataset("eurosat")          # Data("eurosat", "eurosat", ())
     find_dataset("/my/pictures")     # Data("pictures", "folder", ("DATASET.FOLDER.PATH", "/my/pictures"))
@@ -12,26 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicap.config import CONFIGS
+from dicap.config import dataset_files
 from dicap.data.sources import lacking
 from dicap.options import ConfigError
 
 # the eleven of the published comparisons, in the order of their tables (CoOp, CoCoOp), and ImageNet's four shifts
-PUBLISHED = (
-    "imagenet",
-    "caltech101",
-    "oxford_pets",
-    "stanford_cars",
-    "oxford_flowers",
-    "food101",
-    "fgvc_aircraft",
-    "sun397",
-    "dtd",
-    "eurosat",
-    "ucf101",
+PUBLISHED = tuple(
+    "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd eurosat ucf101".split()
 )
 SHIFTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-# written here when first used; they need no data folder
+# what comparisons use where no data folder is given
 EMBEDDED = ("causal_shapes", "digits")
 EMBEDDED_SHIFTS = ("causal_shapes_scenes", "causal_shapes_colours", "causal_shapes_noise")
 OWN = "folder"  # the file in configs/datasets of one's own images
@@ -39,7 +29,7 @@ OWN = "folder"  # the file in configs/datasets of one's own images
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset of a plan: its name in paths and results, its file in configs/datasets, and settings of its own."""
+    """A dataset of a plan: its name in paths and results, the name of its YAML file, and settings of its own."""
 
     name: str
     config: str
@@ -52,10 +42,8 @@ class Data:
 
     @property
     def embedded(self) -> bool:
-        """Whether it writes itself and needs no data folder."""
-        from dicap.datasets.base import FewShotDataset
-
-        return self.config != OWN and getattr(self.cls, "locate", FewShotDataset.locate) is not FewShotDataset.locate
+        """Whether it writes itself and needs no data folder: its class says so."""
+        return bool(getattr(self.cls, "embedded", False))
 
     @property
     def needs_root(self) -> bool:
@@ -68,26 +56,24 @@ class Data:
         return bool(getattr(self.cls, "test_only", False))
 
 
-@functools.cache
-def _configured() -> dict[str, str]:
-    """Registry name by file in configs/datasets."""
-    import yaml
-
-    return {
-        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
-        for path in sorted((CONFIGS / "datasets").glob("*.yaml"))
-    }
-
-
 def registered() -> dict[str, Any]:
-    """The dataset class of each file in configs/datasets that has one."""
+    """The dataset class of each dataset file that has one: ours and those of plugins."""
     from dassl.data.datasets import DATASET_REGISTRY
 
     from dicap import discover
 
     discover.load_all()
-    names = DATASET_REGISTRY.registered_names()
-    return {stem: DATASET_REGISTRY.get(name) for stem, name in _configured().items() if name in names}
+    known = DATASET_REGISTRY.registered_names()
+    names = {stem: _dataset_name(file) for stem, file in dataset_files().items()}
+    return {stem: DATASET_REGISTRY.get(name) for stem, name in names.items() if name in known}
+
+
+@functools.cache
+def _dataset_name(file: Path) -> str:
+    import yaml
+
+    tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return tree.get("DATASET", {}).get("NAME", "")  # "": the file of a plugin that is no dataset
 
 
 def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDED) -> Data:
@@ -103,19 +89,17 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
 
     own = dataset_of_path(text)
     if own is not None:
-        return Data(own[0], OWN, tuple(own[1]))
-    there = sorted((name for name in registered() if name != OWN), key=lambda name: (name not in EMBEDDED, name))
-    if text not in there:
-        raise ConfigError(
-            f"unknown dataset {text!r}; allowed: {', '.join(there)}, all, or the path of a folder,"
-            f" CSV or split JSON of your own{path_hint(text)}"
+        return Data(own[0], OWN, own[1])
+    there = sorted((Data(name, name) for name in registered() if name != OWN), key=lambda d: (not d.embedded, d.name))
+    data = next((data for data in there if data.name == text), None)
+    if data is None:
+        allowed = (
+            f"{', '.join(data.name for data in there)}, all, or the path of a folder, CSV or split JSON of your own"
         )
-    data = Data(text, text)
+        raise ConfigError(f"unknown dataset {text!r}; allowed: {allowed}{path_hint(text)}")
     if data.needs_root and not root:
-        raise ConfigError(
-            f"the dataset {text!r} needs a data folder: DATA=/path/to/datasets, or --data; without one: "
-            f"{', '.join(elsewhere)}"
-        )
+        way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(elsewhere)}"
+        raise ConfigError(f"the dataset {text!r} needs a data folder: {way}")
     return data
 
 

@@ -1,38 +1,93 @@
-"""Splits made anew from official lists or class folders, by CoOp's rules: `dicap data prepare` writes them, runs never do.
+"""What official archives hold, class folders and lists, and splits made anew from them by CoOp's rules.
 
+    list_folders("imagenet/images/train")    {"n01440764": ["n01440764_10026.JPEG", ...], ...}
     by_class_folders(images)                 50 % train, 20 % val, the rest test of each class
     by_lists(trainval, test)                 a fifth of each class of trainval is val; test stays
+
+`dicap data prepare --regenerate` writes such splits, runs never do.
 
 Class names, label order, the number of images of each class in each part, and the test part of `by_lists` are those of the
 published split. CoOp shuffled with an unknown state of its generator and files in the order of its file system, so which
 images train and which validate is NOT as published: results on such a split do not compare with published ones.
+
+Class folders are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ
+from machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/draw.py).
 """
 
 import json
+import logging
 import os
 import random
+import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicap.data.class_folders import list_folders
 from dicap.data.split import DatasetError, Items, by_label, check_split
+from dicap.files import cache_folder, keep, write_text
+
+log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 SEED = 1  # of the shuffles
+RESTORE = "restore it from the archive"
+DUPLICATES = ("missile", "sunglasses")  # class names of CLIP's list that two classes share: 657 and 744, 836 and 837
+LARGE = 100_000  # files, from which on a listing is remembered
+UNSURE = 2 * 10**9  # nanoseconds: a folder changed so shortly before may change again within its time stamp
+Listing = dict[str, list]  # folder -> [time of its last change in nanoseconds, file names in order]
 MAT_BYTES, MAT_UNPACKED = 8 * 2**20, 64 * 2**20  # the largest official .mat has 0.3 MB
+
+
+def list_folders(root: str | os.PathLike) -> dict[str, list[str]]:
+    """The files in each folder of `root`, both sorted; files beside the folders (README.txt) and hidden ones are left out.
+
+    A large tree (ImageNet: 1.28 million files) is remembered in DICAP_CACHE/listings: a folder is listed again where its
+    time of change moved on, which adding, removing or renaming a file does. Raises DatasetError.
+    """
+    root = os.path.abspath(root)
+    if not os.path.isdir(root):
+        raise DatasetError(f"folder of images not found: {root}")
+    cache, now = cache_folder("listings"), time.time_ns()
+    file = cache and cache / (root.strip("/").replace("/", "_")[-150:] + ".json")
+    known, listing = _read_listing(file, root), {}
+    for folder in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
+        path = os.path.join(root, folder)
+        changed, before = os.stat(path).st_mtime_ns, known.get(folder)
+        if before is None or before[0] != changed:
+            before = [changed if now - changed > UNSURE else 0, sorted(_files(path))]
+        listing[folder] = before
+    if listing != known and sum(len(files) for _, files in listing.values()) >= LARGE:
+        text = json.dumps({"root": root, "folders": listing})
+        keep(file, lambda path: write_text(path, text), f"the listing of {root}")
+    return {folder: files for folder, (_, files) in listing.items()}
+
+
+def _files(folder: str) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if entry.name[0] != "."]
+
+
+def _read_listing(file: Path | None, root: str) -> Listing:
+    if file is None or not file.is_file():
+        return {}
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        listing: Listing = tree["folders"] if tree["root"] == root else {}
+        if any("/" in name for folder, (_, files) in listing.items() for name in (folder, *files)):
+            raise ValueError("a name is a path")
+        return listing
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s is damaged (%s); listing again", file, error)
+        return {}
 
 
 def by_class_folders(
     images: str, rename: dict[str, str] | None = None, ignored: tuple[str, ...] = ()
 ) -> dict[str, Items]:
     """Labels by the order of the folders' names ("Faces" before "accordion"). Raises DatasetError."""
-    folders = {name: files for name, files in list_folders(images).items() if name not in ignored}
-    groups = [
-        [(f"{name}/{file}", label, name) for file in files] for label, (name, files) in enumerate(folders.items())
-    ]
+    folders = [(name, files) for name, files in list_folders(images).items() if name not in ignored]
+    groups = [[(f"{name}/{file}", y, name) for file in files] for y, (name, files) in enumerate(folders)]
     return by_groups(images, groups, rename)
 
 
@@ -46,10 +101,9 @@ def by_groups(
         items = rng.sample(group, len(group))
         train, val = round(len(items) * 0.5), round(len(items) * 0.2)
         if not (train and val and train + val < len(items)):
-            raise DatasetError(
-                f"{where}: a class has {len(items)} images ({', '.join(item[2] for item in items[:1])}), too few"
-                " for train, val and test; restore the archive"
-            )
+            names = ", ".join(item[2] for item in items[:1])
+            problem = f"a class has {len(items)} images ({names}), too few for train, val and test"
+            raise DatasetError(f"{where}: {problem}; {RESTORE}")
         split["train"] += items[:train]
         split["val"] += items[train : train + val]
         split["test"] += items[train + val :]
@@ -63,9 +117,8 @@ def by_lists(where: str | os.PathLike, trainval: Items, test: Items) -> dict[str
     for label, group in by_label(trainval).items():
         items, val = rng.sample(group, len(group)), round(len(group) * 0.2)
         if not val:
-            raise DatasetError(
-                f"{where}: class {label} ({group[0][2]}) has {len(group)} images, too few for train and val"
-            )
+            name = group[0][2]
+            raise DatasetError(f"{where}: class {label} ({name}) has {len(group)} images, too few for train and val")
         split["val"] += items[:val]
         split["train"] += items[val:]
     return check_split(where, split)
@@ -76,30 +129,27 @@ def read_rows(file: str | os.PathLike, columns: int) -> list[list[str]]:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"official list {file} cannot be read ({type(error).__name__}); restore it from the archive,"
-            " or: dicap data download"
-        ) from error
+        problem = f"official list {file} cannot be read ({type(error).__name__})"
+        raise DatasetError(f"{problem}; {RESTORE}, or: dicap data download") from error
     rows = [line.strip().split(" ", columns - 1) for line in lines if line.strip()]
     bad = next((row for row in rows if len(row) != columns), None)
     if bad or not rows:
-        raise DatasetError(
-            f"{file}: {' '.join(bad) if bad else 'no line'!r}; {columns} columns are expected; restore the archive"
-        )
+        line = " ".join(bad) if bad else "no line"
+        raise DatasetError(f"{file}: {line!r}; {columns} columns are expected; {RESTORE}")
     return rows
 
 
 def look_up(table: dict[Key, Value], key: Key, where: str | os.PathLike) -> Value:
     """table[key]. Raises DatasetError that names the list."""
     if key not in table:
-        raise DatasetError(f"{where}: class {key!r} is not in the list of classes; restore both from the archive")
+        raise DatasetError(f"{where}: class {key!r} is not in the list of classes; {RESTORE}")
     return table[key]
 
 
 def from_one(text: str, where: str | os.PathLike) -> int:
     """The label of a class that a list numbers from 1. Raises DatasetError."""
     if not (text.isdecimal() and int(text) > 0):
-        raise DatasetError(f"{where}: {text!r} is no number of a class; restore it from the archive")
+        raise DatasetError(f"{where}: {text!r} is no number of a class; {RESTORE}")
     return int(text) - 1
 
 
@@ -107,11 +157,11 @@ def read_json(file: str | os.PathLike) -> dict[str, str]:
     """A mapping of texts. Raises DatasetError."""
     try:
         tree = json.loads(Path(file).read_text(encoding="utf-8"))
+        if not (isinstance(tree, dict) and all(isinstance(value, str) for value in tree.values())):
+            raise ValueError("not names by number")
+        return tree
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{file} cannot be read as JSON ({error}); restore it from its source") from error
-    if not (isinstance(tree, dict) and all(isinstance(value, str) for value in tree.values())):
-        raise DatasetError(f"{file}: not names by number; restore it from its source")
-    return tree
 
 
 def read_mat(file: str | os.PathLike, name: str) -> Any:
@@ -128,21 +178,54 @@ def read_mat(file: str | os.PathLike, name: str) -> Any:
             raise ValueError(f"larger than such a file can be ({MAT_BYTES} bytes, {MAT_UNPACKED} unpacked)")
         return loadmat(file, variable_names=[name])[name][0]
     except Exception as error:  # a damaged file may fail in any way
-        raise DatasetError(
-            f"{file} cannot be read as a .mat file with {name} ({type(error).__name__}: {error});"
-            " restore it from the archive"
-        ) from error
+        problem = f"{file} cannot be read as a .mat file with {name} ({type(error).__name__}: {error})"
+        raise DatasetError(f"{problem}; {RESTORE}") from error
+
+
+def read_classnames(folder: str | os.PathLike) -> dict[str, str]:
+    """Class names by WordNet id, in label order, from classnames.txt ("n01440764 tench") of a dataset's folder.
+
+    A shift without a file of its own takes that of imagenet/ beside it. Raises DatasetError.
+    """
+    places = Path(folder) / "classnames.txt", Path(folder).parent / "imagenet/classnames.txt"
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        where = " or ".join(map(str, places))
+        raise DatasetError(f"class names not found: {where}; get them with: dicap data download imagenet")
+    rows = read_rows(file, 2)
+    names = {wnid: name.strip() for wnid, name in rows}
+    if len(names) < len(rows):
+        raise DatasetError(f"{file}: a WordNet id stands twice; lines must be like 'n01440764 tench'")
+    return names
+
+
+def labelled(images: str | os.PathLike, names: dict[str, str], below: str = "", numbered: bool = False) -> Items:
+    """The items of images/<below>/<class folder>/, labels by the order of the folders, paths relative to `images`.
+
+    Args:
+        numbered: folders are labels ("0", "1" ...), named in the order of `names` (ImageNetV2); else WordNet ids.
+    """
+    where = os.path.join(images, below)
+    listing = list_folders(where)
+    if numbered:
+        names = {str(label): name for label, name in enumerate(names.values())}
+    prefix, items = f"{below}/" if below else "", []
+    for label, folder in enumerate(sorted(listing, key=int if numbered and listing.keys() <= names.keys() else str)):
+        if folder not in names:
+            raise DatasetError(f"{where}: folder {folder!r} is not in classnames.txt; remove it or add its name")
+        if not listing[folder]:
+            raise DatasetError(f"{where}: no image of class {folder!r} ({names[folder]}); restore it")
+        items += [(f"{prefix}{folder}/{file}", label, names[folder]) for file in listing[folder]]
+    return items
 
 
 def _unpacked(data: bytes) -> int:
     """Bytes of all elements of a format-5 file, no more of them unpacked than the bound."""
     total, at = 0, 128  # behind the header
+    order: Any = "little" if data[126:128] == b"IM" else "big"
     while at + 8 <= len(data):
-        order = "little" if data[126:128] == b"IM" else "big"
-        kind, size = (int.from_bytes(data[start : start + 4], order) for start in (at, at + 4))  # type: ignore[arg-type]
-        body = data[at + 8 : at + 8 + size]
-        total += (
-            len(zlib.decompressobj().decompress(body, MAT_UNPACKED + 1)) if kind == 15 else len(body)
-        )  # 15: compressed
+        kind, size = (int.from_bytes(data[start : start + 4], order) for start in (at, at + 4))
+        body, compressed = data[at + 8 : at + 8 + size], kind == 15
+        total += len(zlib.decompressobj().decompress(body, MAT_UNPACKED + 1) if compressed else body)
         at += 8 + size
     return total

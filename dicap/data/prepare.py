@@ -1,37 +1,30 @@
-"""Makes a dataset's folder usable: from the net, from archives that lie there already, from the dataset beside it.
+"""Makes a dataset's folder usable, and checks that it is: from the net, from archives that lie there already, from the dataset beside it.
 
-    for source in cls.sources:
-        print(obtain(source, folder))      # dicap data download: what is there, else from disk, else from the net
-        print(from_disk(source, folder))   # dicap data prepare: never from the net
+    obtain(source, folder)      # dicap data download: what is there, else from disk, else from the net
+    from_disk(source, folder)   # dicap data prepare: never from the net
+    verify(EuroSAT, cfg)        # dicap data verify: whether it is what runs expect
 
 Nothing that is there is moved, overwritten or deleted, but for the archives that were downloaded here and unpacked.
 """
 
 import json
 import shutil
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicap.data.download import DownloadError, check_digests, fetch, record
-from dicap.data.sources import Source
-from dicap.data.split import PARTS, DatasetError
+from dicap.data.images import bad_images
+from dicap.data.sources import Source, lacking
+from dicap.data.split import PARTS, DatasetError, check_names, counts_of
 from dicap.data.unpack import unpack
 from dicap.files import replacing, write_text
 
-Fetched = Callable[[int, int], Any]  # (bytes there are, bytes in all or 0)
-Unpacked = Callable[[int], Any]  # (bytes of a block)
-
+SHOWN = 10  # bad images in the list of problems
 NOT_PUBLISHED = "THIS IS NOT THE PUBLISHED SPLIT, which was shuffled: figures on it do not compare with published ones"
 
 
-def obtain(
-    source: Source,
-    folder: Path,
-    keep: bool = False,
-    fetched: Fetched = lambda there, total: None,
-    unpacked: Unpacked = lambda count: None,
-) -> str:
+def obtain(source: Source, folder: Path, keep: bool = False) -> str:
     """Have what a source gives in the dataset's folder.
 
     Args:
@@ -41,37 +34,35 @@ def obtain(
     Raises:
         DatasetError: (DownloadError, UnpackError) see fetch and unpack; one line.
     """
-    done = from_disk(source, folder, unpacked)
+    done = from_disk(source, folder)
     if done:
         return done
-    found = fetch(source, folder, fetched)
-    checked = f"{source.digest.partition(':')[0]} as known" if source.digest else f"no digest is known; it has {found}"
+    digest = fetch(source, folder)
+    checked = f"{source.digest.partition(':')[0]} as known" if source.digest else f"no digest is known; it has {digest}"
     if not source.unpack:
         return f"downloaded ({checked})"
-    _unpack(source, folder / source.file, folder, unpacked)
+    unpack(folder / source.file, folder, source.unpack, source.also, source.inner, source.rename)
     if not keep:
         (folder / source.file).unlink()
     return f"downloaded ({checked}), unpacked"
 
 
-def from_disk(source: Source, folder: Path, unpacked: Unpacked = lambda count: None) -> str:
+def from_disk(source: Source, folder: Path) -> str:
     """The same without the net: "" where what is needed is not on disk.
 
     Looks in the dataset's folder, in the data folder around it, and in that of the dataset which has the same file.
     """
     neighbour = source.neighbour(folder)
     if neighbour and not (folder / source.file).exists():
-        with replacing(folder / source.file) as file:
-            shutil.copyfile(neighbour, file)
-        return f"copied from {neighbour}"
+        return _copy(neighbour, folder / source.file)
     if not source.missing(folder):
         return "there"
     for place in (folder / source.file, folder.parent / source.file):
         if place.is_file() and place.stat().st_size:
-            return _take(source, place, folder, unpacked)
+            return _take(source, place, folder)
     for place in (folder / source.inner, folder.parent / source.inner) if source.inner else ():
         if place.is_file():
-            unpack(place, folder, source.unpack, source.also, rename=source.rename, step=unpacked)
+            unpack(place, folder, source.unpack, source.also, rename=source.rename)
             return f"unpacked from {place}"
     return ""
 
@@ -92,21 +83,57 @@ def regenerate(dataset: Any) -> str:
     return f"{path} drawn anew. {NOT_PUBLISHED}"
 
 
-def _take(source: Source, place: Path, folder: Path, unpacked: Unpacked) -> str:
+@dataclass
+class Finding:
+    """What was found of a dataset: counts are classes, train, val, test."""
+
+    name: str
+    counts: tuple[int, ...] = ()
+    images: int = 0  # checked
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(cls: Any, cfg: Any, name: str = "") -> Finding:
+    """Read a dataset as runs do and check all of it; problems are collected, never raised."""
+    finding, folder = Finding(name or cls.stem()), ""
+    try:
+        dataset = cls.unread(cfg)
+        folder = dataset.dataset_dir
+        split = dataset.read(cfg)
+    except (DatasetError, OSError) as error:
+        missing = lacking(cls.sources, Path(folder)) if folder else []
+        finding.problems = [str(error), *([f"not in {folder}: {', '.join(missing)}"] if missing else [])]
+        return finding
+    finding.counts = counts_of(split)
+    for check in (lambda: dataset.check_counts(split), lambda: check_names(split, cls.duplicates, folder)):
+        try:
+            check()
+        except DatasetError as error:
+            finding.problems.append(str(error))
+    finding.images = len({path for part in PARTS for path, _, _ in split[part]})
+    bad = bad_images(split, dataset.image_dir)
+    finding.problems += map(str, bad[:SHOWN])
+    if len(bad) > SHOWN:
+        finding.problems.append(f"... {len(bad)} bad images in all, below {dataset.image_dir}")
+    return finding
+
+
+def _take(source: Source, place: Path, folder: Path) -> str:
     """Use a file that somebody put there."""
     try:
-        found = check_digests(source, place)
+        digest = check_digests(source, place)
     except DownloadError as error:
         raise DownloadError(f"{error}; delete it, or unpack it yourself if you trust it") from None
     if source.unpack:
-        _unpack(source, place, folder, unpacked)
-        record(source, folder, found)
-        return f"unpacked from {place}"
-    with replacing(folder / source.file) as file:
-        shutil.copyfile(place, file)
-    record(source, folder, found)
-    return f"copied from {place}"
+        unpack(place, folder, source.unpack, source.also, source.inner, source.rename)
+        done = f"unpacked from {place}"
+    else:
+        done = _copy(place, folder / source.file)
+    record(source, folder, digest)
+    return done
 
 
-def _unpack(source: Source, archive: Path, folder: Path, unpacked: Unpacked) -> None:
-    unpack(archive, folder, source.unpack, source.also, source.inner, source.rename, unpacked)
+def _copy(file: Path, target: Path) -> str:
+    with replacing(target) as temporary:
+        shutil.copyfile(file, temporary)
+    return f"copied from {file}"

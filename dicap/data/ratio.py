@@ -29,10 +29,8 @@ def read_ratio(text: str, key: str) -> Ratio:
     except ValueError:
         train = val = test = -1.0
     if not (train > 0 and val >= 0 and test > 0 and abs(train + val + test - 1) < 1e-6):
-        raise ConfigError(
-            f"{key} is {text!r}; expected the shares of train, val and test, which sum to 1, such as"
-            ' "0.5 0.2 0.3"; val may be 0'
-        )
+        wanted = 'the shares of train, val and test, which sum to 1, such as "0.5 0.2 0.3"; val may be 0'
+        raise ConfigError(f"{key} is {text!r}; expected {wanted}")
     return train, val, test
 
 
@@ -44,19 +42,17 @@ def split_by_ratio(classes: dict[str, str], ratio: Ratio, seed: int) -> Paths:
     Raises:
         DatasetError: a class has fewer images than there are parts; names it and its count.
     """
-    by_class: dict[str, list[str]] = {}
+    by_class: dict[str, list[str]] = {name: [] for name in sorted(set(classes.values()))}
     for path in sorted(classes):
-        by_class.setdefault(classes[path], []).append(path)
+        by_class[classes[path]].append(path)
     least = sum(share > 0 for share in ratio)
-    small = [f"{name!r} has {len(paths)}" for name, paths in sorted(by_class.items()) if len(paths) < least]
+    small = [f"{name!r} has {len(paths)}" for name, paths in by_class.items() if len(paths) < least]
     if small:
-        raise DatasetError(
-            f"too few images to split a class into {least} parts: {', '.join(small[:5])}"
-            f"{f' and {len(small) - 5} more classes' if len(small) > 5 else ''}; add images, remove the class,"
-            " or set val's share in DATASET.FOLDER.SPLIT to 0"
-        )
+        names = ", ".join(small[:5]) + (f" and {len(small) - 5} more classes" if len(small) > 5 else "")
+        way = "add images, remove the class, or set val's share in DATASET.FOLDER.SPLIT to 0"
+        raise DatasetError(f"too few images to split a class into {least} parts: {names}; {way}")
     split: Paths = {part: [] for part in PARTS}
-    for name, paths in sorted(by_class.items()):
+    for name, paths in by_class.items():
         shuffled = random.Random(f"{seed} {name}").sample(paths, len(paths))
         for part, count in zip(PARTS, _sizes(len(paths), ratio)):
             split[part] += sorted(shuffled[:count])
@@ -74,25 +70,17 @@ def kept_split(classes: dict[str, str], ratio: Ratio, seed: int, files: list[Pat
     if file is None:
         return None
     tree = _read(file, ratio, seed)
-    split = {part: tree[part] for part in PARTS}
-    used = {path for part in PARTS for path in split[part]}
+    used = {path for part in PARTS for path in tree[part]}
     gone, added = sorted(used - set(classes)), sorted(set(classes) - used)
     again = f"delete {file} to split all images anew: results before and after do not compare"
     if gone:
         raise DatasetError(f"{len(gone)} images of the split are gone: {', '.join(gone[:5])}; restore them, or {again}")
     if added:
-        log.warning(
-            "%d images are new since the split was made and are NOT used: %s%s; %s",
-            len(added),
-            ", ".join(added[:5]),
-            ", ..." if len(added) > 5 else "",
-            again,
-        )
+        names = ", ".join(added[:5] + (["..."] if len(added) > 5 else []))
+        log.warning("%d images are new since the split was made and are NOT used: %s; %s", len(added), names, again)
     elif tree["listing"] != listing(classes):
-        log.warning(
-            "some images have another class than when the split was made; they stay in their part (or %s)", again
-        )
-    return split
+        log.warning("images have another class than when the split was made; they stay in their part (or %s)", again)
+    return {part: tree[part] for part in PARTS}
 
 
 def keep_split(split: Paths, classes: dict[str, str], ratio: Ratio, seed: int, files: list[Path]) -> None:
@@ -105,10 +93,8 @@ def keep_split(split: Paths, classes: dict[str, str], ratio: Ratio, seed: int, f
             continue
         log.info("the split (train %d, val %d, test %d) is kept in %s", *(len(split[part]) for part in PARTS), file)
         return
-    log.warning(
-        "the split cannot be kept in %s: where images are added, the next run makes another one",
-        " or ".join(map(str, files)),
-    )
+    places = " or ".join(map(str, files))
+    log.warning("the split cannot be kept in %s: where images are added, the next run makes another one", places)
 
 
 def listing(classes: dict[str, str]) -> str:
@@ -131,12 +117,9 @@ def _read(file: Path, ratio: Ratio, seed: int) -> dict[str, Any]:
         paths = [path for part in PARTS for path in tree[part]]
         fits = (tree["ratio"], tree["seed"]) == (list(ratio), seed) and isinstance(tree["listing"], str)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DatasetError(
-            f"{file} is no split of dicap's ({type(error).__name__}: {error}); delete it for a new one"
-        ) from error
+        problem = f"{file} is no split of dicap's ({type(error).__name__}: {error})"
+        raise DatasetError(f"{problem}; delete it for a new one") from error
     if not fits or not all(isinstance(path, str) for path in paths) or len(set(paths)) < len(paths):
-        raise DatasetError(
-            f"{file} was changed: it must hold ratio {list(ratio)}, seed {seed} and each path once; restore it,"
-            " or delete it for a new split"
-        )
+        wanted = f"it must hold ratio {list(ratio)}, seed {seed} and each path once"
+        raise DatasetError(f"{file} was changed: {wanted}; restore it, or delete it for a new split")
     return tree

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 ADDRESSES = {
     "coop": "CoOp's DATASETS.md",
     "torchvision": "torchvision's records",
@@ -17,11 +19,9 @@ ADDRESSES = {
 }
 LISTS = "official lists: only `dicap data prepare --regenerate` reads them"
 TOO = "as images/train"
-BY_HAND = (
-    "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an account"
-    ' at image-net.org gets them); torchvision.datasets.ImageNet("DATA/imagenet/images", "train"), then "val",'
-    " unpacks them; or link the folders train and val of class folders (n01440764 ...) there"
-)
+BY_HAND = """put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into imagenet/images (an \
+account at image-net.org gets them); torchvision.datasets.ImageNet("DATA/imagenet/images", "train"), then "val", unpacks \
+them; or link the folders train and val of class folders (n01440764 ...) there"""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,17 @@ class Source:
     One with neither `url` nor `drive` is put there by hand; `note` says from where and how.
     """
 
-    file: str  # below the dataset's folder; its name tells nothing about its form: that is read from its bytes
+    file: str  # below the dataset's folder; its form is read from its bytes, not from its name
     url: str = ""  # https
     drive: str = ""  # file id on Google Drive
     md5: str = ""  # where a digest is known it is checked
     sha256: str = ""
     size: int = 0  # bytes; 0: not known
-    unpack: tuple[
-        str, ...
-    ] = ()  # what comes out of the archive into the dataset's folder; (): the file itself is wanted
-    also: tuple[str, ...] = ()  # what comes out too, where it is in the archive; nothing needs it
+    unpack: tuple[str, ...] = ()  # what is taken out of the archive; (): the file itself is wanted
+    also: tuple[str, ...] = ()  # what is taken out too, where it is in the archive; nothing needs it
     inner: str = ""  # the archive in the archive
     rename: dict[str, str] = field(default_factory=dict)  # from the archive's names to those of `unpack`
-    origin: str = "coop"  # who records this address: a key of ADDRESSES
+    origin: str = ""  # who records this address: a key of ADDRESSES; "": CoOp for Google Drive, else torchvision
     beside: str = ""  # another dataset's folder that has the same file
     optional: str = ""  # why one may want it; runs do not need it
     note: str = ""
@@ -64,6 +62,11 @@ class Source:
         return f"https://drive.google.com/file/d/{self.drive}" if self.drive else self.url or "by hand"
 
     @property
+    def recorded_by(self) -> str:
+        """Whose list has the address."""
+        return ADDRESSES[self.origin or ("coop" if self.drive else "torchvision")]
+
+    @property
     def digest(self) -> str:
         """The strongest known digest, as "sha256:..." or "md5:...", or ""."""
         return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
@@ -78,9 +81,8 @@ class Source:
         return path if self.beside and folder.name != self.beside and filled(path) else None
 
 
-CLASSNAMES = Source(
-    "classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet"
-)  # ImageNet's, and its shifts'
+# of ImageNet and of its shifts
+CLASSNAMES = Source("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF", beside="imagenet")
 
 
 def lacking(sources: Iterable[Source], folder: Path) -> list[str]:
@@ -90,12 +92,11 @@ def lacking(sources: Iterable[Source], folder: Path) -> list[str]:
 
 def human(size: int) -> str:
     """94280567 -> "94 MB"; 0 -> "?"."""
-    if not size:
-        return "?"
-    if size < 1000:
-        return f"{size} B"
-    factor, unit = next(pair for pair in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")) if size < 1000 * pair[0])
-    return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size / factor:.0f} {unit}"
+    factor, unit = next(
+        pair for pair in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")) if size < 1e3 * pair[0]
+    )
+    digits = int(unit != "B" and size < 10 * factor)
+    return f"{size / factor:.{digits}f} {unit}" if size else "?"
 
 
 def filled(path: Path) -> bool:
@@ -103,3 +104,9 @@ def filled(path: Path) -> bool:
     if path.is_dir():
         return any(path.iterdir())
     return path.is_file() and path.stat().st_size > 0
+
+
+def progress(what: str, total: int = 0) -> tqdm:
+    """A progress bar in bytes on a terminal, nothing elsewhere; total 0: not known."""
+    style = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "leave": False, "disable": None, "delay": 0.5}
+    return tqdm(desc=what, total=total or None, **style)

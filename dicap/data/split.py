@@ -95,37 +95,36 @@ def digest(split: dict[str, Items]) -> str:
 
 
 def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]) -> Item:
-    if not (
-        isinstance(entry, (list, tuple)) and len(entry) == 3 and isinstance(entry[0], str) and isinstance(entry[2], str)
-    ):
+    if not (isinstance(entry, (list, tuple)) and len(entry) == 3 and all(isinstance(entry[i], str) for i in (0, 2))):
         raise DatasetError(f"{path}, {part}: {entry!r} is not [path, label, class name]")
     image, label, name = entry
     if not re.fullmatch("[0-9]{1,9}", str(label)):
         raise DatasetError(f"{path}, {part}: label {str(label)[:20]} of {image} (class {name}) is not a number >= 0")
     if not image or leaves(image):
         raise DatasetError(f"{path}, {part}: {image!r} (class {name}) leaves the image folder")
-    if not name.strip() or "\0" in image:
-        raise DatasetError(
-            f"{path}, {part}: {image!r} has {'no class name' if not name.strip() else 'a zero byte in its path'}"
-        )
-    return str(image), int(label), str(rename.get(name, name))
+    if not name.strip():
+        raise DatasetError(f"{path}, {part}: {image!r} has no class name")
+    if "\0" in image:
+        raise DatasetError(f"{path}, {part}: {image!r} has a zero byte in its path")
+    return image, int(label), str(rename.get(name, name))
 
 
 def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
     names: dict[int, str] = {}
     seen: set[str] = set()
-    for part in PARTS:
-        for image, label, name in split[part]:
-            if names.setdefault(label, name) != name:
-                raise DatasetError(f"{path}, {part}: label {label} is {name!r} at {image} and {names[label]!r} before")
-            if posixpath.normpath(image) in seen:
-                raise DatasetError(f"{path}, {part}: {image} (class {name}) stands twice")
-            seen.add(posixpath.normpath(image))
+    for part, (image, label, name) in ((part, item) for part, items in split.items() for item in items):
+        if names.setdefault(label, name) != name:
+            raise DatasetError(f"{path}, {part}: label {label} is {name!r} at {image} and {names[label]!r} before")
+        plain = posixpath.normpath(image)
+        if plain in seen:
+            raise DatasetError(f"{path}, {part}: {image} (class {name}) stands twice")
+        seen.add(plain)
     if sorted(names) != list(range(len(names))):
         gap = next(label for label in sorted(names) if label >= len(names))
-        allowed = f"{len(names)} classes have labels 0..{len(names) - 1}"
-        raise DatasetError(f"{path}: label {gap} (class {names[gap]}) is out of range: {allowed}")
+        raise DatasetError(
+            f"{path}: label {gap} (class {names[gap]}) is out of range: {len(names)} classes have labels 0..{len(names) - 1}"
+        )
     trained = {label for _, label, _ in split["train"]}
-    if len(trained) < len(names):
-        missing = [name for label, name in sorted(names.items()) if label not in trained]
+    missing = [name for label, name in sorted(names.items()) if label not in trained]
+    if missing:
         raise DatasetError(f"{path}: no training image of class {', '.join(missing[:5])}")

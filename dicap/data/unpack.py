@@ -21,23 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from dicap.data.sources import filled
+from dicap.data.sources import filled, progress
 from dicap.data.split import DatasetError
 
 RATIO, SLACK = 20, 1 << 28  # pictures do not shrink; lists and annotations do, and are small
 ENTRIES = 2_000_000  # ImageNet has 1.3 million files
 BLOCK = 1 << 20
-FAULTS = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-)  # what the standard library raises at broken, encrypted or unknown archives
+# what the standard library raises at broken, encrypted or unknown archives
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+FAULTS = (*BROKEN, OSError, ValueError, KeyError, RuntimeError)
 Entry = tuple[str, int, Callable[[], IO[bytes] | None] | None]  # name, bytes, opener (None: a folder)
 
 
@@ -52,7 +44,6 @@ def unpack(
     also: Sequence[str] = (),
     inner: str = "",
     rename: Mapping[str, str] | None = None,
-    step: Callable[[int], Any] = lambda count: None,
 ) -> list[str]:
     """Put `names`, wherever they stand together in the archive, into the folder; what it has already stays, unless it is empty.
 
@@ -62,7 +53,6 @@ def unpack(
         also: names that come along where they stand beside the others.
         inner: the name of an archive in the archive, which holds the names.
         rename: from names in the archive to names in the folder.
-        step: called with the bytes of each block written.
     Returns:
         The names that were put there.
     Raises:
@@ -72,11 +62,11 @@ def unpack(
     inside = {ours: theirs for theirs, ours in (rename or {}).items()}
     with open(archive, "rb") as file, alone(file, archive), _temporary(folder / f".{archive.name}.unpack") as temporary:
         top = temporary / "top"
-        extract(archive, top, step)
+        extract(archive, top)
         if inner:
             held = _holder(top, [inner], archive) / inner
             top = temporary / "inner"
-            extract(held, top, step)
+            extract(held, top)
         source = _holder(top, [inside.get(name, name) for name in names], archive)
         names = [*names, *(name for name in also if (source / inside.get(name, name)).exists())]
         new = [name for name in names if not filled(folder / name)]
@@ -100,28 +90,27 @@ def alone(file: IO[bytes], path: Path) -> Iterator[None]:
     yield
 
 
-def extract(archive: Path, into: Path, step: Callable[[int], Any] = lambda count: None) -> None:
+def extract(archive: Path, into: Path) -> None:
     """Write all of an archive below a new folder. Raises UnpackError."""
     into.mkdir()
-    written, limit = 0, RATIO * archive.stat().st_size + SLACK
+    packed, written = archive.stat().st_size, 0
+    limit = RATIO * packed + SLACK
     try:
-        for number, (name, size, opener) in enumerate(_entries(archive)):
-            target = into / _checked(name)
-            written += size
-            if written > limit or number >= ENTRIES:
-                raise UnpackError(
-                    f"more than {limit} bytes or {ENTRIES} files come out of {archive.stat().st_size} bytes"
-                )
-            if opener is None:
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                _write(target, name, opener, size, step)
+        with progress(f"unpacking {archive.name}") as bar:
+            for number, (name, size, opener) in enumerate(_entries(archive)):
+                target = into / _checked(name)
+                written += size
+                if written > limit or number >= ENTRIES:
+                    raise UnpackError(f"more than {limit} bytes or {ENTRIES} files come out of {packed} bytes")
+                if opener is None:
+                    target.mkdir(parents=True, exist_ok=True)
+                else:
+                    _write(target, name, opener, size, bar)
     except UnpackError as error:
         raise UnpackError(f"{archive} was not unpacked: {error}; do not use it") from None
     except FAULTS as error:
-        advice = (
-            "make room and try again" if getattr(error, "errno", None) == errno.ENOSPC else "delete it and get it again"
-        )
+        no_room = getattr(error, "errno", None) == errno.ENOSPC
+        advice = "make room and try again" if no_room else "delete it and get it again"
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # tarfile's has several lines
         raise UnpackError(f"{archive} cannot be unpacked: {reason}; {advice}") from error
 
@@ -138,15 +127,13 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 def _entries(archive: Path) -> Iterator[Entry]:
     with open(archive, "rb") as file:
-        start = file.read(2)
-    if start == b"PK":
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
         with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                yield _zip_entry(zipped, info)
-        return
-    with tarfile.open(archive) as tarred:
-        for member in tarred:
-            yield _tar_entry(tarred, member)
+            yield from (_zip_entry(zipped, info) for info in zipped.infolist())
+    else:
+        with tarfile.open(archive) as tarred:
+            yield from (_tar_entry(tarred, member) for member in tarred)
 
 
 def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
@@ -164,17 +151,14 @@ def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
         linked = posixpath.normpath(posixpath.join(base, member.linkname))
         if member.linkname.startswith("/") or linked.split("/")[0] == "..":
             raise UnpackError(f"{member.name!r} links to {member.linkname!r}, outside of the folder")
-        return member.name, _linked_size(tarred, member, linked), lambda: tarred.extractfile(member)
+        try:
+            size = tarred.getmember(linked).size
+        except KeyError:
+            raise UnpackError(f"{member.name!r} links to {member.linkname!r}, which is not in the archive") from None
+        return member.name, size, lambda: tarred.extractfile(member)
     if not member.isreg():
         raise UnpackError(f"{member.name!r} is a device or pipe")
     return member.name, member.size, lambda: tarred.extractfile(member)
-
-
-def _linked_size(tarred: tarfile.TarFile, member: tarfile.TarInfo, linked: str) -> int:
-    try:
-        return tarred.getmember(linked).size
-    except KeyError:
-        raise UnpackError(f"{member.name!r} links to {member.linkname!r}, which is not in the archive") from None
 
 
 def _checked(name: str) -> str:
@@ -184,9 +168,7 @@ def _checked(name: str) -> str:
     return name
 
 
-def _write(
-    target: Path, name: str, opener: Callable[[], IO[bytes] | None], size: int, step: Callable[[int], Any]
-) -> None:
+def _write(target: Path, name: str, opener: Callable[[], IO[bytes] | None], size: int, bar: Any) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source = opener()
     if source is None:
@@ -200,7 +182,7 @@ def _write(
         while block := source.read(BLOCK):
             left -= len(block)
             file.write(block)
-            step(len(block))
+            bar.update(len(block))
     if left:
         raise UnpackError(f"{name!r} does not have the {size} bytes that it is said to have")
 
@@ -209,8 +191,8 @@ def _holder(top: Path, names: Sequence[str], archive: Path) -> Path:
     """The highest folder that has all the names, at most four levels down."""
     level = [top]
     for _ in range(4):
-        for folder in level:
-            if all((folder / name).exists() for name in names):
-                return folder
+        holder = next((folder for folder in level if all((folder / name).exists() for name in names)), None)
+        if holder:
+            return holder
         level = [path for folder in level for path in sorted(folder.iterdir()) if path.is_dir()]
     raise UnpackError(f"{archive} holds no folder with {', '.join(names)}; is it the right file?")

@@ -9,29 +9,25 @@ writes, bit-exact resume, a log that can be closed.
 """
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import os
 import sys
-import types
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 __version__ = "0.6.3"  # of the Dassl whose names are answered
 
 
-class DasslFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class DasslFinder(MetaPathFinder, Loader):
     """Finds `dassl` and `dassl.x.y` as the modules `dicap.engine` and `dicap.engine.x.y`."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """The alias of one module; None for names outside `dassl`.
-
-        Raises:
-            ModuleNotFoundError: the built-in engine has no such module.
-        """
-        if fullname != "dassl" and not fullname.startswith("dassl."):
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The alias of one module, None for names outside `dassl`; raises ModuleNotFoundError where the engine has none."""
+        if fullname.partition(".")[0] != "dassl":
             return None
         if importlib.util.find_spec(_real_name(fullname)) is None:
             raise ModuleNotFoundError(
@@ -39,19 +35,18 @@ class DasslFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 "that needs it runs on Dassl.pytorch itself (DICAP_ENGINE=dassl, with a torch that Dassl can run on)",
                 name=fullname,
             )
-        return importlib.machinery.ModuleSpec(fullname, self)
+        return ModuleSpec(fullname, self)
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The one real module; the import system is about to overwrite its __spec__."""
         module = importlib.import_module(_real_name(spec.name))
         spec.loader_state = module.__spec__
         return module
 
-    def exec_module(self, module: types.ModuleType) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         """Nothing to run: the module is complete; gives it back its own __spec__."""
-        alias = module.__spec__
-        assert alias is not None
-        module.__spec__ = alias.loader_state
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
 
 
 def _real_name(name: str) -> str:
@@ -82,11 +77,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Takes the finder away again, as long as nothing was imported through it.
-
-    Raises:
-        ImportError: `dassl` is in use.
-    """
+    """Takes the finder away again; raises ImportError once something was imported through it."""
     if "dassl" in sys.modules:
         raise ImportError("the built-in engine is in use: choose the engine before anything imports dassl")
     if is_installed():

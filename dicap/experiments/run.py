@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import results as store
+from dicap.console import StdoutHandler, show_log
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -330,36 +331,6 @@ def _peak_memory(trainer: Any) -> tuple[float, str]:
 
         unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB elsewhere
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1), "process since its start, ru_maxrss"
-
-
-class StdoutHandler(logging.StreamHandler):
-    """Writes to whatever sys.stdout is at the moment, so that a run's log.txt gets the lines of the library too."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(message)s"))
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        if isinstance(sys.exc_info()[1], BrokenPipeError):  # `dicap base2new --dry-run | head`
-            raise
-        super().handleError(record)
-
-    @property
-    def stream(self) -> Any:
-        return sys.stdout
-
-    @stream.setter
-    def stream(self, value: Any) -> None:
-        pass
-
-
-def show_log() -> None:
-    """Let the library's log appear on stdout, unless the application has set up logging of its own."""
-    logger = logging.getLogger("dicap")
-    if not logger.hasHandlers():
-        logger.addHandler(StdoutHandler())
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
 
 
 @contextmanager

@@ -1,342 +1,161 @@
-"""The base-to-new table with its average rows, published numbers beside it, and its plots.
+"""Base-to-new tables: `dicap report OUTPUT`, and the end of every base-to-new job.
 
-The average row is the published one: the means over all datasets of base and of new, and H of those two means. It is
-made only for a method whose every dataset is complete.
+Base and new are means over seeds, with the sample standard deviation (ddof = 1); H = 2 base new / (base + new) of those
+means, as published tables have it, also in an average row: of the means over all datasets. (Measures that are no shares
+have the mean of base and new instead.) The worst group is taken for each seed, on base classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dicap.report import published, sets
-from dicap.report.render import NOTHING, Grid
-from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of
-from dicap.report.table import PROTOCOL, Row, Stat, Table, harmonic_mean
+from dicap.report import published, table
+from dicap.report.render import Grid
+from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Plot, Sheet, words
+from dicap.report.stats import Stat
+from dicap.report.table import Row
+from dicap.results import Measure, flatten, worst_group
 
-RECORD_TITLE = "Recorded diagnostics (base classes, mean over seeds)"
-MEASURES = {"base": "Base", "new": "New", "h": "H"}
+PROTOCOL = "base2new"
+HALVES = {"base": "base", "new": "new"}
+TINY = (
+    "The recipe `tiny` is this project's own for the embedded backbone (larger batches, fewer epochs), not the papers': "
+    "these figures compare methods with each other, not with published ones."
+)
 
 
-def base2new_sheets(table: Table) -> list[Sheet]:
-    """The table, and where a row has published numbers beside it, those of methods that were not run."""
-    if not table.results:
-        return []
-    averaged = averages(table)
-    lines = [(row, [row]) for row in table.rows] + averaged
-    compared = [row for row in table.rows if published.comparable(row)]
-    rows = [_cells(row, of) for row, of in lines]
-    sheet = Sheet(
+def base2new_sheets(results: Iterable[dict]) -> list[Sheet]:
+    """The table of each task, and where a row has published numbers beside it, those of methods that were not run."""
+    halves = [r for r in table.of_protocol(results, PROTOCOL) if r["split"] != "all"]
+    return [sheet for task, measure, of in table.by_task(halves) for sheet in _sheets(task, measure, of)]
+
+
+def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
+    blocks = sorted(table.grouped(results, lambda r: (r["shots"], r["backbone"])).items())
+    trained = [r for r in results if r["split"] == "base"]
+    by_block = [table.rows_of(of, HALVES, lambda r: r["split"], trainings=trained) for _, of in blocks]
+    rows = [row for block in by_block for row in block]
+    compared = [row for row in rows if not row.of and published.comparable(row)]
+    lines, record = [_line(row, measure) for row in rows], record_grid(rows)
+    means = f"mean of the mean base and the mean new {table.name_of(measure)}, in an average row too."
+    harmonic = "harmonic " if measure.combined_label == "H" else ""
+    notes = [
+        table.note_on_figures(measure),
+        f"{measure.combined_label} is the {harmonic}{means}",
+        *table.notes_on_averages(rows),
+        *([table.note_on_groups(measure)] if any(line["worst_group"] for line in lines) else []),
+        *([TINY] if any(row.facts["recipe"] == "tiny" for row in rows) else []),
+        *published.notes(compared),
+    ]
+    sheet = table.sheet_of(
         PROTOCOL,
-        title_of(
-            "Base-to-new generalisation",
-            rows[: len(table.rows)],
-            {"shots": "{} shots", "backbone": "backbone {}", "seeds": "seeds {}"},
-        ),
-        tuple(_columns(rows, bool(compared))),
-        tuple(rows),
-        tuple(_notes(table, compared, averaged)),
-        tuple(f"{row.name}: {problem}" for row, _ in lines for problem in row.problems),
-        "dataset",
-        _plots(table, averaged),
-        {
-            "rows": [{**_row_json(row), **_compared(cells)} for row, cells in zip(table.rows, rows)],
-            "averages": [
-                {**_average_json(row, of), **_compared(cells)}
-                for (row, of), cells in zip(averaged, rows[len(table.rows) :])
-            ],
-            "results": sets.single(table.results),
-        },
-        tuple(filter(None, [_record(table)])),
-        table.unreadable,
+        "Base-to-new generalisation",
+        rows,
+        _columns(lines, measure, bool(compared)),
+        ("shots", "backbone", "seeds"),
+        more=lines,
+        task=task,
+        notes=tuple(notes),
+        plots=tuple(plot for block in by_block for plot in _plots(block, measure)),
+        also=(("Recorded diagnostics (base classes, mean over seeds)", record),) if record else (),
     )
-    return [sheet, *_context(table, compared)]
+    return [sheet, *_context(task, compared)]
 
 
-# --- average rows ------------------------------------------------------------------------------------------------
+def _figures(row: Row, measure: Measure) -> dict[str, Stat | float | None]:
+    """Base, new and the one figure of both; None where there is none, or where it is incomplete."""
+    base, new = row.cells["base"].stat, row.cells["new"].stat
+    both = measure.combined(base.mean, new.mean) if base and new else None
+    return {"base": base, "new": new, table.combined_key(measure): both}
 
 
-def averages(table: Table) -> list[tuple[Row, list[Row]]]:
-    """An average row for each method, backbone and number of shots with two datasets or more, and the rows behind it."""
-    found = []
-    for rows in _blocks(table.rows):
-        datasets = list(dict.fromkeys(row.dataset for row in rows))
-        lines = sets.lines_of(rows, lambda row: row.dataset).values() if len(datasets) > 1 else ()
-        found += [(_average(line, datasets, table), line) for line in lines]
-    return found
+def _base(row: Row) -> list[dict]:
+    """A row's results on base classes; none where they are incomplete, or of an average."""
+    return [r for r in row.results if r["split"] == "base"] if row.cells["base"].stat and not row.of else []
 
 
-def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
-    return list(sets.grouped(rows, lambda row: (row.shots, row.backbone)).values())
-
-
-def _average(line: list[Row], datasets: list[str], table: Table) -> Row:
-    there = {row.dataset: row for row in line}
-    missing = [name for name in datasets if name not in there or there[name].problems]
-    halves: dict[str, Stat | None] = {
-        split: None if missing else sets.average([_series(table, row, split) for row in line])
-        for split in ("base", "new")
+def _line(row: Row, measure: Measure) -> dict[str, Any]:
+    known, base = published.beside(row), _base(row)
+    seconds = [float(r["seconds"]["train"]) for r in base]  # 0 where nothing is trained
+    timed = seconds and all(seconds) and not any(r.get("resumed_from_epoch") for r in base)
+    line: dict[str, Any] = {
+        "worst_group": Stat.of(map(worst_group, base)) if base and all(r["groups"] for r in base) else None,
+        "train_seconds": Stat.of(seconds) if timed else None,
+        "datasets": [one.place for one in row.of],
+        "record": {key: vars(stat) for key, stat in _record(row).items()},
     }
-    recipes = ", ".join(dict.fromkeys(row.recipe for row in line))
-    seeds = line[0].seeds if len({row.seeds for row in line}) == 1 else ()
-    return Row(
-        f"average of {len(datasets)}",
-        line[0].method,
-        recipes,
-        line[0].backbone,
-        line[0].shots,
-        seeds,
-        halves["base"],
-        halves["new"],
-        harmonic_mean(halves["base"], halves["new"]),
-        None,
-        None,
-        (f"not complete: {', '.join(missing)}",) if missing else (),
-    )
+    for key, value in _figures(row, measure).items():
+        mean = value.mean if isinstance(value, Stat) else value
+        line[key] = INCOMPLETE if value is None and row.problems else value
+        line[f"published_{key}"] = getattr(known, key) if known else None
+        line[f"{key}_difference"] = mean - getattr(known, key) if known and mean is not None else None
+    return line
 
 
-def _series(table: Table, row: Row, split: str) -> sets.Series:
-    key = (row.dataset, row.method, row.recipe, row.backbone, row.shots, split)
-    return {
-        r["seed"]: float(r["accuracy"])
-        for r in table.results
-        if r["seed"] in row.seeds
-        and (r["dataset"], r["method"], r["recipe"], r["backbone"], r["shots"], r["split"]) == key
-    }
-
-
-# --- cells -------------------------------------------------------------------------------------------------------
-
-
-def _cells(row: Row, of: list[Row]) -> dict[str, Any]:
-    known = None if row.problems and [row] != of else published.beside(of)  # an average that lacks a dataset has none
-    cells: dict[str, Any] = {
-        "dataset": row.dataset,
-        "method": row.method,
-        "recipe": row.recipe,
-        "backbone": row.backbone,
-        "shots": row.shots,
-        "seeds": " ".join(map(str, row.seeds)),
-        "worst_group": row.worst_group,
-        "train_seconds": row.train_seconds,
-        "complete": "no" if row.problems else "yes",
-        "problems": "; ".join(row.problems),
-    }
-    for key in MEASURES:
-        value = getattr(row, key)
-        cells[key] = INCOMPLETE if value is None and row.problems else value
-        cells[f"published_{key}"] = getattr(known, key) if known else None
-        cells[f"{key}_difference"] = _mean(value) - getattr(known, key) if known and value is not None else None
-    return cells
-
-
-def _mean(value: Stat | float) -> float:
-    return value.mean if isinstance(value, Stat) else value
-
-
-def _columns(rows: list[dict[str, Any]], compared: bool) -> list[Column]:
-    digits = 2 if compared else 1  # published numbers have two
-    columns = [
-        Column("dataset", "Dataset", "words"),
-        Column("method", "Method", "words"),
-        Column("recipe", "Recipe", "words"),
-        *columns_that_vary(rows, {"backbone": "Backbone", "shots": "Shots", "seeds": "Seeds"}),
-        Column("base", "Base", digits=digits),
-        Column("new", "New", digits=digits),
-        Column("h", "H", "number", digits),
-    ]
-    for key, name in MEASURES.items():
-        columns.append(Column(f"published_{key}", f"Publ. {name}", "number", 2, in_files=not compared))
-    for key, name in MEASURES.items():
-        columns.append(Column(f"{key}_difference", f"Δ {name}", "number", 2, signed=True, in_files=not compared))
+def _columns(lines: Sequence[dict[str, Any]], measure: Measure, compared: bool) -> list[Column]:
+    digits = 2 if compared else table.digits_of(measure)  # published numbers have two
+    where, one = "all" if compared else "files", table.combined_key(measure)
+    grouped = "all" if any(line["worst_group"] for line in lines) else "files"
+    names = {"base": "Base", "new": "New", one: measure.combined_label}
     return [
-        *columns,
-        Column("worst_group", "Worst group", in_files=not any(row["worst_group"] for row in rows)),
+        *(Column(key, name, "number" if key == one else "stat", digits) for key, name in names.items()),
+        *(Column(f"published_{key}", f"Publ. {name}", "number", 2, where=where) for key, name in names.items()),
+        *(Column(f"{key}_difference", f"Δ {name}", "number", 2, True, where=where) for key, name in names.items()),
+        Column("worst_group", "Worst group", digits=table.digits_of(measure), where=grouped),
         Column("train_seconds", "Train s", spread=False),
-        Column("complete", "Complete", "words", in_files=True),
-        Column("problems", "Problems", "words", in_files=True),
+        *words("datasets", "record", where="json"),
     ]
 
 
-def _compared(cells: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "published": {key: cells[f"published_{key}"] for key in MEASURES},
-        "difference": {key: cells[f"{key}_difference"] for key in MEASURES},
-    }
+def _record(row: Row) -> dict[str, Stat]:
+    """Numbers that every seed of a method recorded (DiCap's valid fraction and the like), over the seeds."""
+    records = [flatten(r["method_record"]) for r in _base(row)]
+    record: dict[str, Stat] = {}
+    for key in (records or [{}])[0]:
+        numbers = [one[key] for one in records if type(one.get(key)) in (int, float)]
+        record |= {key: Stat.of(numbers)} if len(numbers) == len(records) else {}
+    return record
 
 
-def _row_json(row: Row) -> dict[str, Any]:
-    nothing = {"mean": None, "std": None, "n": 0}
-    cells = {
-        key: vars(getattr(row, key)) if getattr(row, key) else nothing
-        for key in ("base", "new", "worst_group", "train_seconds")
-    }
-    return {**_facts(row), **cells, "record": {key: vars(value) for key, value in row.record.items()}}
-
-
-def _average_json(row: Row, of: list[Row]) -> dict[str, Any]:
-    return {
-        **_facts(row),
-        "datasets": [one.dataset for one in of],
-        **{key: vars(getattr(row, key)) if getattr(row, key) else None for key in ("base", "new")},
-    }
-
-
-def _facts(row: Row) -> dict[str, Any]:
-    return {
-        "dataset": row.dataset,
-        "method": row.method,
-        "recipe": row.recipe,
-        "backbone": row.backbone,
-        "shots": row.shots,
-        "seeds": list(row.seeds),
-        "h": row.h,
-        "complete": not row.problems,
-        "problems": list(row.problems),
-    }
-
-
-# --- words -------------------------------------------------------------------------------------------------------
-
-
-def _notes(table: Table, compared: list[Row], averaged: list[tuple[Row, list[Row]]]) -> list[str]:
-    lines = []
-    if any(len(row.seeds) > 1 for row in table.rows):
-        lines.append("Accuracy in per cent: mean ± standard deviation over seeds (ddof = 1).")
-    lines.append("H is the harmonic mean of the mean base and the mean new accuracy.")
-    if len({row.dataset for row in table.rows}) > 1:
-        lines.append(
-            "Average: the means over all datasets of base and of new, and H of those two; only where every "
-            "dataset is complete. Its spread is that of the seeds' averages."
-        )
-    lines += [note for row, of in averaged for note in sets.other_settings(row.name, of)]
-    if any(row.worst_group for row in table.rows):
-        lines.append(
-            "Worst group: the lower of the accuracies on base-class test images whose scene is the one tied "
-            "to their class in training (aligned) and is not (conflicting), by seed."
-        )
-    if any(row.recipe == "tiny" for row in table.rows):
-        lines.append(
-            "The recipe `tiny` is this project's own for the embedded backbone (larger batches, "
-            "fewer epochs), not the papers': these figures compare methods with each other, not with "
-            "published ones."
-        )
-    return lines + _notes_on_published(compared)
-
-
-def _notes_on_published(compared: list[Row]) -> list[str]:
-    if not compared:
-        return []
-    lines = [
-        "Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
-        "published number. The published average is over the same datasets as this table's."
-    ]
-    for row in compared:
-        departed = published.departures(row)
-        if departed:
-            lines.append(
-                f"Not beside its published numbers, since its settings are others: {row.name}: {'; '.join(departed)}."
-            )
-    other = [
-        row.name
-        for row in compared
-        if row.seeds != published.SEEDS and (row.registered, row.method) in published.published()
-    ]
-    return lines + ([f"Other seeds than the published 1 2 3: {', '.join(other)}."] if other else [])
-
-
-def _record(table: Table) -> tuple[str, Grid] | None:
-    grid = record_grid(table)
-    return (RECORD_TITLE, grid) if grid else None
-
-
-def record_grid(table: Table) -> Grid | None:
+def record_grid(rows: Iterable[Row]) -> Grid | None:
     """Diagnostics that methods recorded about themselves (sections of their record), a line each; None without any."""
-    rows = [row for row in table.rows if any("." in key for key in row.record)]
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row.record) if "." in key]
-    if not keys:
-        return None
-    return (
-        ["Recorded", *(f"{row.dataset} {row.method}" for row in rows)],
-        [[key, *(_number(row.record.get(key)) for row in rows)] for key in keys],
-    )
+    records = {f"{row.place} {row.facts['method']}": _record(row) for row in rows}
+    records = {name: record for name, record in records.items() if any("." in key for key in record)}
+    keys = [key for key in dict.fromkeys(key for record in records.values() for key in record) if "." in key]
+    grid = [[key, *(_number(record.get(key)) for record in records.values())] for key in keys]
+    return (["Recorded", *records], grid) if grid else None
 
 
 def _number(stat: Stat | None) -> str:
     return NOTHING if stat is None else f"{stat.mean:.3g}" if abs(stat.mean) < 1000 else f"{stat.mean:.0f}"
 
 
-# --- context and plots -------------------------------------------------------------------------------------------
-
-
-def _context(table: Table, compared: list[Row]) -> list[Sheet]:
+def _context(task: str, compared: Sequence[Row]) -> list[Sheet]:
     """Published numbers of methods that were not run, on the datasets that were."""
-    datasets = {row.registered: row.dataset for row in compared}
-    methods = [
-        method
-        for method in dict.fromkeys(method for _, method in published.published())
-        if method not in {row.method for row in compared}
-    ]
-    if not datasets or not methods:
-        return []
-    numbers = published.published()
-    rows = [
-        {"dataset": name, "method": method, **vars(numbers[registered, method])}
-        for registered, name in datasets.items()
-        for method in methods
-    ]
-    if len(datasets) > 1:
-        rows += [
-            {
-                "dataset": f"average of {len(datasets)}",
-                "method": method,
-                **vars(published.average(numbers[name, method] for name in datasets)),
-            }
-            for method in methods
-        ]
-    columns = (
-        Column("dataset", "Dataset", "words"),
-        Column("method", "Method", "words"),
-        *(Column(key, name, "number", 2) for key, name in MEASURES.items()),
+    sheet = Sheet(
+        f"{PROTOCOL}_published",
+        "Published base-to-new numbers of methods that were not run here",
+        (*words("dataset", "method"), *(Column(key, key.capitalize(), "number", 2) for key in ("base", "new", "h"))),
+        tuple(published.others(compared)),
+        (
+            "ViT-B/16, 16 shots, mean of seeds 1 2 3, as published by the methods' papers: for context, not measured "
+            "here. The average is over the datasets of this report.",
+        ),
+        group="dataset",
+        task=task,
     )
-    return [
-        Sheet(
-            f"{PROTOCOL}_published",
-            "Published base-to-new numbers of methods that were not run here",
-            columns,
-            tuple(rows),
-            (
-                "ViT-B/16, 16 shots, mean of seeds 1 2 3, as published by the methods' papers: for "
-                "context, not measured here. The average is over the datasets of this report.",
-            ),
-            (),
-            "dataset",
-        )
-    ]
+    return [sheet] if sheet.rows else []
 
 
-def _plots(table: Table, averaged: list[tuple[Row, list[Row]]]) -> tuple[Plot, ...]:
-    """H, base and new by dataset and on average, for each backbone and number of shots."""
-    found = []
-    for rows in _blocks(table.rows):
-        datasets = tuple(dict.fromkeys(row.dataset for row in rows))
-        lines = sets.lines_of(rows, lambda row: row.dataset)
-        ends = {name: next((mean for mean, of in averaged if of == line), None) for name, line in lines.items()}
-        for key, title in {"h": "H", "base": "Accuracy on base classes", "new": "Accuracy on new classes"}.items():
-            series = {
-                name: (*_by_dataset(line, datasets, key), *([getattr(ends[name], key)] if ends[name] else []))
-                for name, line in lines.items()
-            }
-            found.append(
-                Plot(
-                    "dots",
-                    f"{title}, {rows[0].shots} shots, {rows[0].backbone}",
-                    "per cent",
-                    datasets + (("average",) if len(datasets) > 1 else ()),
-                    series,
-                )
-            )
-    return tuple(found)
-
-
-def _by_dataset(line: list[Row], datasets: Sequence[str], key: str) -> list[Any]:
-    there = {row.dataset: getattr(row, key) for row in line}
-    return [there.get(name) for name in datasets]
+def _plots(rows: Sequence[Row], measure: Measure) -> list[Plot]:
+    """The one figure, base and new by dataset and on average."""
+    titles = {table.combined_key(measure): measure.combined_label}
+    titles |= {half: f"{measure.label} on {half} classes" for half in HALVES}
+    places = tuple(dict.fromkeys(row.place for row in rows))
+    figures = {(row.line, row.place): _figures(row, measure) for row in rows}
+    lines = dict.fromkeys(row.line for row in rows)
+    plots = []
+    for key, title in titles.items():
+        series = {line: tuple(figures.get((line, place), {}).get(key) for place in places) for line in lines}
+        title = "{}, {shots} shots, {backbone}".format(title, **rows[0].facts)
+        plots.append(Plot("dots", title, measure, places, series))
+    return plots

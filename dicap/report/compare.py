@@ -6,233 +6,199 @@ datasets' mean differences, one value a dataset. Only pairs with equal digests o
 """
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dicap import results as store
-from dicap.report import sets
-from dicap.report.paired import LEVEL, MEASURES, difference, measures_of
-from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary
-from dicap.report.shifts import TITLES, trained_on
-from dicap.report.table import dataset_rank, method_rank, unequal
+from dicap.config import split_method
+from dicap.report import table
+from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of, unit_of, words
+from dicap.report.stats import LEVEL, difference
+from dicap.report.table import OURS, dataset_rank, grouped, method_rank, trained_on
+from dicap.report.transfer import TITLES
+from dicap.results import Measure, ResultError, primary
 
 NAME = "paired"
 PROTOCOLS = ("base2new", "few_shot", "source", "cross_dataset", "domain_generalization")
-TIE = 1e-9  # per cent; accuracies are counts, so that equal ones are equal
-NAMES = {**MEASURES, "accuracy": "Accuracy"}
+TIE = 1e-9  # in a measure's unit; shares are of counts, so that equal ones are equal
+COUNTS = {"wins": "Win", "ties": "Tie", "losses": "Loss", "n": "n"}
 
-Pairs = dict[int, float]  # seed -> a measure
+Unit = tuple[dict[str, float], tuple]  # measures of one seed, digests of its data
 
 
 def paired_sheets(results: Iterable[dict], compare: Sequence[str] = ()) -> list[Sheet]:
-    """The table of all comparisons; none where no two methods share a protocol, backbone and number of shots.
+    """The table of each task's comparisons; none where no two methods share a protocol, backbone and number of shots.
 
     Args:
-        compare: two methods ("DiCap CoOp"), or lines ("CoOp (tiny)"); empty = DiCap with each other.
+        compare: two methods or trainers ("DiCap" has all its pairs, "DiCap:CoOp" is one), or lines ("CoOp (tiny)");
+            empty = each of DiCap's with each that is none.
     Raises:
         ResultError: a name of `compare` that no result has, or two that nowhere meet.
     """
-    results = sets.of_protocol(results, *PROTOCOLS)
+    results = table.of_protocol(results, *PROTOCOLS)
     _check(compare, results)
-    blocks = sets.grouped(
-        results,
-        lambda r: (
-            PROTOCOLS.index(r["protocol"]),
-            r["backbone"],
-            r["shots"],
-            trained_on(r) if r["protocol"] in TITLES else "",
-        ),
-    )
-    rows = [row for key in sorted(blocks) for row in _block(blocks[key], compare)]
-    if not rows and compare:
-        raise store.ResultError(
-            f"--compare {' '.join(compare)}: no two different lines of a table with the same protocol, backbone and "
-            'shots; a line is METHOD, or "METHOD (RECIPE)" where a method has several recipes'
+    found = [_sheet(*some, compare) for some in table.by_task(results)]
+    sheets = [sheet for sheet in found if sheet.rows]
+    if compare and not sheets:
+        raise ResultError(
+            f"--compare {' '.join(compare)}: no two different lines of a table with the same task, protocol, backbone "
+            'and shots; a line is METHOD, or "METHOD (RECIPE)" where a method has several recipes'
         )
-    if not rows:
-        return []
-    columns = (
-        *columns_that_vary(rows, {"protocol": "Protocol", "backbone": "Backbone", "shots": "Shots"}),
-        Column("comparison", "Comparison", "words"),
-        Column("measure", "Measure", "words"),
-        Column("dataset", "Dataset", "words"),
-        Column("difference", "Difference [95 %]", "interval", 2),
-        Column("wins", "Win", "number"),
-        Column("ties", "Tie", "number"),
-        Column("losses", "Loss", "number"),
-        Column("n", "n", "number"),
-        Column("unit", "of", "words"),
-    )
-    problems = tuple(dict.fromkeys(problem for row in rows for problem in row["problems"]))
-    return [
-        Sheet(
-            NAME,
-            "Paired comparison",
-            columns,
-            tuple(rows),
-            tuple(_notes()),
-            problems,
-            "comparison",
-            tuple(_plots(rows)),
-            {"std": None, "level": LEVEL},
-        )
-    ]
-
-
-def _notes() -> list[str]:
-    return [
-        "Difference: first minus second method over the same seeds and data, in points of per cent. H is that of each seed.",
-        f"A dataset's row: mean over its seeds, {100 * LEVEL:.0f} % t interval over these n seeds (another draw of shots of the same "
-        "dataset); win, tie and loss count seeds.",
-        f"Overall: mean over the datasets' mean differences, {100 * LEVEL:.0f} % t interval over these n datasets (another dataset of "
-        "this kind), since seeds of one dataset are not independent of each other; win, tie and loss count datasets.",
-        "One pair has no interval. Each interval stands by itself: none is corrected for their number.",
-    ]
+    return sheets
 
 
 def _check(compare: Sequence[str], results: list[dict]) -> None:
-    there = sorted({r["method"] for r in results}, key=method_rank)
+    methods = sorted({r["method"] for r in results}, key=method_rank)
     for name in compare:
-        if name.split(" (")[0].lower() not in [method.lower() for method in there]:
-            raise store.ResultError(f"--compare {name}: no result of this method; there are: {', '.join(there)}")
+        if not any(_stands_for(name.split(" (")[0], method) for method in methods):
+            raise ResultError(f"--compare {name}: no result of this method; there are: {', '.join(methods)}")
+
+
+def _stands_for(name: str, line: str) -> bool:
+    """Whether a name is that of a line, of its method, or of its method's trainer."""
+    method = line.split(" (")[0]
+    return name.lower() in (line.lower(), method.lower(), split_method(method)[0].lower())
+
+
+def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[str]) -> Sheet:
+    blocks = grouped(results, _block_of)
+    rows = [{"task": task, **row} for key in sorted(blocks) for row in _block(blocks[key], measure, compare)]
+    return Sheet(
+        NAME,
+        title_of("Paired comparison", rows, {"task": "{}"}),
+        (
+            *columns_that_vary(rows, {"protocol": "Protocol", "backbone": "Backbone", "shots": "Shots"}),
+            *words("comparison", "measure", "dataset"),
+            Column("difference", f"Difference [{100 * LEVEL:.0f} %]", "interval", table.digits_of(measure) + 1),
+            *(Column(key, name, "number") for key, name in COUNTS.items()),
+            *words(unit="of"),
+        ),
+        tuple(rows),
+        tuple(_notes(measure)),
+        tuple(dict.fromkeys(problem for row in rows for problem in row["problems"])),
+        "comparison",
+        plots=tuple(_plots(rows, measure)),
+        extra={"std": None, "level": LEVEL},
+        task=task,
+    )
+
+
+def _block_of(result: dict) -> tuple:
+    source = trained_on(result) if result["protocol"] in TITLES else ""
+    return PROTOCOLS.index(result["protocol"]), result["backbone"], result["shots"], source
+
+
+def _notes(measure: Measure) -> list[str]:
+    unit = f", in {'points of ' if measure.unit == '%' else ''}{unit_of(measure)}" if measure.unit else ""
+    win = f" Lower {table.name_of(measure)} is better: a win is a negative difference."
+    return [
+        f"Difference: first minus second method over the same seeds and data{unit}. "
+        f"{measure.combined_label} is that of each seed.{'' if measure.higher_is_better else win}",
+        f"A dataset's row: mean over its seeds, {100 * LEVEL:.0f} % t interval over these n seeds (another draw of shots "
+        "of the same dataset); win, tie and loss count seeds.",
+        f"Overall: mean over the datasets' mean differences, {100 * LEVEL:.0f} % t interval over these n datasets "
+        "(another dataset of this kind), since seeds of one dataset are not independent of each other; win, tie and "
+        "loss count datasets.",
+        "One pair has no interval. Each interval stands by itself: none is corrected for their number.",
+    ]
 
 
 # --- pairs -------------------------------------------------------------------------------------------------------
 
 
-def _block(results: list[dict], compare: Sequence[str]) -> list[dict[str, Any]]:
+def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of one protocol, backbone, number of shots and source."""
-    lines = sets.lines_of(results, lambda r: r["dataset"])
-    found = []
+    lines = table.lines_of(results, lambda r: r["dataset"])
+    names = {"combined": measure.combined_label, "base": "Base", "new": "New", "worst_group": "Worst group"}
+    names, sign, rows = names | {"primary": measure.label}, 1 if measure.higher_is_better else -1, []
     for one, other in _chosen(list(lines), compare):
         units = [_by_dataset(lines[name]) for name in (one, other)]
-        datasets = sorted({*units[0], *units[1]}, key=dataset_rank)
-        measures = [
-            key for key in NAMES if any(key in unit for of in units for by in of.values() for unit, _ in by.values())
-        ]
+        measured = {key for of in units for by_seed in of.values() for unit, _ in by_seed.values() for key in unit}
         facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
-        for measure in sorted(measures, key=("h", "base", "new", "worst_group", "accuracy").index):
-            found += [{**facts, "measure": NAMES[measure], **row} for row in _rows(units, datasets, measure, facts)]
-    return found
+        for key in filter(measured.__contains__, names):
+            rows += [{**facts, "key": key, "measure": names[key], **row} for row in _rows(units, key, sign, facts)]
+    return rows
 
 
 def _chosen(lines: list[str], compare: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of lines to be compared."""
-
-    def of(name: str) -> list[str]:
-        return [line for line in lines if name.lower() in (line.lower(), line.split(" (")[0].lower())]
-
-    first = of(compare[0]) if compare else of("DiCap")
-    second = of(compare[1]) if compare else [line for line in lines if line not in first]
+    first, second = ([line for line in lines if _stands_for(name, line)] for name in compare or (OURS, OURS))
+    second = second if compare else [line for line in lines if line not in first]
     return [(one, other) for one, other in itertools.product(first, second) if one != other]
 
 
-Unit = tuple[dict[str, float], tuple]  # measures of one seed, digests of its data
-
-
 def _by_dataset(results: list[dict]) -> dict[str, dict[int, Unit]]:
-    """dataset -> seed -> what one run measured; none where a seed has two results, or half of one, or settings differ."""
-    found = {}
-    for dataset, of in sets.grouped(results, lambda r: r["dataset"]).items():
-        differ = any(unequal(half) for half in sets.grouped(of, lambda r: r["split"]).values())
-        units = {seed: _unit(some) for seed, some in sets.grouped(of, lambda r: r["seed"]).items()}
-        found[dataset] = {seed: ({}, data) for seed, (_, data) in units.items()} if differ else units
-    return found
+    """dataset -> seed -> what one run measured; nothing where settings differ."""
+    by_dataset: dict[str, dict[int, Unit]] = {}
+    for dataset, of in grouped(results, lambda r: r["dataset"]).items():
+        differ = any(table.unequal(half) for half in grouped(of, lambda r: r["split"]).values())
+        for seed, some in grouped(of, lambda r: r["seed"]).items():
+            data = tuple(sorted((r["split"], r["digests"]["data"]) for r in some))
+            by_dataset.setdefault(dataset, {})[seed] = {} if differ else _measured(some), data
+    return by_dataset
 
 
-def _unit(results: list[dict]) -> Unit:
+def _measured(results: list[dict]) -> dict[str, float]:
+    """What one seed measured; nothing where it has two results, half of one, or a stale prompt."""
     halves = {r["split"]: r for r in results}
-    data = tuple(sorted((r["split"], r["digests"]["data"]) for r in results))
-    if len(halves) != len(results):
-        return {}, data
-    if results[0]["protocol"] != "base2new":
-        return {"accuracy": float(results[0]["accuracy"])}, data
-    whole = halves.keys() == {"base", "new"} and halves["base"]["digests"]["model"] == halves["new"]["digests"]["model"]
-    return (measures_of(halves["base"], halves["new"]) if whole else {}), data
+    if results[0]["protocol"] != "base2new" and len(results) == 1:
+        return {"primary": primary(results[0])}
+    if len(results) != 2 or halves.keys() != {"base", "new"} or table.stale([halves["new"]], [halves["base"]]):
+        return {}
+    return table.measures_of(halves["base"], halves["new"])
 
 
-def _rows(
-    units: list[dict[str, dict[int, Unit]]], datasets: list[str], measure: str, facts: dict
-) -> list[dict[str, Any]]:
+def _rows(units: list[dict[str, dict[int, Unit]]], key: str, sign: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a dataset, and the one over all."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     means: dict[str, float] = {}
-    there = [
-        name
-        for name in datasets
-        if measure != "worst_group" or any(measure in unit for of in units for unit, _ in of.get(name, {}).values())
-    ]
-    for dataset in there:
+    some = [{name for name, of in by.items() if any(key in unit for unit, _ in of.values())} for by in units]
+    datasets = sorted(set.union(*some) if key == "worst_group" else {*units[0], *units[1]}, key=dataset_rank)
+    for dataset in datasets:
         one, other = (of.get(dataset, {}) for of in units)
-        problem = _problem(one, other, measure)
-        gain = {} if problem else {seed: one[seed][0][measure] - other[seed][0][measure] for seed in sorted(one)}
-        found.append(
-            {
-                "dataset": dataset,
-                "unit": "seeds",
-                **_counted(gain),
-                "problems": [
-                    f"{facts['protocol']}, {facts['shots']} shots, {facts['comparison']} on {dataset}: {problem}"
-                ]
-                if problem
-                else [],
-            }
-        )
-        means |= {dataset: sum(gain.values()) / len(gain)} if gain else {}
-    if len(there) > 1:
-        found.append(
-            {
-                "dataset": "overall",
-                "unit": "datasets",
-                "problems": [],
-                **_counted(means if len(means) == len(there) else {}),
-            }
-        )
-    return found
+        problem = _problem(one, other, key)
+        gains = {} if problem else {seed: one[seed][0][key] - other[seed][0][key] for seed in sorted(one)}
+        where = "{protocol}, {shots} shots, {comparison} on {}".format(dataset, **facts)
+        problems = [f"{where}: {problem}"] if problem else []
+        rows.append({"dataset": dataset, "unit": "seeds", "problems": problems, **_counted(gains, sign)})
+        means |= {dataset: statistics.fmean(gains.values())} if gains else {}
+    if len(datasets) > 1:
+        whole = _counted(means if len(means) == len(datasets) else {}, sign)
+        rows.append({"dataset": "overall", "unit": "datasets", "problems": [], **whole})
+    return rows
 
 
-def _problem(one: dict[int, Unit], other: dict[int, Unit], measure: str) -> str:
+def _problem(one: dict[int, Unit], other: dict[int, Unit], key: str) -> str:
     """What keeps a dataset from being compared, "" where nothing does."""
-    lacks = [
-        str(seed)
-        for seed in sorted({*one, *other})
-        if measure not in one.get(seed, ({}, ()))[0] or measure not in other.get(seed, ({}, ()))[0]
-    ]
+    seeds = sorted({*one, *other})
+    lacks = [str(seed) for seed in seeds if any(seed not in of or key not in of[seed][0] for of in (one, other))]
     if lacks:
         return f"not both have one whole result, with equal settings, of seed {', '.join(lacks)}"
-    differ = [str(seed) for seed in sorted(one) if one[seed][1] != other[seed][1]]
+    differ = [str(seed) for seed in seeds if one[seed][1] != other[seed][1]]
     return f"the data differ for seed {', '.join(differ)}" if differ else ""
 
 
-def _counted(gain: dict[Any, float]) -> dict[str, Any]:
-    if not gain:
-        return {"difference": INCOMPLETE, "wins": None, "ties": None, "losses": None, "n": None}
-    interval = difference(gain, dict.fromkeys(gain, 0.0))
-    wins, losses = (sum(sign * value > TIE for value in gain.values()) for sign in (1, -1))
-    return {
-        "difference": interval or sum(gain.values()),
-        "wins": wins,
-        "ties": len(gain) - wins - losses,
-        "losses": losses,
-        "n": len(gain),
-    }
+def _counted(gains: dict[Any, float], sign: int) -> dict[str, Any]:
+    """Differences, their mean with its interval, and how many are wins. sign: 1 where higher is better, else -1."""
+    if not gains:
+        return {"difference": INCOMPLETE}
+    interval, n = difference(gains, dict.fromkeys(gains, 0.0)), len(gains)
+    wins, losses = (sum(way * value > TIE for value in gains.values()) for way in (sign, -sign))
+    counts = {"wins": wins, "ties": n - wins - losses, "losses": losses, "n": n}
+    return {"difference": interval or sum(gains.values()), **counts}
 
 
-def _plots(rows: list[dict[str, Any]]) -> list[Plot]:
-    """A forest a comparison and protocol: H, or the accuracy."""
-    found = []
-    shown = [row for row in rows if row["measure"] in ("H", "Accuracy")]
-    for key, of in sets.grouped(
-        shown, lambda row: (row["comparison"], row["protocol"], row["shots"], row["backbone"])
-    ).items():
-        title = f"{key[0]}: {of[0]['measure']}, {key[1]}, {key[2]} shots, {key[3]}"
-        found.append(
-            Plot(
-                "forest",
-                title,
-                "points of per cent, 95 % interval",
-                tuple(row["dataset"] for row in of),
-                {key[0]: tuple(row["difference"] for row in of)},
-            )
+def _plots(rows: list[dict[str, Any]], measure: Measure) -> list[Plot]:
+    """A forest a comparison and protocol, of the one figure of base and new classes or of the primary measure."""
+    shown = [row for row in rows if row["key"] in ("combined", "primary")]
+    by_block = grouped(shown, lambda row: (row["comparison"], row["protocol"], row["shots"], row["backbone"]))
+    return [
+        Plot(
+            "forest",
+            f"{comparison}: {of[0]['measure']}, {protocol}, {shots} shots, {backbone}",
+            measure,
+            tuple(row["dataset"] for row in of),
+            {comparison: tuple(row["difference"] for row in of)},
         )
-    return found
+        for (comparison, protocol, shots, backbone), of in by_block.items()
+    ]

@@ -3,37 +3,31 @@
 from collections.abc import Iterable
 from typing import Any
 
-from dicap.report import sets
-from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of
-from dicap.report.table import Stat, dataset_rank, method_rank, unequal, was_resumed
+from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, words
+from dicap.report.stats import Stat
+from dicap.report.table import dataset_rank, grouped, method_rank, unequal
 
 NAME = "cost"
 SHARED = {"shots": "{} shots", "backbone": "backbone {}", "device": "on {}", "peak_memory_source": "memory of: {}"}
+NOTES = (
+    "Train s: seconds of one training, validation included; mean ± standard deviation over seeds. Empty where nothing "
+    "was trained: a method that learns nothing, or a prompt trained on another dataset.",
+    "Test s: seconds of a seed's tests (base and new classes together in base-to-new), of seeds that have them all.",
+    "Peak MiB: the highest of all runs. The allocator of a CUDA device and a whole process on a CPU do not compare.",
+)
 
 
 def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     """The table of costs; none where there is no result."""
-    groups = sets.grouped(
-        results,
-        lambda r: (
-            r["protocol"],
-            dataset_rank(r["dataset"]),
-            r["shots"],
-            r["backbone"],
-            method_rank(r["method"]),
-            r["recipe"],
-            _device(r),
-            r.get("peak_memory_source", ""),
-        ),
-    )
+    groups = grouped(results, _group)
     rows = [_row(groups[key]) for key in sorted(groups)]
-    if not rows:
-        return []
+    resumed = sum(row["resumed"] for row in rows)
+    left_out = (
+        f"{resumed} resumed run{'s' if resumed > 1 else ''} left out of the training seconds: the clock saw only "
+    )
     columns = (
-        *columns_that_vary(rows, {"protocol": "Protocol"}),
-        Column("dataset", "Dataset", "words"),
-        Column("method", "Method", "words"),
-        Column("recipe", "Recipe", "words"),
+        *columns_that_vary(rows, {"protocol": "Protocol", "task": "Task"}),
+        *words("dataset", "method", "recipe"),
         *columns_that_vary(rows, {"shots": "Shots", "backbone": "Backbone"}),
         Column("train_seconds", "Train s"),
         Column("test_seconds", "Test s"),
@@ -42,20 +36,26 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
         Column("trainable_parameters", "Parameters", "number"),
         *columns_that_vary(rows, {"device": "Device"}),
         Column("runs", "Runs", "number"),
-        Column("resumed", "Resumed", "number", in_files=True),
+        Column("resumed", "Resumed", "number", where="files"),
     )
-    return [
-        Sheet(
-            NAME,
-            title_of("Cost", rows, SHARED),
-            columns,
-            tuple(rows),
-            tuple(_notes(rows)),
-            tuple(row["problem"] for row in rows if row["problem"]),
-            "dataset",
-            extra={"std": "over runs, ddof = 1"},
-        )
-    ]
+    sheet = Sheet(
+        NAME,
+        title_of("Cost", rows, SHARED),
+        columns,
+        tuple(rows),
+        (*NOTES, *([f"{left_out}the last part."] if resumed else [])),
+        tuple(row["problem"] for row in rows if row["problem"]),
+        "dataset",
+        extra={"std": "over runs, ddof = 1"},
+    )
+    return [sheet] if rows else []
+
+
+def _group(result: dict) -> tuple:
+    """What has a row of its own, in reading order."""
+    facts = tuple(result[key] for key in ("protocol", "task", "shots", "backbone", "recipe"))
+    where = _device(result), result.get("peak_memory_source", "")
+    return (*facts[:2], dataset_rank(result["dataset"]), *facts[2:4], method_rank(result["method"]), facts[4], *where)
 
 
 def _device(result: dict) -> str:
@@ -65,52 +65,26 @@ def _device(result: dict) -> str:
 
 
 def _row(results: list[dict]) -> dict[str, Any]:
-    first = results[0]
-    trained = [r for r in results if r["seconds"]["train"] and not was_resumed(r)]
-    differ, tests = unequal(trained), _tests(results)
+    first, tests = results[0], _tests(results)
+    trained = [r for r in results if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
+    seconds, differ = [float(r["seconds"]["train"]) for r in trained], unequal(trained)
     learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
+    where = "seconds of training, {method} ({recipe}) on {dataset}, {protocol}".format(**first)
     return {
-        **{key: first[key] for key in ("protocol", "dataset", "method", "recipe", "shots", "backbone")},
-        "train_seconds": INCOMPLETE
-        if differ
-        else Stat.of(float(r["seconds"]["train"]) for r in trained)
-        if trained
-        else None,
+        **{key: first[key] for key in ("protocol", "task", "dataset", "method", "recipe", "shots", "backbone")},
+        "train_seconds": INCOMPLETE if differ else Stat.of(seconds) if seconds else None,
         "test_seconds": Stat.of(tests) if tests else INCOMPLETE,
         "peak_memory_mib": float(max(r["peak_memory_mib"] for r in results)),
         "peak_memory_source": first.get("peak_memory_source", "not known"),
         "trainable_parameters": learned.pop() if len(learned) == 1 else None,
         "device": _device(first),
         "runs": len(results),
-        "resumed": sum(map(was_resumed, results)),
-        "problem": f"seconds of training, {first['method']} ({first['recipe']}) on {first['dataset']}, {first['protocol']}: runs with "
-        f"unequal settings: {', '.join(differ)}"
-        if differ
-        else "",
+        "resumed": sum(bool(r.get("resumed_from_epoch")) for r in results),
+        "problem": f"{where}: runs with unequal settings: {', '.join(differ)}" if differ else "",
     }
 
 
 def _tests(results: list[dict]) -> list[float]:
     """Seconds of a seed's tests, of each seed that has one result of each half."""
-    halves = sorted({r["split"] for r in results})
-    return [
-        float(sum(r["seconds"]["test"] for r in of))
-        for of in sets.grouped(results, lambda r: r["seed"]).values()
-        if sorted(r["split"] for r in of) == halves
-    ]
-
-
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "Train s: seconds of one training, validation included; mean ± standard deviation over seeds. Empty where "
-        "nothing was trained: a method that learns nothing, or a prompt trained on another dataset.",
-        "Test s: seconds of a seed's tests (base and new classes together in base-to-new), of seeds that have them all.",
-        "Peak MiB: the highest of all runs. The allocator of a CUDA device and a whole process on a CPU do not compare.",
-    ]
-    resumed = sum(row["resumed"] for row in rows)
-    if resumed:
-        lines.append(
-            f"{resumed} resumed run{'s' if resumed > 1 else ''} left out of the training seconds: the clock saw "
-            "only the last part."
-        )
-    return lines
+    halves, by_seed = sorted({r["split"] for r in results}), grouped(results, lambda r: r["seed"]).values()
+    return [float(sum(r["seconds"]["test"] for r in of)) for of in by_seed if sorted(r["split"] for r in of) == halves]

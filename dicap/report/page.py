@@ -5,13 +5,12 @@ import collections
 import datetime
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from dicap.report.plots import alt, svg
+from dicap.report.render import render
 from dicap.report.sheet import Plot, Sheet
 
-TEMPLATE = "page.html.j2"
 LONG = ("dataset", "recipe", "device", "peak_memory_source", "comparison")  # columns whose words may be broken
 
 
@@ -23,16 +22,8 @@ def page(
     Args:
         results: those behind the tables. unreadable: a line a file. left_out: what else was found.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        "page.html.j2",
         title=title,
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         sheets=sheets,
@@ -44,7 +35,7 @@ def page(
         unreadable=unreadable,
         left_out=left_out,
         counts=collections.Counter(r["protocol"] for r in results),
-        versions=_versions(results),
+        versions=collections.Counter(map(_versions, results)).most_common(),
     )
 
 
@@ -67,10 +58,6 @@ def _picture(plot: Plot) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode()
 
 
-def _versions(results: Sequence[dict]) -> list[tuple[str, int]]:
-    """What ran, each with its number of runs, the most frequent first."""
-
-    def text(versions: dict[str, Any]) -> str:
-        return ", ".join(f"{key} {value}" for key, value in versions.items() if value != "") or "not recorded"
-
-    return collections.Counter(text(r["versions"]) for r in results).most_common()
+def _versions(result: dict) -> str:
+    """What made a result."""
+    return ", ".join(f"{key} {value}" for key, value in result["versions"].items() if value != "") or "not recorded"

@@ -5,28 +5,22 @@ import math
 import re
 from typing import Any
 
-from dicap.report.paired import Difference
 from dicap.report.sheet import Plot
-from dicap.report.table import Stat
+from dicap.report.stats import Difference, Stat
+from dicap.results import Measure
 
 INK = "#010203"  # stands for the page's own colour of text until the SVG is written
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1")  # Okabe and Ito, for all eyes
 MARKERS = "osD^vPX"
 LABEL = 26  # characters
-SPAN = 5.0  # points that an axis shows at least: a tenth of a point shall not look like a gulf
 STYLE = (
     "<style>svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}"
     "@media print{svg{color:#1b1f24}}</style>"
 )
 SETTINGS: Any = {
     "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
     "svg.hashsalt": "dicap",
     "svg.fonttype": "path",
     "text.parse_math": False,
@@ -38,19 +32,18 @@ def svg(plot: Plot) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    draw = {"curves": _curves, "dots": _dots, "forest": _forest}[plot.kind]
-    rows = len(plot.labels) * (1 + 0.25 * len(plot.series)) if plot.kind == "dots" else len(plot.labels)
-    height = 2.9 if plot.kind == "curves" else 1.1 + (0.24 if plot.kind == "dots" else 0.28) * rows
+    draw, values = {"curves": (_curves, "y"), "dots": (_dots, "x"), "forest": (_forest, "x")}[plot.kind]
+    line = 0.24 * (1 + 0.25 * len(plot.series)) if plot.kind == "dots" else 0.28  # inches a label
+    height = 2.9 if plot.kind == "curves" else 1.1 + line * len(plot.labels)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(4.2, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes, plot)
-        _widen(axes, "y" if plot.kind == "curves" else "x")
-        axes.grid(axis="y" if plot.kind == "curves" else "x", color="#888888", alpha=0.25, linewidth=0.6)
+        _widen(axes, values, plot.measure)
+        axes.grid(axis=values, color="#888888", alpha=0.25, linewidth=0.6)  # type: ignore[arg-type]
         if plot.kind != "forest":
-            figure.legend(
-                loc="outside lower center", ncols=2 if len(plot.series) in (2, 4) else 3, frameon=False, fontsize=8
-            )
+            ncols = 2 if len(plot.series) in (2, 4) else 3
+            figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize=8)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"<!DOCTYPE[^>]*>|<\?xml[^>]*\?>|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
@@ -73,32 +66,19 @@ def _numbers(value: Any) -> tuple[float, float] | None:
 
 
 def _looks(number: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 4.5,
-        "linewidth": 1.2,
-        "elinewidth": 1,
-        "capsize": 2,
-    }
+    looks = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+    return {**looks, "markersize": 4.5, "linewidth": 1.2, "elinewidth": 1, "capsize": 2}
 
 
 def _curves(axes: Any, plot: Plot) -> None:
     for number, (name, values) in enumerate(plot.series.items()):
         points = [_numbers(value) or (math.nan, math.nan) for value in values]  # a curve has a gap where a figure lacks
-        there = [y for y, _ in points if not math.isnan(y)]
-        if (
-            len(there) == 1 < len(values) and values.count(None) == len(values) - 1
-        ):  # learns nothing: the same at any shots
+        heights, spreads = zip(*points)
+        there = [y for y in heights if not math.isnan(y)]
+        if len(there) == 1 < len(values) and values.count(None) == len(values) - 1:  # learns nothing: the same at any
             axes.axhline(there[0], linestyle="--", linewidth=1.2, color=COLOURS[number % len(COLOURS)], label=name)
         elif there:
-            axes.errorbar(
-                range(len(points)),
-                [y for y, _ in points],
-                yerr=[spread for _, spread in points],
-                label=name,
-                **_looks(number),
-            )
+            axes.errorbar(range(len(points)), heights, yerr=spreads, label=name, **_looks(number))
     axes.set_xticks(range(len(plot.labels)), plot.labels)
     axes.set_xlabel("shots")
     axes.set_ylabel(plot.axis)
@@ -107,12 +87,9 @@ def _curves(axes: Any, plot: Plot) -> None:
 def _dots(axes: Any, plot: Plot) -> None:
     step = 0.7 / max(len(plot.series), 1)
     for number, (name, values) in enumerate(plot.series.items()):
-        there = [
-            (i + step * (number - (len(plot.series) - 1) / 2), *found)
-            for i, value in enumerate(values)
-            if (found := _numbers(value))
-        ]
-        y, x, spread = zip(*there) if there else ((), (), ())
+        shift = step * (number - (len(plot.series) - 1) / 2)
+        points = [(i + shift, *numbers) for i, value in enumerate(values) if (numbers := _numbers(value))]
+        y, x, spread = zip(*points) if points else ((), (), ())
         axes.errorbar(x, y, xerr=spread, label=name, linestyle="none", **_looks(number))
     _lines(axes, plot)
 
@@ -120,25 +97,23 @@ def _dots(axes: Any, plot: Plot) -> None:
 def _forest(axes: Any, plot: Plot) -> None:
     for values in plot.series.values():
         for i, value in enumerate(values):
-            found = _numbers(value)
-            if found:
-                last = plot.labels[i] == "overall"
-                axes.errorbar(found[0], i, xerr=found[1], **_looks(int(last)))
+            if numbers := _numbers(value):
+                axes.errorbar(numbers[0], i, xerr=numbers[1], **_looks(int(plot.labels[i] == "overall")))
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     _lines(axes, plot)
 
 
-def _widen(axes: Any, name: str) -> None:
-    """Show SPAN points of a value axis, or more."""
+def _widen(axes: Any, name: str, measure: Measure) -> None:
+    """Show 5 points of per cent, or a twentieth of the largest figure, or more: a tenth of a point is no gulf."""
     low, high = getattr(axes, f"get_{name}lim")()
-    extra = max(0.0, SPAN - (high - low)) / 2
+    least = 5.0 if measure.unit == "%" else 0.05 * max(abs(low), abs(high))
+    extra = max(0.0, least - (high - low)) / 2
     getattr(axes, f"set_{name}lim")(low - extra, high + extra)
 
 
 def _lines(axes: Any, plot: Plot) -> None:
     """A label a line, the first one at the top."""
-    axes.set_yticks(
-        range(len(plot.labels)), [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in plot.labels]
-    )
+    labels = [label if len(label) <= LABEL else f"{label[: LABEL - 1]}…" for label in plot.labels]
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(plot.labels) - 0.5, -0.5)
     axes.set_xlabel(plot.axis)

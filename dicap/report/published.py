@@ -1,32 +1,30 @@
-"""Published base-to-new accuracies (published_base2new.csv): what stands beside a run that is comparable with them.
+"""Published base-to-new numbers (published_base2new.csv): what stands beside a run that is comparable with them.
 
-Comparable: the same real dataset, ViT-B/16, 16 shots, and the training settings of the method's published recipe (its
-numerical precision aside). Never a run on an embedded dataset or with the embedded CLIP.
+Comparable: the same real dataset and measure, ViT-B/16, 16 shots, and the training settings of the method's published
+recipe (its numerical precision aside). Never a run on an embedded dataset or with the embedded CLIP.
 """
 
 import csv
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dicap import results as store
 from dicap.report.table import Row
 
 FILE = Path(__file__).with_name("published_base2new.csv")
-BACKBONE, SHOTS, SEEDS = "ViT-B/16", 16, (1, 2, 3)
-TRAINING = (
-    "OPTIM.",
-    "INPUT.",
-    "DATALOADER.TRAIN_X.",
-    "TEST.FINAL_MODEL",
-)  # settings that decide which prompt is learned
+BACKBONE, SHOTS, SEEDS = "ViT-B/16", 16, "1 2 3"
+# settings that decide which prompt is learned
+TRAINING = ("OPTIM.", "INPUT.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL")
+NOTE = (
+    "Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
+    "published number. The published average is over the same datasets as this table's."
+)
 
 
-@dataclass(frozen=True)
-class Published:
-    """Accuracy on base and new classes and their harmonic mean, per cent."""
+class Published(NamedTuple):
+    """A measure on base and new classes and their harmonic mean, per cent."""
 
     base: float
     new: float
@@ -34,74 +32,98 @@ class Published:
 
 
 @functools.cache
-def published() -> dict[tuple[str, str], Published]:
-    """(registered name of the dataset, method) -> what was published, in the file's order."""
+def published() -> dict[tuple[str, str, str], Published]:
+    """(registered name of the dataset, measure, method) -> what was published, in the file's order."""
     with open(FILE, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return {
-            (row["dataset"], row["method"]): Published(*(float(row[key]) for key in ("base", "new", "h")))
+            (row["dataset"], row["measure"], row["method"]): Published(*(float(row[key]) for key in Published._fields))
             for row in rows
         }
 
 
+def _key(row: Row) -> tuple[str, str, str]:
+    """What a row is of, as `published` has it; the name that the dataset is registered with is "" where it does not say."""
+    dataset = row.results[0]["config"].get("DATASET", {})
+    name = str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
+    return name, row.results[0]["primary"], row.facts["method"]
+
+
 def comparable(row: Row) -> bool:
-    """Whether published numbers are of a row's dataset, backbone and number of shots; see `departures` for its settings."""
-    return row.backbone == BACKBONE and row.shots == SHOTS and row.registered in {name for name, _ in published()}
+    """Whether published numbers are of a row's dataset, measure, backbone and shots; see `departures` for its settings."""
+    there = {key[:2] for key in published()}
+    return _key(row)[:2] in there and (row.facts["backbone"], row.facts["shots"]) == (BACKBONE, SHOTS)
 
 
 def departures(row: Row) -> list[str]:
     """Settings of a run that are not those of its method's published recipe; none where nothing was published of it."""
-    if (row.registered, row.method) not in published():
+    if _key(row) not in published():
         return []
-    ran = store.flatten(row.config)
-    return [
-        f"{key} {ran[key]!r}, not {value!r}"
-        for key, value in _settings(row.method, row.registered == "ImageNet").items()
-        if ran.get(key, value) != value
-    ]
+    ran = store.flatten(row.results[0]["config"])
+    learns = any(r["digests"]["model"] for r in row.results)
+    recipe = _settings(row.facts["method"], _key(row)[0] == "ImageNet", learns)
+    return [f"{key} {ran[key]!r}, not {value!r}" for key, value in recipe.items() if ran.get(key, value) != value]
 
 
 @functools.cache
-def _settings(method: str, imagenet: bool) -> dict[str, Any]:
+def _settings(method: str, imagenet: bool, learns: bool) -> dict[str, Any]:
     """The settings of a method's published recipe; none where it has no recipe here."""
     from dicap.choose_engine import choose_engine
 
     choose_engine()
-    from dicap.config import CONFIGS, build_cfg
-    from dicap.experiments.protocols import BASE2NEW, learns, published_recipes
+    from dicap.config import IMAGENET, build_cfg, published_recipes, recipes
 
-    paths = [
-        CONFIGS / "trainers" / method / f"{name}.yaml"
-        for name in published_recipes(BASE2NEW, "imagenet" if imagenet else "", SHOTS)
-    ]
-    path = next((path for path in paths if path.is_file()), None)
+    there = recipes(method)
+    names = published_recipes("base2new", IMAGENET if imagenet else "", SHOTS)
+    path = next((there[name] for name in names if name in there), None)
     if path is None:
         return {}
     # any dataset: none of its settings is compared
-    cfg = store.flatten(
-        store.plain(build_cfg(trainer_file=str(path), trainer=method, opts=["DATASET.NAME", "ImageNet"]))
-    )
+    cfg = store.flatten(store.plain(build_cfg(trainer_file=path, trainer=method, opts=["DATASET.NAME", "ImageNet"])))
     own = f"TRAINER.{method.upper()}."
-    kept = (own, *TRAINING) if learns(method) else (own,)
+    kept = (own, *TRAINING) if learns else (own,)
     return {key: value for key, value in cfg.items() if key.startswith(kept) and key != f"{own}PREC"}
 
 
-def beside(rows: Sequence[Row]) -> Published | None:
-    """What was published for a row's method and dataset; of several rows, the average over their datasets.
+def beside(row: Row) -> Published | None:
+    """What was published for a row's method and dataset; of an average row, the average over its datasets.
 
-    None where a row is not comparable, or was run with other settings than the published ones.
+    None where a dataset is missing, not comparable, or was run with other settings than the published ones.
     """
-    if not rows or not all(comparable(row) and not departures(row) for row in rows):
+    rows = row.of or (row,)
+    incomplete = row.of and row.problems  # an average that lacks a dataset has none
+    if incomplete or not all(_key(one) in published() and comparable(one) and not departures(one) for one in rows):
         return None
-    return average(published().get((row.registered, row.method)) for row in rows)
+    return average(published()[_key(one)] for one in rows)
 
 
-def average(values: Iterable[Published | None]) -> Published | None:
-    """As published: the means over datasets of base and of new, and H of those two; None where one is missing."""
-    found = list(values)
-    if not found or None in found:
-        return None
-    if len(found) == 1:
-        return found[0]
-    base, new = (sum(getattr(one, key) for one in found) / len(found) for key in ("base", "new"))
+def average(numbers: Iterable[Published]) -> Published:
+    """As published: the means over datasets of base and of new, and H of those two."""
+    first, *more = numbers
+    if not more:
+        return first
+    base, new = (sum(one[key] for one in (first, *more)) / (1 + len(more)) for key in (0, 1))
     return Published(base, new, 2 * base * new / (base + new))
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader must know of the published numbers beside these rows, which are comparable."""
+    departed = {row.name: "; ".join(departures(row)) for row in rows}
+    text = "Not beside its published numbers, since its settings are others: "
+    other = [row.name for row in rows if row.facts["seeds"] != SEEDS and _key(row) in published()]
+    return [
+        *([NOTE] if rows else []),
+        *(f"{text}{name}: {settings}." for name, settings in departed.items() if settings),
+        *([f"Other seeds than the published {SEEDS}: {', '.join(other)}."] if other else []),
+    ]
+
+
+def others(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Published numbers on the datasets of these rows of methods that are not among them, and their averages."""
+    places, ran = {_key(row)[:2]: row.place for row in rows}, {row.facts["method"] for row in rows}
+    methods = [method for method in dict.fromkeys(key[2] for key in published()) if method not in ran]
+    lines = [(place, name, published()[key + (name,)]) for key, place in places.items() for name in methods]
+    if len(places) > 1:
+        means = {name: average(published()[key + (name,)] for key in places) for name in methods}
+        lines += [(f"average of {len(places)}", name, mean) for name, mean in means.items()]
+    return [{"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines]

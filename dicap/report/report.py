@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap import results as store
+from dicap.files import write_text
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
 from dicap.report.few_shot import few_shot_sheets
 from dicap.report.page import page
 from dicap.report.render import make_console
-from dicap.report.sets import of_protocol
 from dicap.report.sheet import Sheet, print_sheet, write_sheet
-from dicap.report.shifts import fresh, shift_sheets
-from dicap.report.table import base2new_of, gather
+from dicap.report.table import gather, of_protocol
+from dicap.report.transfer import fresh, transfer_sheets
+from dicap.results import FILE, ResultError
 
 PAGE = "report.html"
 
@@ -35,7 +35,7 @@ def write_report(
     Args:
         out: an output folder; the files are written into it.
         protocols: those whose tables are printed; None = every table.
-        compare: two methods to be compared in pairs; empty = DiCap with each other method.
+        compare: two methods to be compared in pairs; empty = each of DiCap's with each that is none.
         console: a rich console to print on; None = the terminal.
     Raises:
         ResultError: no folder, no result of any protocol in it, or a method of `compare` that has none.
@@ -43,41 +43,39 @@ def write_report(
     results, unreadable = gather(out)
     known = of_protocol(results, *PROTOCOLS)
     if not known:
-        raise store.ResultError(_nothing(out, results, unreadable))
-    found = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
+        raise ResultError(_nothing(out, results, unreadable))
+    tables = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
     console = console or make_console(140)
-    for sheet in found:
+    for sheet in tables:
         if protocols is None or sheet.name in protocols:
             print_sheet(sheet, console)
-    return _write(out, found, known, unreadable, _left_out(results, known))
+    paths = [path for sheet in tables for path in write_sheet(sheet, out)]
+    title = f"Results in {Path(out).resolve().name}"
+    html = page(tables, known, unreadable, _left_out(results, known), title)
+    write_text(Path(out) / PAGE, html)
+    return [Path(out) / PAGE, *paths]
 
 
 def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
     """All tables of some results, in reading order. Raises ResultError: a method of `compare` that has no result."""
     return [
-        *base2new_sheets(base2new_of(results)),
+        *base2new_sheets(results),
         *few_shot_sheets(results),
-        *shift_sheets(results),
+        *transfer_sheets(results),
         *paired_sheets(fresh(results), compare),
         *cost_sheets(results),
     ]
 
 
-def _write(
-    out: str | Path, found: Sequence[Sheet], results: Sequence[dict], unreadable: Sequence[str], left_out: Sequence[str]
-) -> list[Path]:
-    paths = [path for sheet in found for path in write_sheet(sheet, out)]
-    html = Path(out) / PAGE
-    store.write_text(html, page(found, results, unreadable, left_out, f"Results in {Path(out).resolve().name}"))
-    return [html, *paths]
-
-
 def _nothing(out: str | Path, results: Sequence[dict], unreadable: Sequence[str]) -> str:
-    other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results or unreadable else ""
+    """Why there is no table, and what to do."""
+    if unreadable and not results:
+        return f"{out}: none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
+    other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results else ""
     first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
     return (
-        f"{out}: no {store.FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; run a protocol first, such as "
-        f"scripts/dicap/base2new.sh, or give the folder that was its output{first}"
+        f"{out}: no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; run a protocol first, such "
+        f"as scripts/dicap/base2new.sh, or give the folder that was its output{first}"
     )
 
 

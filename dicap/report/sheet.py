@@ -1,40 +1,50 @@
 """A table of a report, stated once: typed cells from which the terminal, Markdown, CSV, JSON, LaTeX and HTML are made.
 
-    sheet = Sheet("few_shot", "Few-shot accuracy", (Column("method", "Method", "words"), Column("acc", "Accuracy")), rows)
+    sheet = Sheet("few_shot", "Few-shot", (Column("method", "Method", "words"), Column("shots_1", "1 shot")), rows)
     write_sheet(sheet, "output"); print_sheet(sheet)
 
 What is shown is the CSV file's figure, rounded. A row is a dictionary from a column's key to str, int, float, Stat,
-Difference or None; words in a column of figures (INCOMPLETE) are shown, and are empty in CSV and null in JSON.
+Difference, dict or None; words in a column of figures (INCOMPLETE) are shown, and are empty in CSV and null in JSON.
 """
 
 import csv
 import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicap import results as store
-from dicap.report.paired import Difference
-from dicap.report.render import (
-    NOTHING,
-    Grid,
-    csv_number,
-    make_console,
-    markdown_grid,
-    print_notes,
-    rich_grid,
-    write_forms,
-)
-from dicap.report.table import Stat
+from dicap.files import write_text
+from dicap.report.render import Grid, make_console, print_notes, render, rich_grid
+from dicap.report.stats import LEVEL, Difference, Stat
+from dicap.results import Measure
 
+NOTHING = "–"
 INCOMPLETE = "incomplete"
-_PARTS = {"words": ("",), "number": ("",), "stat": ("_mean", "_std"), "interval": ("_mean", "_low", "_high")}
+_BOUNDS = ("_mean", "_low", "_high")
+_PARTS = {"words": ("",), "number": ("",), "stat": ("_mean", "_std"), "interval": _BOUNDS, "gain": _BOUNDS}
+_LATEX = {
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"},
+    **{"±": r"$\pm$", "−": "$-$", "–": "--", "Δ": r"$\Delta$", "\n": " "},
+}
+_FORMS = {"all": ("shown", "csv", "json"), "files": ("csv", "json"), "shown": ("shown",), "json": ("json",)}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. kind: words, number, stat or interval; digits of figures; in_files: not in what is shown."""
+    """A column.
+
+    Args:
+        key: of rows and files. name: its heading.
+        kind: words, number, stat (mean ± spread), interval (mean and bounds of a Difference), or gain (mean ± half the
+            interval, * where it excludes zero; coloured in the terminal by which of the two is better).
+        digits: of figures that are no whole numbers. signed, spread: whether a plus sign, a Stat's spread is shown.
+        where: all, files (not in what is shown), shown (not in files), or json (there only).
+    """
 
     key: str
     name: str
@@ -42,12 +52,15 @@ class Column:
     digits: int = 1
     signed: bool = False
     spread: bool = True
-    in_files: bool = False
+    where: str = "all"
 
     def text(self, value: Any) -> str:
         """A cell as it is shown."""
         if value is None or isinstance(value, str):
             return NOTHING if value is None else value
+        if isinstance(value, Difference) and self.kind == "gain":
+            mark = "*" if value.excludes_zero else " "
+            return f"{self._figure(value.mean)} ±{value.half:.{self.digits}f}{mark}"
         if isinstance(value, Difference):
             return f"{self._figure(value.mean)} [{self._figure(value.low)}, {self._figure(value.high)}]"
         if isinstance(value, Stat):
@@ -55,8 +68,15 @@ class Column:
             return self._figure(value.mean) + spread
         return self._figure(value) if isinstance(value, float) else str(value)
 
+    def style(self, row: dict[str, Any]) -> str:
+        """Colour of a row's cell in the terminal: green where the first of the two is surely better, red where worse."""
+        value = row.get(self.key)
+        if self.kind != "gain" or not isinstance(value, Difference) or not value.excludes_zero:
+            return ""
+        return "green" if (value.mean > 0) == row.get("higher_is_better", True) else "red"
+
     def _figure(self, value: float) -> str:
-        text = f"{value:{'+' if self.signed or self.kind == 'interval' else ''}.{self.digits}f}"
+        text = f"{value:{'+' if self.signed or self.kind in ('interval', 'gain') else ''}.{self.digits}f}"
         return text.replace("-", "+") if text.startswith("-") and float(text) == 0 else text
 
     @property
@@ -65,40 +85,56 @@ class Column:
         return [self.key + part for part in _PARTS[self.kind]]
 
     def csv_values(self, value: Any) -> list[str]:
-        """A cell of a CSV file, figures with full precision."""
+        """A cell of a CSV file, figures with full precision; empty where there is none."""
         if self.kind == "words":
-            return [str("" if value is None else value)]
-        parts = (
-            (value.mean, value.low, value.high)
-            if isinstance(value, Difference)
-            else (value.mean, value.std)
-            if isinstance(value, Stat)
-            else (None if isinstance(value, str) else value,)
-        )
-        return [
-            str(one) if isinstance(one, int) else csv_number(one)
-            for one in (*parts, None, None)[: len(_PARTS[self.kind])]
-        ]
+            if isinstance(value, dict):
+                value = " ".join(f"{key} {one}" for key, one in value.items())
+            return ["" if value is None else str(value)]
+        parts: tuple = (None if isinstance(value, str) else value,)
+        if isinstance(value, Difference):
+            parts = (value.mean, value.low, value.high)
+        elif isinstance(value, Stat):
+            parts = (value.mean, value.std)
+        padded = (*parts, None, None)[: len(_PARTS[self.kind])]
+        return ["" if one is None else str(one) if isinstance(one, int) else f"{one:.10g}" for one in padded]
 
     def json_value(self, value: Any) -> Any:
         """A cell of a JSON file."""
-        if isinstance(value, (Stat, Difference)):
+        if isinstance(value, Difference):
+            return {**vars(value), "excludes_zero": value.excludes_zero}
+        if isinstance(value, Stat):
             return vars(value)
         return None if isinstance(value, str) and self.kind != "words" else value
 
 
+def unit_of(measure: Measure) -> str:
+    """A measure's unit in words; "" = none."""
+    return "per cent" if measure.unit == "%" else measure.unit
+
+
 @dataclass(frozen=True)
 class Plot:
-    """What a picture shows. kind: curves (labels along x), dots (a line of dots a label), or forest (differences).
+    """What a picture shows.
 
-    series: name -> one Stat, Difference, float or None a label.
+    Args:
+        kind: curves (labels along x), dots (a line of dots a label), or forest (differences).
+        measure: what its figures are of.
+        series: name -> one Stat, Difference, float or None a label.
     """
 
     kind: str
     title: str
-    axis: str
+    measure: Measure
     labels: tuple[str, ...]
     series: dict[str, tuple[Any, ...]]
+
+    @property
+    def axis(self) -> str:
+        """Label of the axis of figures."""
+        if self.kind != "forest":
+            return ", ".join(filter(None, [self.measure.label, unit_of(self.measure)]))
+        unit = "points of per cent" if self.measure.unit == "%" else unit_of(self.measure) or "difference"
+        return f"{unit}, {100 * LEVEL:.0f} % interval"
 
 
 @dataclass(frozen=True)
@@ -106,9 +142,12 @@ class Sheet:
     """A table: name (also that of its files), title, columns, rows in reading order, and what a reader must know.
 
     Args:
-        group: key of a column; a rule follows where its value changes.
-        problems: what is incomplete, one sentence each. unreadable: files that could not be read, a line each.
+        problems: what is incomplete, one sentence each.
+        group: key of a value of the rows; a rule follows where it changes. sections: it stands above its rows.
         extra: more for the JSON file. also: further small tables (title, grid) of the Markdown page.
+        unreadable: files that could not be read, a line each.
+        task: ends the names of the files; "" = the usual one.
+        conclusion, command: what follows from the table, and the command that goes on from there.
     """
 
     name: str
@@ -118,111 +157,126 @@ class Sheet:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     group: str = ""
+    sections: bool = False
     plots: tuple[Plot, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     also: tuple[tuple[str, Grid], ...] = ()
     unreadable: tuple[str, ...] = ()
+    task: str = ""
+    conclusion: str = ""
+    command: str = ""
+
+    @property
+    def file(self) -> str:
+        """Name of its files, without an ending."""
+        return re.sub(r"[^\w.=+-]+", "-", f"{self.name}_{self.task}" if self.task else self.name)
+
+    def columns_of(self, form: str) -> list[Column]:
+        """The columns of a form: shown, csv or json."""
+        return [column for column in self.columns if form in _FORMS[column.where]]
 
     @property
     def shown(self) -> list[Column]:
         """Columns for eyes."""
-        return [column for column in self.columns if not column.in_files]
+        return self.columns_of("shown")
 
     @property
-    def words(self) -> list[str]:
-        """Names of the columns of words."""
-        return [column.name for column in self.shown if column.kind == "words"]
+    def lines(self) -> list[tuple[list[str], dict[str, Any]]]:
+        """Text cells of each row, and the row. With sections a line of one cell comes before the rows of a group."""
+        lines: list[tuple[list[str], dict[str, Any]]] = []
+        for row in self.rows:
+            cells = [column.text(row.get(column.key)) for column in self.shown]
+            if self.sections:
+                lines += [([row[self.group]], row)] if not lines or lines[-1][1][self.group] != row[self.group] else []
+                cells[0] = f"  {cells[0]}"
+            lines.append((cells, row))
+        return lines
 
     @property
     def grid(self) -> Grid:
         """The table as text cells."""
-        return [c.name for c in self.shown], [[c.text(row.get(c.key)) for c in self.shown] for row in self.rows]
+        return [column.name for column in self.shown], [cells for cells, _ in self.lines]
 
     @property
     def ends(self) -> set[int]:
-        """Rows that a rule follows."""
-        values = [row.get(self.group) for row in self.rows]
-        return (
-            {i for i, value in enumerate(values) if i + 1 == len(values) or values[i + 1] != value}
-            if self.group
-            else set()
-        )
+        """Lines that a rule follows."""
+        values = [row.get(self.group) for _, row in self.lines]
+        last = len(values) - 1
+        return {i for i, value in enumerate(values) if self.group and (i == last or values[i + 1] != value)}
 
     @property
     def all_notes(self) -> list[str]:
         """Notes and problems, as terminal and Markdown have them."""
-        return [
-            *self.notes,
-            *(f"Incomplete: {problem}." for problem in self.problems),
-            *(f"Unreadable: {line}." for line in self.unreadable),
-        ]
+        problems = [f"Incomplete: {problem}." for problem in self.problems]
+        return [*self.notes, *problems, *(f"Unreadable: {line}." for line in self.unreadable)]
 
 
-def columns_that_vary(rows: list[dict[str, Any]], names: dict[str, str]) -> list[Column]:
+def words(*keys: str, where: str = "all", **names: str) -> list[Column]:
+    """Columns of words that are called like their keys, or as `names` says."""
+    return [Column(key, names.get(key, key.capitalize()), "words", where=where) for key in (*keys, *names)]
+
+
+def columns_that_vary(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> list[Column]:
     """Columns of words; one that says the same in every row goes to the files only, its value into the title."""
-    return [
-        Column(key, name, "words", in_files=len({row.get(key) for row in rows}) == 1) for key, name in names.items()
-    ]
+    values = {key: {row.get(key) for row in rows} for key in names}
+    return [Column(key, names[key], "words", where="all" if len(values[key]) > 1 else "files") for key in names]
 
 
-def title_of(title: str, rows: list[dict[str, Any]], shared: dict[str, str]) -> str:
+def title_of(title: str, rows: Sequence[Mapping[str, Any]], shared: dict[str, str]) -> str:
     """A title with what all rows share. shared: key -> text with {} for the value."""
     values = {key: {row.get(key) for row in rows if row.get(key) not in (None, "")} for key in shared}
-    return ", ".join([title, *(shared[key].format(*found) for key, found in values.items() if len(found) == 1)])
+    return ", ".join([title, *(shared[key].format(*some) for key, some in values.items() if len(some) == 1)])
 
 
 def write_sheet(sheet: Sheet, folder: str | Path) -> list[Path]:
     """Write NAME.md, .csv, .json and .tex, each atomically; returns the paths."""
-    from dicap.report.latex import latex
-
-    paths = write_forms(folder, sheet.name, markdown(sheet), to_csv(sheet), as_json(sheet))
-    store.write_text(Path(folder) / f"{sheet.name}.tex", latex(sheet))
-    return [*paths, Path(folder) / f"{sheet.name}.tex"]
+    paths = {form: Path(folder) / f"{sheet.file}.{form}" for form in ("md", "csv", "json", "tex")}
+    write_text(paths["md"], markdown(sheet))
+    write_text(paths["csv"], to_csv(sheet))
+    store.write_json(paths["json"], as_json(sheet))
+    write_text(paths["tex"], render("sheet.tex.j2", escape_latex, sheet=sheet))
+    return list(paths.values())
 
 
 def markdown(sheet: Sheet) -> str:
     """The page NAME.md."""
-    header, rows = sheet.grid
-    grid = header, [[escape_markdown(cell) for cell in row] for row in rows]
-    parts = [
-        f"# {escape_markdown(sheet.title)}",
-        markdown_grid(grid, sheet.words),
-        "\n".join(f"- {escape_markdown(note)}" for note in sheet.all_notes),
-    ]
-    for title, more in sheet.also:
-        parts += [f"## {title}", markdown_grid(more)]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return render("sheet.md.j2", escape_markdown, sheet=sheet)
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is; an underscore inside a word needs nothing."""
+    """Text that Markdown shows as it is, also in a table; an underscore inside a word needs nothing."""
     code = text.split("`")
     if len(code) == 3:  # one `name` in a note
-        return f"{escape_markdown(code[0])}`{code[1]}`{escape_markdown(code[2])}"
-    text = re.sub(r"([\\`*<>])", r"\\\1", " ".join(text.split("\n")))
+        middle = code[1].replace("|", "\\|")
+        return f"{escape_markdown(code[0])}`{middle}`{escape_markdown(code[2])}"
+    text = re.sub(r"([\\`*<>|])", r"\\\1", " ".join(text.split("\n")))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def to_csv(sheet: Sheet) -> str:
     """The table with full precision, empty cells where there is no figure."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([name for column in sheet.columns for name in column.csv_names])
-    writer.writerows(
-        [cell for column in sheet.columns for cell in column.csv_values(row.get(column.key))] for row in sheet.rows
-    )
+    writer, columns = csv.writer(out, lineterminator="\n"), sheet.columns_of("csv")
+    writer.writerow([name for column in columns for name in column.csv_names])
+    for row in sheet.rows:
+        writer.writerow([cell for column in columns for cell in column.csv_values(row.get(column.key))])
     return out.getvalue()
 
 
 def as_json(sheet: Sheet) -> dict[str, Any]:
     """The table as JSON values."""
-    rows = [{column.key: column.json_value(row.get(column.key)) for column in sheet.columns} for row in sheet.rows]
+    columns = sheet.columns_of("json")
     return {
         "schema": store.SCHEMA,
         "protocol": sheet.name,
         "title": sheet.title,
         "std": "over seeds, ddof = 1",
-        "rows": rows,
+        "rows": [{column.key: column.json_value(row.get(column.key)) for column in columns} for row in sheet.rows],
         "notes": list(sheet.notes),
         **sheet.extra,
         "complete": not sheet.problems and not sheet.unreadable,
@@ -233,11 +287,17 @@ def as_json(sheet: Sheet) -> dict[str, Any]:
 
 def print_sheet(sheet: Sheet, console: Any = None) -> None:
     """The table in the terminal, with its notes."""
+    from rich.text import Text
+
     console = console or make_console(140)
-    console.print(rich_grid(sheet.grid, sheet.title, sheet.ends, sheet.words))
+    lines = [[Text(cell, column.style(row)) for cell, column in zip(cells, sheet.shown)] for cells, row in sheet.lines]
+    left = [column.name for column in sheet.shown if column.kind == "words"]
+    console.print(rich_grid((sheet.grid[0], lines), sheet.title, sheet.ends, left))
     print_notes(console, sheet.all_notes)
-    for title, grid in sheet.also:
-        console.print(rich_grid((grid[0], grid[1][:8]), title))
-        console.print(
-            f"The first {min(8, len(grid[1]))}; all of them are in {sheet.name}.md.", style="dim", markup=False
-        )
+    for title, (header, rows) in sheet.also:
+        console.print(rich_grid((header, rows[:8]), title, left=header[:1]))
+        more = f"The first {min(8, len(rows))}; all of them are in {sheet.file}.md."
+        console.print(more, style="dim", markup=False)
+    use = f"\nUse it: {sheet.command}" if sheet.command else ""
+    if sheet.conclusion:
+        console.print(sheet.conclusion + use, style="bold", markup=False, soft_wrap=True)

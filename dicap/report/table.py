@@ -1,106 +1,47 @@
-"""Base-to-new tables from result files: `dicap report OUTPUT`, and the end of every base-to-new job.
+"""Rows over seeds: what base-to-new, few-shot and transfer tables share. A cell is the primary measure over the seeds.
 
-A row is one method with one recipe on one dataset. Base and new are means over seeds, with the sample standard
-deviation (ddof = 1); H = 2 base new / (base + new) of those means, as published tables have it. The worst group is,
-for each seed, the lower of the groups' accuracies (aligned and conflicting scenes on CausalShapes) on the base classes.
-A set with a seed missing, or made with unequal settings, is named as such and not averaged.
+What the words of a report mean:
+
+    not run            a cell without any result.
+    lacks seed         a seed of any line of the same dataset, backbone (and shots, or source) that this cell has not.
+    twice              two results of one seed, such as from two jobs' output folders; which one counts is not known.
+    unequal settings   seeds of a cell differ in a setting (seed and places aside) or in the backbone's weights.
+    stale prompt       tested with another prompt than that of the present training (digests.model).
+    no training        tested with a prompt whose training is not there to check it against.
+    incomplete         any of these: the cell is neither shown nor averaged. An average lacks a dataset that is incomplete.
+
+Results of different tasks or primary measures, backbones, numbers of shots and sources never share a row or an average.
 """
 
 import collections
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dicap import results as store
+from dicap.config import split_method
 from dicap.data.named import PUBLISHED, SHIFTS
+from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, unit_of, words
+from dicap.report.stats import Stat
+from dicap.results import Measure, measure_of, primary, worst_group
 
-PROTOCOL = "base2new"
-ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap")  # of methods in a table; others follow by name
-
-
-@dataclass(frozen=True)
-class Stat:
-    """Mean and standard deviation (ddof = 1, None for a single value) over n seeds."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Stat":
-        """Of at least one value."""
-        values = list(values)
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+T = TypeVar("T")
+ORDER = ("ZeroshotCLIP", "CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap")  # of methods; then those of OURS, then others
+OURS = "DiCap"
+AVERAGE = "Average: the mean over {}; only where every one is complete. Its spread is that of the seeds' averages."
+USUAL_TASK = "classification"  # tables of other tasks have the task in their names
+# facts that stand in a column where they differ between rows, else in the title
+VARY = {
+    "source": ("Trained on", "trained on {}"),
+    "shots": ("Shots", "{} shots"),
+    "backbone": ("Backbone", "backbone {}"),
+    "seeds": ("Seeds", "seeds {}"),
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method on one dataset. Accuracies in per cent; None where there is none, or where the set is incomplete.
-
-    config: that of one of its runs; what differs between them is among the problems.
-    """
-
-    dataset: str
-    method: str
-    recipe: str
-    backbone: str
-    shots: int
-    seeds: tuple[int, ...]
-    base: Stat | None
-    new: Stat | None
-    h: float | None
-    worst_group: Stat | None
-    train_seconds: Stat | None
-    problems: tuple[str, ...] = ()
-    record: dict[str, Stat] = field(default_factory=dict)
-    registered: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """As messages name it."""
-        return f"{self.method} ({self.recipe}) on {self.dataset}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows in reading order, the single results behind them, and files that could not be read."""
-
-    rows: tuple[Row, ...]
-    results: tuple[dict, ...]
-    unreadable: tuple[str, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row has every seed, and every file could be read."""
-        return not self.unreadable and not any(row.problems for row in self.rows)
-
-
-def base2new_table(root: str | Path, seeds: Iterable[int] = ()) -> Table:
-    """Gather all base-to-new results below a folder.
-
-    Args:
-        root: an output folder.
-        seeds: seeds that each row should have; empty = every seed that any method has there, with the same backbone and shots.
-    Raises:
-        ResultError: no folder, or no base-to-new result in it.
-    """
-    results, unreadable = gather(root)
-    table = base2new_of(results, unreadable, seeds)
-    if not table.results and not unreadable:
-        raise store.ResultError(
-            f"{root}: no {store.FILE} of the protocol {PROTOCOL} below this folder; "
-            "run scripts/dicap/base2new.sh first, or give the folder that was its output"
-        )
-    return table
-
-
-def base2new_of(results: Iterable[dict], unreadable: Iterable[str] = (), seeds: Iterable[int] = ()) -> Table:
-    """The table of those results that are of this protocol; `seeds` as for base2new_table."""
-    found = [r for r in results if r["protocol"] == PROTOCOL and r["split"] != "all" and r.get("test_set") != "val"]
-    return Table(tuple(_rows(found, tuple(seeds))), tuple(found), tuple(unreadable))
+# --- results -----------------------------------------------------------------------------------------------------
 
 
 def gather(root: str | Path) -> tuple[list[dict], list[str]]:
@@ -114,17 +55,63 @@ def gather(root: str | Path) -> tuple[list[dict], list[str]]:
     return results, unreadable
 
 
-def _rows(results: list[dict], seeds: tuple[int, ...]) -> list[Row]:
-    cells: dict[tuple, list[dict]] = {}
-    for r in results:
-        cells.setdefault((r["dataset"], r["shots"], r["backbone"], r["method"], r["recipe"]), []).append(r)
-    wanted: dict[tuple, set[int]] = {}
-    for cell, found in cells.items():
-        wanted.setdefault(cell[:3], set(seeds)).update(r["seed"] for r in found if not seeds)
-    rows = [_row(cell, found, sorted(wanted[cell[:3]])) for cell, found in cells.items()]
-    return sorted(
-        rows, key=lambda row: (dataset_rank(row.dataset), row.shots, row.backbone, *method_rank(row.method), row.recipe)
-    )
+def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
+    """Items by key, keys in the order of their first item."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def of_protocol(results: Iterable[dict], *names: str) -> list[dict]:
+    """Results of protocols on test images."""
+    return [r for r in results if r["protocol"] in names and r.get("test_set", "test") != "val"]
+
+
+def by_task(results: Iterable[dict]) -> list[tuple[str, Measure, list[dict]]]:
+    """Results that may share a table: their task ("" = the usual one), their primary measure, and they themselves."""
+    groups = grouped(results, lambda r: (r["task"], measure_of(r)))
+    count = collections.Counter(task for task, _ in groups)
+    names = {
+        (task, measure): f"{task}_{measure.name}" if count[task] > 1 else "" if task == USUAL_TASK else task
+        for task, measure in groups
+    }
+    return [(names[key], key[1], groups[key]) for key in sorted(groups, key=lambda key: (names[key], str(key)))]
+
+
+def trained_on(result: dict) -> str:
+    """The dataset that a result's prompt was trained on."""
+    return result.get("trained_on") or result["dataset"]
+
+
+def stale(results: Iterable[dict], trainings: Iterable[dict]) -> list[dict]:
+    """Results of a stale prompt: another than that of the present training."""
+    prompts = grouped(((training_of(r), r["digests"]["model"]) for r in trainings), lambda pair: pair[0])
+    return [
+        r for r in results if (key := training_of(r)) in prompts and (key, r["digests"]["model"]) not in prompts[key]
+    ]
+
+
+def training_of(result: dict) -> tuple:
+    """What tells one training from another."""
+    return tuple(result[key] for key in ("method", "recipe", "backbone", "shots", "seed")) + (trained_on(result),)
+
+
+def measures_of(base: dict, new: dict) -> dict[str, float]:
+    """Base, new, combined, and worst_group where there are groups, of one seed's results on base and on new classes."""
+    values = {"base": primary(base), "new": primary(new)}
+    values["combined"] = measure_of(base).combined(values["base"], values["new"])
+    return {**values, "worst_group": worst_group(base)} if base["groups"] else values
+
+
+def unequal(results: Iterable[dict]) -> list[str]:
+    """Settings that all have, or the backbone's weights, that differ between results; seeds and places aside."""
+    flat = [{**store.flatten(r["config"]), "backbone weights": r["digests"]["weights"]} for r in results]
+    common = set.intersection(*map(set, flat)) - {"SEED", *store.PLACES} if flat else set()
+    return sorted(key for key in common if any(one[key] != flat[0][key] for one in flat))
+
+
+# --- reading order and words -------------------------------------------------------------------------------------
 
 
 def dataset_rank(dataset: str) -> tuple[int, str]:
@@ -133,122 +120,256 @@ def dataset_rank(dataset: str) -> tuple[int, str]:
     return order.index(dataset) if dataset in order else len(order), dataset
 
 
-def method_rank(method: str) -> tuple[int, str]:
-    """Reading order of methods."""
-    return ORDER.index(method) if method in ORDER else len(ORDER), method
+def method_rank(method: str) -> tuple[int, tuple[int, ...], str]:
+    """Reading order of methods: ORDER, then OURS by the place of its learner, then others by name."""
+    trainer, learner = split_method(method)
+    ours = trainer == OURS
+    names = (learner.split("+") if learner else []) if ours else [method]
+    places = tuple(ORDER.index(name) if name in ORDER else len(ORDER) for name in names)
+    return 1 if ours else 0 if method in ORDER else 2, places, method
 
 
-def _row(cell: tuple, found: list[dict], seeds: list[int]) -> Row:
-    dataset, shots, backbone, method, recipe = cell
-    halves = {
-        split: {r["seed"]: r for r in found if r["split"] == split and r["seed"] in seeds} for split in ("base", "new")
-    }
-    problems, usable = _problems(halves, seeds)
-    twice = _twice(found)
-    if twice:
-        problems, usable = [*problems, *twice], dict.fromkeys(usable, False)
-    accuracy = {
-        split: Stat.of(r["accuracy"] for r in half.values()) if usable[split] else None
-        for split, half in halves.items()
-    }
-    base = list(halves["base"].values()) if usable["base"] else []
-    seconds = [float(r["seconds"]["train"]) for r in base]  # 0 where nothing is trained
-    return Row(
-        dataset,
-        method,
-        recipe,
-        backbone,
-        shots,
-        tuple(seeds),
-        accuracy["base"],
-        accuracy["new"],
-        harmonic_mean(accuracy["base"], accuracy["new"]),
-        Stat.of(worst_group(r) for r in base) if base and all(r["groups"] for r in base) else None,
-        Stat.of(seconds) if seconds and all(seconds) and not any(map(was_resumed, base)) else None,
-        tuple(problems),
-        _record(base),
-        registered_name(found[0]),
-        found[0]["config"],
+def name_of(measure: Measure) -> str:
+    """A measure's label within a sentence: "count error", but "R@1"."""
+    label = measure.label
+    return label[:1].lower() + label[1:] if label[1:2].islower() else label
+
+
+def digits_of(measure: Measure) -> int:
+    """Digits after the point that a table shows."""
+    return 1 if measure.unit == "%" else 3
+
+
+def combined_key(measure: Measure) -> str:
+    """Key of the one figure of base and new classes, in files."""
+    return "h" if measure.combined_label == "H" else "combined"
+
+
+def note_on_figures(measure: Measure, where: str = "") -> str:
+    """What a table's figures are."""
+    unit = f" in {unit_of(measure)}" if measure.unit else ""
+    direction = "" if measure.higher_is_better else " (lower is better)"
+    spread = "mean ± standard deviation over seeds (ddof = 1); a single seed has none."
+    return f"{measure.label}{where}{unit}{direction}: {spread}"
+
+
+def note_on_groups(measure: Measure) -> str:
+    """What the worst group is."""
+    return (
+        f"Worst group: for each seed, the {'lowest' if measure.higher_is_better else 'highest'} {name_of(measure)} of "
+        "the groups of base-class test images; of causal_shapes these are images whose scene is the one tied to their "
+        "class in training (aligned) and is not (conflicting)."
     )
 
 
-def registered_name(result: dict) -> str:
-    """The name that a result's dataset is registered with, such as DescribableTextures; "" where it does not say."""
-    dataset = result["config"].get("DATASET", {})
-    return str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
+# --- cells and rows ----------------------------------------------------------------------------------------------
 
 
-def harmonic_mean(base: Stat | None, new: Stat | None) -> float | None:
-    """H of the two mean accuracies; 0 where both are 0, None where one is missing."""
-    if base is None or new is None:
-        return None
-    total = base.mean + new.mean
-    return 2 * base.mean * new.mean / total if total else 0.0
+@dataclass(frozen=True)
+class Cell:
+    """The primary measure of a line at one place of a table.
+
+    Args:
+        series: by seed; empty where there is nothing, or for an average over datasets with different seeds.
+        stat: mean and spread over the seeds. problems: what makes it incomplete.
+    """
+
+    series: dict[int, float] = field(default_factory=dict)
+    stat: Stat | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Stat | str | None:
+        """What the table shows."""
+        return INCOMPLETE if self.problems else self.stat
 
 
-def worst_group(result: dict) -> float:
-    """The lowest accuracy among the groups of one result, per cent."""
-    return min(group["accuracy"] for group in result["groups"].values())
+@dataclass(frozen=True)
+class Row:
+    """A line of a table on one dataset (or from one source), or its average over datasets.
 
+    Args:
+        line: the method, or "METHOD (RECIPE)" where the table has several recipes of it in one place.
+        place: the dataset. results: all behind it. of: the rows that it is the average of.
+    """
 
-def was_resumed(result: dict) -> bool:
-    """Whether a run's training seconds are those of a part of it."""
-    return bool(result.get("resumed_from_epoch"))  # its clock saw only the last part of the training
+    line: str
+    place: str
+    results: tuple[dict, ...]
+    cells: dict[str, Cell] = field(default_factory=dict)
+    of: tuple["Row", ...] = ()
 
-
-def _problems(halves: dict[str, dict[int, dict]], seeds: list[int]) -> tuple[list[str], dict[str, bool]]:
-    """What keeps this set from being averaged, and which half is whole all the same."""
-    problems, usable = [], {}
-    for split, half in halves.items():
-        missing = [str(seed) for seed in seeds if seed not in half]
-        settings = unequal(list(half.values()))
-        if missing:
-            problems.append(f"{split} lacks seed {', '.join(missing)}")
-        if settings:
-            problems.append(f"{split}: seeds were run with unequal settings: {', '.join(settings)}")
-        usable[split] = not missing and not settings
-    stale = [
-        str(seed)
-        for seed, r in halves["new"].items()
-        if seed in halves["base"] and r["digests"]["model"] != halves["base"][seed]["digests"]["model"]
-    ]
-    if stale:
-        problems.append(f"new was tested with another prompt than the present one of seed {', '.join(stale)}")
-        usable["new"] = False
-    return problems, usable
-
-
-def _twice(results: list[dict]) -> list[str]:
-    """Seeds with two results, such as from two output folders below the one that is looked at."""
-    seen = collections.Counter((r["split"], r["seed"]) for r in results)
-    return [
-        f"{split} has {count} results of seed {seed}; which one counts cannot be told: give the folder of one job"
-        for (split, seed), count in sorted(seen.items())
-        if count > 1
-    ]
-
-
-def unequal(results: list[dict]) -> list[str]:
-    """Settings, or the backbone's weights, that differ between the seeds of a set."""
-    return differing([{**r["config"], "backbone weights": r["digests"]["weights"]} for r in results])
-
-
-def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys that all have and that are not equal in all; seeds and places aside."""
-    flat = list(map(store.flatten, configs))
-    common = set.intersection(*map(set, flat)) - {"SEED", *store.PLACES} if flat else set()
-    return sorted(key for key in common if any(one[key] != flat[0][key] for one in flat))
-
-
-def _record(results: list[dict]) -> dict[str, Stat]:
-    """Numbers that every seed of a method recorded (DiCap's valid fraction and the like), over the seeds."""
-    flat = [
-        {
-            key: value
-            for key, value in store.flatten(r["method_record"]).items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every table says of a row."""
+        first, seeds = self.results[0], {r["seed"] for r in self.results}
+        differ = len({row.facts["seeds"] for row in self.of}) > 1
+        return {
+            "dataset": self.place,
+            "method": first["method"],
+            "recipe": ", ".join(dict.fromkeys(r["recipe"] for r in self.results)),  # published ones may differ
+            "backbone": first["backbone"],
+            "shots": first["shots"],
+            "seeds": "" if differ else " ".join(map(str, sorted(seeds))),
+            "source": trained_on(first),
         }
-        for r in results
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        return "{method} ({recipe}) on {dataset}".format(**self.facts)
+
+    @property
+    def problems(self) -> list[str]:
+        """What makes it incomplete."""
+        return [f"{self.name}, {problem}" for cell in self.cells.values() for problem in cell.problems]
+
+
+def rows_of(
+    results: Sequence[dict],
+    labels: dict[str, str],
+    column_of: Callable[[dict], str],
+    place_of: Callable[[dict], str] = lambda result: result["dataset"],
+    trainings: Sequence[dict] | None = None,
+) -> list[Row]:
+    """Rows of results that may share an average: by dataset and method in reading order, then the averages.
+
+    Args:
+        labels: columns in order, and their names in messages.
+        column_of, place_of: the column that a result belongs to, and the dataset of its row.
+        trainings: runs that trained the prompts which are tested; None = each run is a training, and a method that
+            learns nothing needs one column only.
+    """
+    lines = lines_of(results, lambda r: (place_of(r), column_of(r)))
+    by_place = grouped(sorted(results, key=lambda r: dataset_rank(place_of(r))), place_of)
+    rows = []
+    for place, there in by_place.items():
+        seeds = {r["seed"] for r in there}
+        for line, of in lines.items():
+            some = [r for r in of if place_of(r) == place]
+            cells = _cells(grouped(some, column_of), labels, seeds, trainings)
+            rows += [Row(line, place, tuple(some), cells)] if some else []
+    averages = [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
+    return rows + (averages if len(by_place) > 1 else [])
+
+
+def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict[str, list[dict]]:
+    """Results by line of a table, in reading order: one a method, named after it.
+
+    Where a method has two recipes in one place (published recipes may differ by dataset or shots), a line a recipe.
+    """
+    lines: dict[str, list[dict]] = {}
+    for method, of in grouped(sorted(results, key=lambda r: method_rank(r["method"])), lambda r: r["method"]).items():
+        if all(len({r["recipe"] for r in there}) == 1 for there in grouped(of, place).values()):
+            lines[method] = of
+        else:
+            lines |= {f"{method} ({recipe})": some for recipe, some in grouped(of, lambda r: r["recipe"]).items()}
+    return lines
+
+
+def _cells(
+    by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], trainings: Sequence[dict] | None
+) -> dict[str, Cell]:
+    needed = trainings is not None or any(r["digests"]["model"] for of in by_column.values() for r in of)
+    cells = {}
+    for column, label in labels.items():
+        results = by_column.get(column, [])
+        problems = ["not run"] if needed and not results else []
+        problems += _problems(results, seeds, results if trainings is None else trainings) if results else []
+        series = {} if problems else {r["seed"]: primary(r) for r in results}
+        stat = Stat.of(series.values()) if series else None
+        cells[column] = Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
+    return cells
+
+
+def _problems(results: Sequence[dict], seeds: set[int], trainings: Sequence[dict]) -> list[str]:
+    count, there = collections.Counter(r["seed"] for r in results), set(map(training_of, trainings))
+    by_seed = {
+        "lacks seed": [seed for seed in sorted(seeds) if seed not in count],
+        "stale prompt: another than that of the present training, seed": [r["seed"] for r in stale(results, trainings)],
+        "no training to check the prompt against, seed": [r["seed"] for r in results if training_of(r) not in there],
+    }
+    problems = [f"{text} {', '.join(map(str, some))}" for text, some in by_seed.items() if some]
+    for seed in (seed for seed in sorted(count) if count[seed] > 1):
+        problems.append(
+            f"{count[seed]} results of seed {seed}; which one counts cannot be told: give the folder of one job"
+        )
+    settings = unequal(results)
+    return problems + ([f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else [])
+
+
+def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
+    """The average row of a line; a column is incomplete where a dataset of it is."""
+    cells = {}
+    for key, label in labels.items():
+        there = {row.place: row.cells[key] for row in rows}
+        missing = [place for place in places if place not in there or there[place].problems]
+        problems = (f"{label}: not complete: {', '.join(missing)}",) if missing else ()
+        cells[key] = Cell(problems=problems) if missing else average_of(list(there.values()))
+    results = tuple(r for row in rows for r in row.results)
+    return Row(rows[0].line, f"average of {len(places)}", results, cells, tuple(rows))
+
+
+def average_of(cells: Sequence[Cell]) -> Cell:
+    """The mean over datasets; its spread is that of the seeds' means, where all have the same seeds."""
+    stats = [cell.stat for cell in cells if cell.stat]
+    if not stats or len(stats) < len(cells):
+        return Cell()
+    if any(cell.series.keys() != cells[0].series.keys() for cell in cells):
+        return Cell({}, Stat(statistics.fmean(stat.mean for stat in stats), None, min(stat.n for stat in stats)))
+    series = {seed: statistics.fmean(cell.series[seed] for cell in cells) for seed in cells[0].series}
+    return Cell(series, Stat.of(series.values()))
+
+
+# --- sheets ------------------------------------------------------------------------------------------------------
+
+
+def sheet_of(
+    name: str, title: str, rows: Sequence[Row], figures: Iterable[Column], vary: Sequence[str], **fields: Any
+) -> Sheet:
+    """The sheet of some rows.
+
+    Args:
+        figures: its columns of figures; words of `vary` stand in a column or in the title.
+        fields: task, notes, plots, also; more: what it says of each row besides its facts and cells.
+    """
+    lines = [
+        {
+            "task": fields["task"],
+            **row.facts,
+            **{key: cell.shown for key, cell in row.cells.items()},
+            "complete": "no" if row.problems else "yes",
+            "problems": "; ".join(row.problems),
+            **more,
+        }
+        for row, more in zip(rows, fields.pop("more", [{}] * len(rows)), strict=True)
     ]
-    common = [key for key in flat[0] if all(key in one for one in flat)] if flat else []
-    return {key: Stat.of(one[key] for one in flat) for key in common}
+    first = ("method", "recipe") if "source" in vary else ("dataset", "method", "recipe")
+    columns = (
+        *words(*first),
+        *columns_that_vary(lines, {key: VARY[key][0] for key in vary}),
+        *figures,
+        *words("complete", "problems", where="files"),
+    )
+    results = [r for row in rows if not row.of for r in row.results]
+    return Sheet(
+        name,
+        title_of(title, lines, {"task": "{}", **{key: VARY[key][1] for key in vary}}),
+        columns,
+        tuple(lines),
+        problems=tuple(problem for row in rows for problem in row.problems),
+        group="source" if "source" in vary else "dataset",
+        extra={"results": [{key: value for key, value in r.items() if key != "config"} for r in results]},
+        **fields,
+    )
+
+
+def notes_on_averages(rows: Iterable[Row]) -> list[str]:
+    """What an average is, and where its datasets were run with one recipe and unequal settings (of datasets aside)."""
+    averages = [row for row in rows if row.of]
+    notes = [AVERAGE.format("all datasets")] if averages else []
+    for row in averages:
+        recipes = grouped(row.results, lambda r: r["recipe"]).values()
+        keys = sorted({key for of in recipes for key in unequal(of) if not key.startswith("DATASET.")})
+        notes += [f"{row.name}: not all datasets were run with the same {', '.join(keys)}."] if keys else []
+    return notes

@@ -6,42 +6,40 @@ import logging
 from pathlib import Path
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dicap.world", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("grid", "the world"), ("shifts", "its domain shifts")):
-        picture = commands.add_parser(name, help=f"{what} at a glance, as in docs/world.md")
+    for name, content in (("grid", "CausalShapes"), ("shifts", "its domain shifts")):
+        picture = commands.add_parser(name, help=f"a page of example pictures of {content}, as in docs/world.md")
         picture.add_argument("out", type=Path, help="a PNG file")
-    train = commands.add_parser("pretrain", help="train the tiny CLIP; goes on where an interrupted run stopped")
-    train.add_argument("--out", type=Path, required=True, help="the weights, rewritten at every evaluation")
-    train.add_argument("--work", type=Path, help="state and log.jsonl (default: OUT with .work at its end)")
+    train = commands.add_parser("pretrain", help="train the tiny CLIP; resumes an interrupted run")
+    train.add_argument("--out", type=Path, required=True, help="the weights file, rewritten at every evaluation")
+    train.add_argument("--work", type=Path, help="folder of state and log.jsonl (default: OUT with .work at its end)")
     train.add_argument("--pairs", type=int, default=1_200_000, help="image-caption pairs to see (default %(default)s)")
     train.add_argument("--seed", type=int, default=1)
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop, resumably, after this time")
-    check = commands.add_parser("evaluate", help="held-out zero-shot figures of a weights file")
+    check = commands.add_parser("evaluate", help="zero-shot accuracies of a weights file on held-out pictures")
     check.add_argument("--weights", type=Path, help="default: the shipped file")
     check.add_argument("--count", type=int, default=4000, help="pictures of each domain (default %(default)s)")
     check.add_argument("--card", action="store_true", help="also write the model card beside the weights")
-    arguments = parser.parse_args()
+    args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.command in ("grid", "shifts"):
-        from dicap.world.grid import draw, draw_shifts
+    if args.command in ("grid", "shifts"):
+        from dicap.world.grid import draw_grid, draw_shifts
 
-        {"grid": draw, "shifts": draw_shifts}[arguments.command]().save(arguments.out)
-    elif arguments.command == "pretrain":
+        (draw_grid if args.command == "grid" else draw_shifts)().save(args.out)
+    elif args.command == "pretrain":
         from dicap.world.pretrain import Recipe, pretrain
 
-        work = arguments.work or arguments.out.with_name(arguments.out.name + ".work")
-        pretrain(arguments.out, work, Recipe(pairs=arguments.pairs, seed=arguments.seed), minutes=arguments.minutes)
-    elif arguments.command == "evaluate":
-        from dicap.backbones import tiny
-        from dicap.world.card import write_card
-        from dicap.world.evaluate import evaluate
+        work = args.work or args.out.with_name(args.out.name + ".work")
+        pretrain(args.out, work, Recipe(pairs=args.pairs, seed=args.seed), minutes=args.minutes)
+    else:
+        from dicap.world.evaluate import evaluate, write_card
 
-        figures = evaluate(arguments.weights, arguments.count)
-        print(json.dumps(figures, indent=2))
-        if arguments.card:
-            write_card(arguments.weights or tiny.PATH, figures)
+        accuracies = evaluate(args.weights, args.count)
+        print(json.dumps(accuracies, indent=2))
+        if args.card:
+            write_card(args.weights, accuracies)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The world at a glance.
+"""Pages of example pictures for docs/world.md.
 
 python -m dicap.world grid docs/world_grid.png
 python -m dicap.world shifts docs/world_shifts.png
@@ -11,60 +11,57 @@ from dicap.world.causal import CLASSES, PATTERNS, SCENES, SHAPES, do, intervene,
 from dicap.world.files import Knobs, split_latents
 from dicap.world.render import DOWNSTREAM, NOISY, SIZE, counterfactual, render
 
-LEFT, GAP, HEAD = 150, 4, 26  # px
+LEFT, GAP, HEAD = 150, 4, 26  # px: the column of row names, the space between pictures, a title's height
 
 
-def draw(seed: int = 7) -> Image.Image:
+def draw_grid(seed: int = 7) -> Image.Image:
     """Scenes x shapes with every class; interventions on class and scene; the benchmark's domain gap."""
     count = len(SHAPES)
-    rows = []
+    rows = {}
     for number, scene in enumerate(SCENES):
         names = [f"{PATTERNS[(number + column) % len(PATTERNS)]} {shape}" for column, shape in enumerate(SHAPES)]
         latents = intervene(sample(np.arange(count) + count * number, seed), do({"class": names}, scene=scene))
-        rows.append((scene, render(latents)))
-    facts = sample(np.arange(count) + 1000, seed)
-    targets = [CLASSES[(row["label"] + 17) % len(CLASSES)] for row in facts]
-    pairs = (
-        ("as sampled", render(facts)),
-        ("do(class=...)", counterfactual(facts, do({"class": targets}))),
-        ("do(scene=...)", counterfactual(facts, do(scene=(facts["scene"] + 3) % len(SCENES)))),
-        ("in the benchmark", render(facts, DOWNSTREAM)),
-    )
-    return _page(
-        [
-            ("Every shape (columns) in every scene (rows); the five patterns along the diagonals", rows),
-            ("The same ten pictures under interventions, and as the benchmark's camera sees them", list(pairs)),
-        ]
-    )
+        rows[scene] = render(latents)
+    factual = sample(np.arange(count) + 1000, seed)
+    interventions = {
+        "as sampled": render(factual),
+        "do(class=...)": counterfactual(factual, do(class_=(factual["label"] + 17) % len(CLASSES))),
+        "do(scene=...)": counterfactual(factual, do(scene=(factual["scene"] + 3) % len(SCENES))),
+        "in the benchmark": render(factual, DOWNSTREAM),
+    }
+    first = "Every shape (columns) in every scene (rows); the five patterns along the diagonals"
+    second = "The same ten pictures under interventions, and as the benchmark's camera sees them"
+    return _page({first: rows, second: interventions})
 
 
 def draw_shifts() -> Image.Image:
     """Eight test pictures, one a scene and one a colour, and the same ones in the domain shifts."""
     test = split_latents("test", Knobs(per_class_test=40))
-    shown = [np.flatnonzero((test["scene"] == n) & (test["colour"] == n)) for n in range(len(SCENES))]
-    facts = test[[rows[len(rows) * n // len(SCENES)] for n, rows in enumerate(shown)]]
-    scenes, colours = shift(facts, "scenes"), shift(facts, "colours")
-    clean = [("as sampled", render(facts)), ("unseen scenes", render(scenes)), ("unseen colours", render(colours))]
-    seen = [
-        ("causal_shapes", render(facts, DOWNSTREAM)),
-        ("..._scenes", render(scenes, DOWNSTREAM)),
-        ("..._colours", render(colours, DOWNSTREAM)),
-        ("..._noise", render(facts, NOISY)),
-    ]
-    page = _page([("Eight test pictures, by the camera of the pretraining", clean), ("As the benchmark's files", seen)])
-    return page.quantize(256)  # noise does not shrink: a third of the bytes
+    both = [np.flatnonzero((test["scene"] == n) & (test["colour"] == n)) for n in range(len(SCENES))]
+    factual = test[[rows[len(rows) * n // len(SCENES)] for n, rows in enumerate(both)]]
+    scenes, colours = shift(factual, "scenes"), shift(factual, "colours")
+    clean = {"as sampled": render(factual), "unseen scenes": render(scenes), "unseen colours": render(colours)}
+    files = {
+        "causal_shapes": render(factual, DOWNSTREAM),
+        "..._scenes": render(scenes, DOWNSTREAM),
+        "..._colours": render(colours, DOWNSTREAM),
+        "..._noise": render(factual, NOISY),
+    }
+    page = _page({"Eight test pictures, by the camera of the pretraining": clean, "As the benchmark's files": files})
+    return page.quantize(256)  # noise does not compress: this saves two thirds of the bytes
 
 
-def _page(parts: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> Image.Image:
-    columns = len(parts[0][1][0][1])
-    height = sum(HEAD + len(rows) * (SIZE + GAP) + GAP for _, rows in parts)
+def _page(sections: dict[str, dict[str, np.ndarray]]) -> Image.Image:
+    """Sections by title, one below the other; each has rows of pictures (B, 64, 64, 3) by name."""
+    columns = max(len(pictures) for rows in sections.values() for pictures in rows.values())
+    height = sum(HEAD + len(rows) * (SIZE + GAP) + GAP for rows in sections.values())
     page = Image.new("RGB", (LEFT + columns * (SIZE + GAP) + GAP, height), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=15)
     top = 0
-    for title, rows in parts:
+    for title, rows in sections.items():
         pen.text((GAP, top + 5), title, fill="black", font=font)
         top += HEAD
-        for name, pictures in rows:
+        for name, pictures in rows.items():
             pen.text((GAP, top + SIZE // 2), name, fill="black", font=font, anchor="lm")
             for column, picture in enumerate(pictures):
                 page.paste(Image.fromarray(picture), (LEFT + column * (SIZE + GAP), top))

@@ -29,9 +29,9 @@ _load("mutations", HERE / "mutations.py")
 import scm
 
 from dicap.counterfactual import CounterfactualGenerator, choose_targets
-from dicap.counterfactual.config import CHOICES
+from dicap.counterfactual.config import generator_options
 
-GENERATORS = CHOICES["generator"]
+GENERATORS = generator_options()["generator"][2]
 
 
 @pytest.fixture(scope="session")

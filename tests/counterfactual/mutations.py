@@ -50,7 +50,7 @@ class MovedOn(ValueError):
     """A mutation's text is not found exactly once."""
 
 
-PROCESS, SCORES, SEARCH = (f"dicap/counterfactual/{name}.py" for name in ("process", "scores", "search"))
+PROCESS, GENERATOR, SEARCH = (f"dicap/counterfactual/{name}.py" for name in ("process", "generator", "search"))
 MECHANISM, DIAGNOSTICS = "dicap/counterfactual/mechanism.py", "dicap/counterfactual/diagnostics.py"
 IN_PROCESS, IN_GENERATOR, IN_SEARCH, IN_IDENTIFICATION, IN_MECHANISM, IN_PROMPT = (
     f"tests/counterfactual/test_{name}.py::test_"
@@ -133,9 +133,9 @@ MUTATIONS = (
     Mutation(
         6,
         "prediction takes the marginal score",
-        SCORES,
-        "value = process.epsilon(x0(z, t, condition[rows]), z, t)",
-        "value = process.epsilon(x0(z, t, None), z, t)",
+        GENERATOR,
+        "score = self.estimator.eps(condition, ",
+        "score = self.estimator.eps(None, ",
         IN_GENERATOR + "6_the_own_class_changes_nothing_but_by_the_reconstruction",
     ),
     Mutation(
@@ -149,9 +149,9 @@ MUTATIONS = (
     Mutation(
         7,
         "abduction always takes the marginal score",
-        SCORES,
-        'factual = None if generator.config.abduct == "marg" else condition[rows]',
-        "factual = None",
+        GENERATOR,
+        "score = estimator.eps(None if marginal else condition)",
+        "score = estimator.eps(None)",
         IN_GENERATOR + "7_the_generators_conditional_abduction_frees_the_latent_of_the_class",
     ),
     Mutation(
@@ -259,6 +259,14 @@ MUTATIONS = (
         IN_PROMPT + "14_an_all_invalid_batch_leaves_cross_entropy_and_the_pull_to_the_frozen_text",
     ),
     Mutation(
+        14,
+        "invalid counterfactuals weigh in the division",
+        "dicap/counterfactual/bank.py",
+        "total = 1 + weight * valid.float().mean()",
+        "total = 1 + weight",
+        "tests/counterfactual/test_bank.py::test_weighted_losses_sum_to_a_mean_of_what_is_there",
+    ),
+    Mutation(
         15,
         "class names are saved with the prompt",
         "dicap/prompts.py",
@@ -277,9 +285,9 @@ MUTATIONS = (
     Mutation(
         17,
         "the seed is not heard",
-        "dicap/counterfactual/generator.py",
-        "randomness = torch.Generator().manual_seed(config.seed)",
-        "randomness = torch.Generator(); randomness.seed()",
+        GENERATOR,
+        "random = torch.Generator().manual_seed(config.seed)",
+        "random = torch.Generator(); random.seed()",
         IN_GENERATOR + "17_the_seed_decides",
     ),
     Mutation(
@@ -296,10 +304,10 @@ MUTATIONS = (
 def mutated(mutation: Mutation, root: Path) -> str:
     """The mutated text of the file. Raises MovedOn unless the old text is there exactly once."""
     text = (root / mutation.file).read_text(encoding="utf-8")
-    found = text.count(mutation.old)
-    if found != 1:
+    count = text.count(mutation.old)
+    if count != 1:
         raise MovedOn(
-            f"property {mutation.number}, {mutation.what!r}: {mutation.old!r} is found {found} times in {mutation.file}, not"
+            f"property {mutation.number}, {mutation.what!r}: {mutation.old!r} is found {count} times in {mutation.file}, not"
             " once; the code moved on: give the mutation the text as it is now"
         )
     return text.replace(mutation.old, mutation.new)
@@ -356,11 +364,11 @@ def make_copies(folder: Path, count: int) -> list[Path]:
         shutil.copytree(copies[0], other, symlinks=True)
     command = [sys.executable, "-c", "import dicap; print(dicap.__file__)"]
     environment = os.environ | {"PYTHONPATH": str(copies[0]), "PYTHONDONTWRITEBYTECODE": "1"}
-    found = subprocess.run(
+    imported = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
-    if not Path(found).resolve().is_relative_to(copies[0].resolve()):
-        raise RuntimeError(f"the tests would import {found}, not the copy in {copies[0]}: uninstall that dicap")
+    if not Path(imported).resolve().is_relative_to(copies[0].resolve()):
+        raise RuntimeError(f"the tests would import {imported}, not the copy in {copies[0]}: uninstall that dicap")
     return copies
 
 
@@ -392,7 +400,7 @@ def main(arguments: list[str] | None = None) -> int:
             free.put(copy)
         with ThreadPoolExecutor(len(copies)) as pool:
             verdicts = list(pool.map(lambda mutation: try_out(mutation, free), chosen))
-    rows = [(str(m.number), m.what, m.test.split("::")[1], found) for m, found in zip(chosen, verdicts)]
+    rows = [(str(m.number), m.what, m.test.split("::")[1], verdict) for m, verdict in zip(chosen, verdicts)]
     print(table([("property", "mutation", "test", "verdict"), *rows]))
     red = verdicts.count("red")
     print(f"{red} of {len(chosen)} mutations turn their test red")

@@ -1,7 +1,10 @@
 """The public class, over the table of generators: determinism, storage, batches, errors, degenerate inputs."""
 
+import ast
 import dataclasses
+import graphlib
 import json
+from pathlib import Path
 
 import pytest
 import reference
@@ -9,8 +12,11 @@ import scm
 import torch
 from safetensors import safe_open
 
+import dicap.counterfactual
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig
+from dicap.counterfactual.config import generator_options
 from dicap.counterfactual.diagnostics import hsic_p
+from dicap.counterfactual.generator import FORMAT
 
 F32 = 1e-5
 
@@ -28,13 +34,13 @@ def answer(generator, images, targets, rows=slice(None), train_on="full"):
 
 def test_answers_have_the_documented_shapes(generator, images, targets):
     for train_on in ("full", "minimal"):
-        found = answer(generator, images, targets, train_on=train_on)
-        assert found.features.shape == (48, 2, 32) and not found.features.requires_grad
-        assert torch.allclose(found.features.norm(dim=-1), torch.ones(48, 2), atol=F32)
+        result = answer(generator, images, targets, train_on=train_on)
+        assert result.features.shape == (48, 2, 32) and not result.features.requires_grad
+        assert torch.allclose(result.features.norm(dim=-1), torch.ones(48, 2), atol=F32)
         for name in ("valid", "start_time", "kappa", "margin", "w"):
-            assert getattr(found, name).shape == (48, 2), name
-        assert found.valid.dtype == torch.bool and bool(((found.kappa >= 0) & (found.kappa <= 1)).all())
-        assert bool((found.margin[found.valid] >= generator.config.delta).all())
+            assert getattr(result, name).shape == (48, 2), name
+        assert result.valid.dtype == torch.bool and bool(((result.kappa >= 0) & (result.kappa <= 1)).all())
+        assert bool((result.margin[result.valid] >= generator.config.delta).all())
     single = generator.counterfactual(images.features[:, 0], images.labels, targets[:, 0])
     assert single.features.shape == (48, 1, 32)
 
@@ -138,7 +144,7 @@ def test_files_that_are_no_generators_are_refused(gauss, tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="format"):
         CounterfactualGenerator.load(path)
-    save_file({"a": torch.zeros(1)}, path, {"format": "dicap.counterfactual/2", "config": gauss.config.to_json()})
+    save_file({"a": torch.zeros(1)}, path, {"format": FORMAT, "config": gauss.config.to_json()})
     with pytest.raises(ValueError, match="does not hold"):
         CounterfactualGenerator.load(path)
 
@@ -163,10 +169,10 @@ def test_other_texts_than_those_of_the_fit(gauss, images):
     )
     assert torch.allclose(known.features, moved.features, atol=F32)
     unseen = torch.nn.functional.normalize(scm.noise(3, 32, seed=40).float(), dim=1)
-    found = gauss.counterfactual(
+    result = gauss.counterfactual(
         f, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long), conditions=unseen
     )
-    assert bool(torch.isfinite(found.margin).all())
+    assert bool(torch.isfinite(result.margin).all())
 
 
 def test_equal_texts_are_one_class_to_the_judge(gauss, images):
@@ -190,11 +196,11 @@ def test_classifier_guidance_raises_the_margin(images, targets):
 def test_the_text_head_can_judge(images, targets):
     config = scm.small(generator="gauss", judge="text", delta=-1e3)
     fitted = CounterfactualGenerator(config).fit(images.features, images.labels, images.texts, logit_scale=20.0)
-    found = answer(fitted, images, targets)
-    logits = 20.0 * found.features @ images.texts.T
+    result = answer(fitted, images, targets)
+    logits = 20.0 * result.features @ images.texts.T
     own = logits.gather(2, targets[..., None])[..., 0]
     rest = logits.scatter(2, targets[..., None], -torch.inf).amax(2)
-    assert torch.allclose(found.margin, own - rest, atol=1e-4) and bool(found.valid.all())
+    assert torch.allclose(result.margin, own - rest, atol=1e-4) and bool(result.valid.all())
 
 
 DEGENERATE = {
@@ -212,16 +218,45 @@ def test_few_classes_and_shots(case, name):
     fitted = CounterfactualGenerator(scm.small(generator=name)).fit(images.features, images.labels, images.texts)
     target = (images.labels + 1) % len(images.texts)
     for train_on in ("full", "minimal"):
-        found = fitted.counterfactual(images.features[:, 0], images.labels, target, train_on=train_on)
-        assert bool(torch.isfinite(found.features).all() & torch.isfinite(found.margin).all())
+        result = fitted.counterfactual(images.features[:, 0], images.labels, target, train_on=train_on)
+        assert bool(torch.isfinite(result.features).all() & torch.isfinite(result.margin).all())
 
 
 def test_a_class_without_images_is_reached_through_its_text(images):
     without = images.labels != 5
     fitted = CounterfactualGenerator(scm.small(generator="gskip"))
     fitted.fit(images.features[without], images.labels[without], images.texts)
-    found = fitted.counterfactual(images.features[:8, 0], images.labels[:8], torch.full((8,), 5))
-    assert found.valid.float().mean() > 0.5
+    result = fitted.counterfactual(images.features[:8, 0], images.labels[:8], torch.full((8,), 5))
+    assert result.valid.float().mean() > 0.5
+
+
+def test_a_text_an_image_is_the_fit_by_labels_where_texts_are_those_of_classes(generator, images, targets):
+    captions = images.texts[images.labels]
+    by_text = CounterfactualGenerator(generator.config).fit(images.features, None, captions, logit_scale=20.0)
+    assert torch.allclose(by_text.conditions, generator.conditions)
+    for train_on in ("full", "minimal"):
+        expected = answer(generator, images, targets, train_on=train_on)
+        assert same(answer(by_text, images, targets, train_on=train_on), expected, F32)
+    rows = torch.arange(48)  # the indices may also refer to captions: rows of the same class
+    other = torch.stack([(images.labels == column[:, None]).float().argmax(1) for column in targets.T], 1)
+    by_row = by_text.counterfactual(images.features[:, 0], rows, other, conditions=captions)
+    assert same(by_row, answer(generator, images, targets), F32)
+
+
+def test_every_image_may_have_a_text_of_its_own(generator, images):
+    f, captions = images.features[:, 0], images.texts[images.labels] + 0.05 * scm.noise(48, 32, seed=8).float()
+    fitted = CounterfactualGenerator(generator.config).fit(images.features, None, captions, logit_scale=20.0)
+    assert fitted.conditions.shape == (48, 32)
+    rows = torch.arange(48)
+    for train_on in ("full", "minimal"):
+        moved = fitted.counterfactual(f, rows, rows.roll(8), train_on=train_on)
+        assert bool(torch.isfinite(moved.features).all() & torch.isfinite(moved.margin).all())
+    reconstruction = fitted.reconstruct(fitted.abduct(f, captions))
+    assert torch.allclose(fitted.counterfactual(f, rows, rows).features[:, 0], reconstruction, atol=F32)
+    if generator.config.generator in ("shift", "gauss", "gskip"):
+        assert (reconstruction - f).norm(dim=1).max() < 1e-4
+    with pytest.raises(ValueError, match="expected 48 rows, one per feature"):
+        fitted.fit(images.features, None, images.texts)
 
 
 def test_features_without_views(images):
@@ -311,6 +346,21 @@ def test_settings_are_checked(settings):
         GeneratorConfig(**settings)
 
 
+def test_options_are_the_settings_that_users_change_and_their_bounds_are_the_configurations():
+    options = generator_options()
+    assert list(options) == (
+        "generator abduct means train_data pca_k steps fixed_point train_steps w gamma search judge delta".split()
+    )
+    for name, (default, why, choices, least) in options.items():
+        assert why and default == getattr(GeneratorConfig(), name)
+        rest = {"search": "line"} if name == "generator" else {}
+        for allowed in choices or (least,):
+            assert getattr(GeneratorConfig(**(rest | {name: allowed})), name) == allowed
+        with pytest.raises(ValueError, match=name):
+            GeneratorConfig(**{name: "other" if choices else least - 1})
+    assert all(field.metadata["why"] for field in dataclasses.fields(GeneratorConfig))
+
+
 def test_settings_travel_as_json():
     config = scm.small(w=2, delta=1)
     assert GeneratorConfig.from_json(config.to_json()) == config and isinstance(config.w, float)
@@ -334,3 +384,14 @@ def test_few_images_are_seen_at_most_so_many_times(images, targets):
 
     assert same(moved(train_steps=500, passes=2), moved(train_steps=6))
     assert not same(moved(train_steps=6), moved(train_steps=5))
+
+
+def test_imports_within_the_package_point_one_way():
+    folder = Path(dicap.counterfactual.__file__).parent
+    imports = {}
+    for file in folder.glob("[!_]*.py"):
+        nodes = [
+            node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom) and node.level
+        ]
+        imports[file.stem] = {name for node in nodes for name in [node.module, *(alias.name for alias in node.names)]}
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError

@@ -150,8 +150,8 @@ def relative_error(data, features, target, truth, **settings):
     """Error of full counterfactuals of a fitted generator to the truth (N, e), over the distance that the truth moved."""
     config = GeneratorConfig(**({"train_steps": 300, "width": 64, "pca_k": 32, "search": "none"} | settings))
     fitted = CounterfactualGenerator(config).fit(data.features, data.labels, data.texts)
-    found = fitted.counterfactual(features, data.labels, target).features[:, 0]
-    return float((found - truth).norm(dim=1).mean() / (truth - features).norm(dim=1).mean())
+    result = fitted.counterfactual(features, data.labels, target).features[:, 0]
+    return float((result - truth).norm(dim=1).mean() / (truth - features).norm(dim=1).mean())
 
 
 def test_the_network_learns_the_stretch_of_a_class_unless_residuals_are_recombined():

@@ -115,9 +115,9 @@ def test_18_the_shift_generator_errs_by_its_class_means():
     for seed in range(300):
         z = means[labels] + scm.noise(3 * shots, 4, seed) @ reference.root(covariance)
         fitted = CounterfactualGenerator(config).fit(scm.on_the_sphere(z), labels, torch.eye(3))
-        found = fitted.counterfactual(scm.on_the_sphere(z[:1]), labels[:1], labels[:1] + 1).features[0, 0]
+        result = fitted.counterfactual(scm.on_the_sphere(z[:1]), labels[:1], labels[:1] + 1).features[0, 0]
         truth = scm.on_the_sphere(z[:1] + means[1] - means[0])[0]
-        squares.append((scm.FAR * (found - truth)).square().sum())
+        squares.append((scm.FAR * (result - truth)).square().sum())
     measured = float(torch.stack(squares).mean().sqrt())
     assert measured == pytest.approx(reference.shift_error(covariance, shots), rel=0.06)
 

@@ -53,25 +53,25 @@ def line(slope, start):
 def test_11_the_search_brackets_the_threshold():
     roots = [0.003, 0.11, 0.4999, 0.93]
     attempt = known([line(10.0, -10 * root) for root in roots])
-    found = search.minimal(attempt, torch.zeros(4, 1), torch.full((4,), -1.0), most=1.0, delta=0.0)
-    assert bool(found.found.all()) and bool((found.margin >= 0).all())
+    result = search.minimal(attempt, torch.zeros(4, 1), torch.full((4,), -1.0), most=1.0, delta=0.0)
+    assert bool(result.sufficient.all()) and bool((result.margin >= 0).all())
     for row, root in enumerate(roots):
-        assert float(found.below[row]) < root <= float(found.amount[row])
-        assert float(found.amount[row] - found.below[row]) < 0.1 / 2**search.HALVINGS + 1e-9
-        assert found.features[row, 0] == pytest.approx(float(found.amount[row]))
+        assert float(result.below[row]) < root <= float(result.amount[row])
+        assert float(result.amount[row] - result.below[row]) < 0.1 / 2**search.HALVINGS + 1e-9
+        assert result.features[row, 0] == pytest.approx(float(result.amount[row]))
 
 
 def test_first_success_where_the_margin_is_not_monotone():
     attempt = known([lambda a: torch.tensor(1.0 if 0.25 < a < 0.35 or a > 0.8 else -1.0)])
-    found = search.minimal(attempt, torch.zeros(1, 1), torch.tensor([-1.0]), most=1.0, delta=0.0)
-    assert 0.25 < float(found.amount) < 0.3
+    result = search.minimal(attempt, torch.zeros(1, 1), torch.tensor([-1.0]), most=1.0, delta=0.0)
+    assert 0.25 < float(result.amount) < 0.3
 
 
 def test_a_misjudged_factual_and_an_unreachable_target_are_never_found():
     attempt = known([line(1.0, 0.5), line(1.0, -5.0)])
-    found = search.minimal(attempt, torch.zeros(2, 1), torch.tensor([0.5, -5.0]), most=1.0, delta=0.0)
-    assert found.found.tolist() == [False, False] and found.trivial.tolist() == [True, False]
-    assert found.amount.tolist() == [1.0, 1.0]  # what they hold is the full intervention
+    result = search.minimal(attempt, torch.zeros(2, 1), torch.tensor([0.5, -5.0]), most=1.0, delta=0.0)
+    assert result.sufficient.tolist() == [False, False] and result.trivial.tolist() == [True, False]
+    assert result.amount.tolist() == [1.0, 1.0]  # what they hold is the full intervention
 
 
 @pytest.mark.parametrize("way", ["t0", "line"])

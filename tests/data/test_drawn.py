@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from dicap.data import drawn
+from dicap.data import draw
 from dicap.data.draw import few_shot
 
 OLD = "/home/them/data/caltech-101/101_ObjectCategories"
@@ -177,9 +177,9 @@ def test_a_pickle_cannot_change_the_reader(tmp_path):
     """It sets an attribute of the class that it gets: of its own one."""
     program = b"(dp0\nS'train'\n(lp1\ncdassl\nDatum\nN(dS'_impath'\nS'x'\nstbas."
     (tmp_path / "shot_2-seed_1.pkl").write_bytes(program)
-    before = dict(vars(drawn._DrawUnpickler))
+    before = dict(vars(draw._DrawUnpickler))
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
-    assert dict(vars(drawn._DrawUnpickler)) == before
+    assert dict(vars(draw._DrawUnpickler)) == before
 
 
 def test_truncated_and_huge_pickles(old, tmp_path, caplog, monkeypatch):
@@ -189,7 +189,7 @@ def test_truncated_and_huge_pickles(old, tmp_path, caplog, monkeypatch):
         file.write_bytes(whole[: int(len(whole) * share)])
         assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
     file.write_bytes(whole)
-    monkeypatch.setattr(drawn, "LARGEST", len(whole) - 1)
+    monkeypatch.setattr(draw, "LARGEST", len(whole) - 1)
     caplog.clear()
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
     assert "larger than a draw can be" in caplog.text

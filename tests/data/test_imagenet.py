@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dicap.data import class_folders
-from dicap.data.class_folders import list_folders
-from dicap.data.imagenet import labelled, read_classnames
+from dicap.data import official
+from dicap.data.official import labelled, list_folders, read_classnames
 from dicap.data.split import DatasetError
 
 
@@ -27,13 +26,13 @@ def tree(tmp_path):
 def remembered(tree, tmp_path, monkeypatch):
     """`tree` as a large one: listed once, changed long ago; calls tells which folders are listed again."""
     monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(class_folders, "LARGE", 1)
+    monkeypatch.setattr(official, "LARGE", 1)
     for folder in ("a", "b"):
         os.utime(tree / folder, ns=(1, time.time_ns() - 10**10))
     list_folders(tree)
     calls = []
-    files = class_folders._files
-    monkeypatch.setattr(class_folders, "_files", lambda folder: calls.append(Path(folder).name) or files(folder))
+    files = official._files
+    monkeypatch.setattr(official, "_files", lambda folder: calls.append(Path(folder).name) or files(folder))
     return calls
 
 

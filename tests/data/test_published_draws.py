@@ -4,19 +4,16 @@ tests/golden/few_shot_published.py tells where they come from.
 """
 
 import hashlib
-import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from dicap.data.draw import few_shot
-from dicap.datasets.base import FewShotDataset
+from dicap.data.named import registered
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/few_shot_published.json").read_text())["datasets"]
-for name in GOLDEN:
-    importlib.import_module(f"dicap.datasets.{name}")
-CLASSES = {cls.stem(): cls for cls in FewShotDataset.__subclasses__()}
+CLASSES = registered()
 
 
 def split_of(sizes: dict, classes: int) -> dict:

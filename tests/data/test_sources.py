@@ -31,7 +31,7 @@ def test_a_source_is_well_formed(source):
     assert not source.drive or re.fullmatch(r"[\w-]{33}", source.drive)
     assert not (source.url and source.drive) and (not source.manual or source.note)
     assert re.fullmatch("|[0-9a-f]{32}", source.md5) and re.fullmatch("|[0-9a-f]{64}", source.sha256)
-    assert source.origin in ADDRESSES and source.size >= 0
+    assert source.origin in ("", *ADDRESSES) and source.recorded_by and source.size >= 0
     for name in (source.file, *source.wanted, *source.also):
         assert name and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
     assert set(source.rename.values()) <= set(source.wanted)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dassl.data import DataManager, DatasetWrapper
 from dassl.data.data_manager import build_data_loader
-from dassl.data.datasets import DatasetBase, Datum, build_dataset
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import build_transform
 from dassl.utils import read_image
@@ -212,6 +212,17 @@ def test_batches_and_last_batch(toy, pictures):
     small = DataManager(toy.config(pictures, "out", "DATALOADER.TRAIN_X.BATCH_SIZE", "50"))
     assert [len(b["label"]) for b in small.train_loader_x] == [18]
     assert manager.train_loader_u is not None and manager.num_classes == 3 and manager.num_source_domains == 0
+
+
+def test_options_of_unlabelled_data_are_read_only_where_there_are_such_data(toy, pictures):
+    class ToyLabelled(toy.ToyColours):
+        train_u = None
+
+    DATASET_REGISTRY.register(ToyLabelled, force=True)
+    cfg = toy.config(pictures, "out", "DATASET.NAME", "ToyLabelled")
+    cfg.defrost()
+    del cfg.DATALOADER["TRAIN_U"]
+    assert DataManager(cfg).train_loader_u is None
 
 
 def test_test_images_are_what_torchvision_makes_of_them(toy, pictures):

@@ -1,12 +1,22 @@
 """`dassl` is answered by one copy of each module, in this process and in its children."""
 
+import ast
+import functools
+import graphlib
 import importlib
 import pickle
+import pickletools
 import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
+FORKS = [
+    line.split()[:2]
+    for line in (Path(__file__).parent / "fork_imports.txt").read_text(encoding="utf-8").splitlines()
+    if line and line[0] not in "#-"
+]
 NAMES = {
     "dassl.config": "get_cfg_default clean_cfg",
     "dassl.engine": "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX TrainerXU",
@@ -52,6 +62,11 @@ def test_name_resolves_to_the_one_module(module):
         assert hasattr(alias, name), name
 
 
+@pytest.mark.parametrize("module, name", FORKS)
+def test_what_forks_import_is_there(module, name):
+    functools.reduce(getattr, name.split("."), importlib.import_module(module))
+
+
 def test_identity_isinstance_and_pickle():
     import dassl.data.datasets
     from dassl.data.datasets.base_dataset import Datum
@@ -63,7 +78,19 @@ def test_identity_isinstance_and_pickle():
     item = pickle.loads(pickle.dumps(Datum(__file__, 2, 1, "a")))
     assert isinstance(item, dicap.engine.data.datasets.Datum)
     assert (item.impath, item.label, item.domain, item.classname) == (__file__, 2, 1, "a")
-    assert Datum.__module__ == "dicap.engine.data.datasets.base_dataset"
+
+
+def test_a_pickled_datum_is_dassls(tmp_path):
+    """A few-shot draw that a fork pickles on this engine can be read where Dassl is installed and dicap is not."""
+    from dassl.data.datasets import Datum
+
+    (tmp_path / "a").touch()
+    names = [
+        str(argument).rpartition(" ")[0]
+        for opcode, argument, _ in pickletools.genops(pickle.dumps(Datum(str(tmp_path / "a")), protocol=2))
+        if opcode.name == "GLOBAL"
+    ]
+    assert "dassl.data.datasets.base_dataset" in names and not any(name.startswith("dicap") for name in names)
 
 
 def test_a_datum_pickled_under_dassls_name_is_read():
@@ -80,6 +107,33 @@ def test_a_module_that_the_engine_lacks_is_named_with_the_way_out():
         importlib.import_module("dassl.engine.da")
     with pytest.raises(ImportError):
         from dassl.engine import FixMatch  # noqa: F401
+
+
+def imports(path, name):
+    """The modules of dicap that a file's import statements name, `from` a package: also its members that are modules."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        named = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        if isinstance(node, ast.ImportFrom):
+            named = [node.module, *(f"{node.module}.{member}" for member in named)]
+        yield from (module for module in named if module.split(".")[0] == "dicap" and module != name)
+
+
+def modules(*patterns):
+    """Name to file."""
+    files = [file for pattern in patterns for file in (ROOT / "dicap").glob(pattern)]
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def test_the_engine_imports_nothing_else_of_dicap():
+    for name, file in modules("engine/**/*.py").items():
+        for module in imports(file, name):
+            assert module == "dicap" or module.startswith("dicap.engine"), f"{name} imports {module}"
+
+
+def test_no_import_circles():
+    files = modules("engine/**/*.py", "backbones/*.py", "choose_engine.py")
+    graph = {name: [module for module in imports(file, name) if module in files] for name, file in files.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_importing_the_engine_is_cheap(python):

@@ -277,6 +277,19 @@ def test_many_runs_in_one_process_leave_nothing_open(toy, pictures, tmp_path):
     assert (tmp_path / "0" / "log.txt").read_text().count("Finish training") == 1
 
 
+def test_the_writer_is_a_name_of_the_trainers_module(toy, pictures, tmp_path, monkeypatch, caplog):
+    import dassl.engine.trainer
+    from torch.utils.tensorboard import SummaryWriter
+
+    assert dassl.engine.trainer.SummaryWriter is SummaryWriter
+    trainer = toy.build(toy.config(pictures, str(tmp_path)))
+    monkeypatch.setattr(dassl.engine.trainer, "SummaryWriter", None)  # as where TensorBoard is not installed
+    with caplog.at_level("INFO", logger="dicap"):
+        trainer.init_writer(str(tmp_path))
+    trainer.write_scalar("a", 1.0, 0)
+    assert trainer._writer is None and "no TensorBoard log" in caplog.text
+
+
 def test_a_run_that_fails_closes_its_writer(toy, pictures, tmp_path):
     trainer = toy.build(toy.config(pictures, str(tmp_path)))
     trainer.run_epoch = lambda: 1 / 0

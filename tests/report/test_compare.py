@@ -23,7 +23,7 @@ def two(put):
                     method=method,
                     dataset=dataset,
                     seed=seed,
-                    accuracy=50.0 + 7 * seed + more,
+                    value=50.0 + 7 * seed + more,
                     data=f"{dataset}{seed}",
                 )
     return folder
@@ -91,7 +91,7 @@ def test_a_result_that_does_not_say_what_its_prompt_was_trained_on(put):
 
 
 def test_other_data_are_not_compared_and_nothing_is_overall(two, put):
-    put(protocol="few_shot", split="all", method="CoOp", dataset="b", seed=2, accuracy=64.0, data="other")
+    put(protocol="few_shot", split="all", method="CoOp", dataset="b", seed=2, value=64.0, data="other")
     found, sheet = rows(two)
     assert all(found["DiCap − CoOp", "Accuracy", name]["difference"] == "incomplete" for name in ("b", "overall"))
     assert found["DiCap − CoOp", "Accuracy", "a"]["n"] == 3
@@ -107,8 +107,8 @@ def test_a_seed_or_dataset_of_one_method_alone_is_named(two, put):
 
 
 def test_one_pair_has_a_difference_and_no_interval(put):
-    put(protocol="few_shot", split="all", method="CoOp", accuracy=50.0)
-    found, sheet = rows(put(protocol="few_shot", split="all", method="DiCap", accuracy=52.5))
+    put(protocol="few_shot", split="all", method="CoOp", value=50.0)
+    found, sheet = rows(put(protocol="few_shot", split="all", method="DiCap", value=52.5))
     assert found["DiCap − CoOp", "Accuracy", "digits"]["difference"] == 2.5 and "| +2.50 | 1 | 0 | 0 | 1 |" in markdown(
         sheet
     )
@@ -134,8 +134,8 @@ def test_half_a_result_a_doubled_one_and_unequal_settings_do_not_count(three_by_
 
 
 def test_shots_are_compared_apart(two, put):
-    for method, accuracy in (("CoOp", 10.0), ("DiCap", 30.0)):
-        put(protocol="few_shot", split="all", method=method, dataset="a", shots=1, accuracy=accuracy)
+    for method, value in (("CoOp", 10.0), ("DiCap", 30.0)):
+        put(protocol="few_shot", split="all", method=method, dataset="a", shots=1, value=value)
     (sheet,) = paired_sheets(gather(two)[0])
     assert [(row["shots"], row["dataset"]) for row in sheet.rows] == [
         (1, "a"),
@@ -148,3 +148,32 @@ def test_shots_are_compared_apart(two, put):
 
 def test_one_method_alone_compares_with_nothing(put):
     assert paired_sheets(gather(put())[0]) == []
+
+
+def pairs_of(put, *compare):
+    for method in ("CoOp", "CLIPAdapter", "DiCap:CoOp", "DiCap:CoOp+FeatureMap"):
+        for seed in (1, 2):
+            folder = put(protocol="few_shot", split="all", method=method, seed=seed)
+    return list(dict.fromkeys(row["comparison"] for row in rows(folder, *compare)[1].rows))
+
+
+def test_every_pair_of_dicap_is_compared_with_every_other_method(put):
+    ours, others = ("DiCap:CoOp", "DiCap:CoOp+FeatureMap"), ("CoOp", "CLIPAdapter")
+    assert pairs_of(put) == [f"{one} − {other}" for one in ours for other in others]
+
+
+@pytest.mark.parametrize(
+    "compare, found",
+    [
+        (("DiCap", "CoOp"), ["DiCap:CoOp − CoOp", "DiCap:CoOp+FeatureMap − CoOp"]),
+        (("dicap:coop", "CLIPAdapter"), ["DiCap:CoOp − CLIPAdapter"]),
+        (("DiCap:CoOp+FeatureMap (tiny)", "DiCap:CoOp"), []),
+        (("DiCap:CoOp+FeatureMap", "DiCap:CoOp"), ["DiCap:CoOp+FeatureMap − DiCap:CoOp"]),
+    ],
+)
+def test_a_name_stands_for_a_method_or_for_all_of_a_trainer(put, compare, found):
+    if found:
+        assert pairs_of(put, *compare) == found
+    else:
+        with pytest.raises(ResultError, match="no two different lines"):
+            pairs_of(put, *compare)

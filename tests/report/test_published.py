@@ -1,6 +1,5 @@
 """Published numbers: the averages that the papers print follow from the rows, and they stand beside comparable runs only."""
 
-import dataclasses
 import json
 
 import pytest
@@ -12,7 +11,7 @@ from dicap.experiments.protocols import BASE2NEW, plan, request_of
 from dicap.report import published
 from dicap.report.base2new import base2new_sheets
 from dicap.report.sheet import markdown
-from dicap.report.table import Row, base2new_table
+from dicap.report.table import Row, gather
 
 # average rows as the papers and the READMEs of MaPLe, KgCoOp and PromptSRC print them: base, new, H
 AVERAGES = {
@@ -27,20 +26,20 @@ AVERAGES = {
 
 @pytest.mark.parametrize("method", AVERAGES)
 def test_the_published_average_rows_follow_from_the_dataset_rows(method):
-    found = published.average(one for (_, name), one in published.published().items() if name == method)
+    found = published.average(one for (_, _, name), one in published.published().items() if name == method)
     assert (found.base, found.new, found.h) == pytest.approx(AVERAGES[method], abs=0.0101)
 
 
 def test_each_row_is_whole_and_its_h_is_that_of_its_halves():
     table = published.published()
-    assert len(table) == 66 and len({name for name, _ in table}) == 11
+    assert len(table) == 66 and len({name for name, _, _ in table}) == 11
     for one in table.values():
         assert one.h == pytest.approx(2 * one.base * one.new / (one.base + one.new), abs=0.0101)
 
 
 def test_the_names_are_those_that_the_datasets_are_registered_with():
     there = {yaml.safe_load(path.read_text())["DATASET"]["NAME"] for path in (CONFIGS / "datasets").glob("*.yaml")}
-    assert {name for name, _ in published.published()} <= there
+    assert {name for name, _, _ in published.published()} <= there
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def run(put):
 
     def write(registered, method, base=90.0, new=60.0, seeds=(1, 2, 3), **fields):
         for seed in seeds:
-            for split, accuracy in (("base", base), ("new", new)):
+            for split, value in (("base", base), ("new", new)):
                 folder = put(
                     **{
                         "registered": registered,
@@ -57,14 +56,14 @@ def run(put):
                         "method": method,
                         "split": split,
                         "seed": seed,
-                        "accuracy": accuracy,
+                        "value": value,
                         "backbone": "ViT-B/16",
                         "recipe": "vit_b16",
                         "model": f"m{seed}",
                         **fields,
                     }
                 )
-        return base2new_table(folder)
+        return gather(folder)[0]
 
     return write
 
@@ -118,8 +117,10 @@ def test_other_seeds_than_the_published_ones_are_noted(run):
 )
 def test_never_beside_a_run_with_other_settings_which_are_named(run, changes, said):
     run("EuroSAT", "CoOp")
-    table = run("FGVCAircraft", "CoOp")
-    sheet, _ = base2new_sheets(with_config(table, "EuroSAT", changes))
+    results = run("FGVCAircraft", "CoOp")
+    for result in results:
+        result["config"].update(changes if result["dataset"] == "eurosat" else {})
+    sheet, _ = base2new_sheets(results)
     eurosat, aircraft, average = sorted(
         sheet.rows, key=lambda row: ("eurosat", "fgvcaircraft", "average of 2").index(row["dataset"])
     )
@@ -133,17 +134,15 @@ def test_never_beside_a_run_with_other_settings_which_are_named(run, changes, sa
     )
 
 
-def with_config(table, registered, changes):
-    """A table with other settings of the runs on one dataset."""
-    rows = [
-        dataclasses.replace(row, config={**row.config, **changes}) if row.registered == registered else row
-        for row in table.rows
-    ]
-    return dataclasses.replace(table, rows=tuple(rows))
-
-
-def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes(tmp_path):
+def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes(tmp_path, make_result):
     """What `dicap base2new --data` runs stands beside published numbers; precision decides nothing."""
+
+    def row(job, method, **fields):
+        config = json.loads(json.dumps(store.plain(job.cfg) | fields))
+        digests = {"config": "", "data": "", "weights": "", "model": "" if method == "ZeroshotCLIP" else "m"}
+        result = make_result(method=method, backbone="ViT-B/16", recipe=job.recipe, config=config, digests=digests)
+        return Row(method, job.dataset, (result,))
+
     for method, dataset, more in (
         ("CoOp", "imagenet", []),
         ("CoOp", "eurosat", ["TRAINER.COOP.PREC", "fp32"]),
@@ -152,24 +151,16 @@ def test_the_published_settings_are_those_of_the_recipes_that_a_comparison_takes
         ("CoCoOp", "imagenet", []),
     ):
         job = plan(BASE2NEW, request_of(methods=[method], datasets=[dataset], data=str(tmp_path), settings=more))[0]
-        row = Row(
-            dataset,
-            method,
-            job.recipe,
-            "ViT-B/16",
-            16,
-            (1,),
-            None,
-            None,
-            None,
-            None,
-            None,
-            registered=job.cfg.DATASET.NAME,
-            config=json.loads(json.dumps(store.plain(job.cfg))),
-        )
-        assert published.beside([row]) and not published.departures(row), (method, dataset)
-    wrong = dataclasses.replace(row, registered="EuroSAT", method="CoOp")
-    assert published.departures(wrong)  # CoCoOp's settings are not CoOp's
+        assert published.beside(row(job, method)) and not published.departures(row(job, method)), (method, dataset)
+    assert published.departures(row(job, "CoOp", DATASET={"NAME": "EuroSAT"}))  # CoCoOp's settings are not CoOp's
+
+
+def test_never_beside_another_measure(run):
+    results = run("EuroSAT", "CoOp")
+    for result in results:
+        result["primary"] = "macro_f1"
+    (sheet,) = base2new_sheets(results)
+    assert "Publ. Base" not in sheet.grid[0]
 
 
 def test_an_incomplete_run_has_no_difference(run):

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from dicap.report.render import NOTHING
 from dicap.report.report import sheets, write_report
+from dicap.report.sheet import NOTHING
 from dicap.report.table import gather
 from dicap.results import ResultError
 
@@ -82,15 +82,15 @@ def everything(three_by_two, put):
         for seed in (1, 2, 3):
             common = {"method": method, "seed": seed, "split": "all", "model": f"{method}{seed}"}
             for shots in (1, 2, 16):
-                put(protocol="few_shot", shots=shots, accuracy=50.0 + shots + seed, **common)
-            put(protocol="source", dataset="causal_shapes", accuracy=60.0 + seed, **common)
-            put(protocol="cross_dataset", trained_on="causal_shapes", accuracy=40.0 + seed, **common)
+                put(protocol="few_shot", shots=shots, value=50.0 + shots + seed, **common)
+            put(protocol="source", dataset="causal_shapes", value=60.0 + seed, **common)
+            put(protocol="cross_dataset", trained_on="causal_shapes", value=40.0 + seed, **common)
             for dataset in ("causal_shapes_noise", "causal_shapes_scenes"):
                 put(
                     protocol="domain_generalization",
                     dataset=dataset,
                     trained_on="causal_shapes",
-                    accuracy=30.0 + seed,
+                    value=30.0 + seed,
                     **common,
                 )
     return three_by_two
@@ -107,8 +107,9 @@ def test_three_methods_two_datasets_three_seeds_give_the_tables_and_the_page(thr
     }
     assert not list(three_by_two.glob("*.tmp")) and "average of 2" in terminal and "Paired comparison" in terminal
     tree = json.loads(files["base2new.json"])
-    assert tree["complete"] and len(tree["rows"]) == 6 and len(tree["averages"]) == 3 and len(tree["results"]) == 36
-    assert tree["averages"][0]["datasets"] == ["causal_shapes", "digits"]
+    averages = [row for row in tree["rows"] if row["datasets"]]
+    assert tree["complete"] and len(tree["rows"]) == 9 and len(averages) == 3 and len(tree["results"]) == 36
+    assert averages[0]["datasets"] == ["causal_shapes", "digits"]
 
 
 def test_every_protocol_has_its_table_and_only_those_asked_for_are_printed(everything):
@@ -158,12 +159,12 @@ def test_what_is_incomplete_unreadable_or_left_out_is_on_the_page(three_by_two, 
     files, terminal = write(three_by_two)
     page = Page(files["report.html"])
     assert (
-        "Incomplete: CoCoOp (tiny) on digits: base lacks seed 1, 3." in page.text and "not complete JSON" in page.text
+        "Incomplete: CoCoOp (tiny) on digits, base: lacks seed 1, 3." in page.text and "not complete JSON" in page.text
     )
     assert "Left out: 1 result files of ablations." in page.text
     for name in ("base2new", "cost"):
         assert "Unreadable: " in files[f"{name}.md"] and json.loads(files[f"{name}.json"])["complete"] is False
-    assert "Incomplete: CoCoOp (tiny) on average of 2: not complete: causal_shapes, digits." in terminal.replace(
+    assert "Incomplete: CoCoOp (tiny) on average of 2, base: not complete: causal_shapes, digits." in terminal.replace(
         "\n", " "
     )
 
@@ -224,6 +225,26 @@ def test_nothing_there_names_what_was_looked_for_and_what_to_run(tmp_path, put):
     with pytest.raises(ResultError, match="1 of other protocols, 0 unreadable"):
         write_report(put(protocol="ablations/x/y"))
     assert not list(tmp_path.glob("*.html"))
+
+
+def older(folder):
+    """All result files of a folder as the first version of dicap wrote them."""
+    for path in folder.rglob("result.json"):
+        result = json.loads(path.read_text()) | {"schema": 1, "accuracy": 60.0}
+        path.write_text(json.dumps({key: value for key, value in result.items() if key not in ("metrics", "measures")}))
+
+
+def test_results_of_an_older_version_are_named_with_what_to_do(three_by_two, put, tmp_path):
+    older(three_by_two)
+    message = (
+        r"none of the 36 result files below this folder can be read\. .*schema 1.*Give the command that made it again"
+    )
+    with pytest.raises(ResultError, match=message):
+        write(three_by_two)
+    files, terminal = write(put(method="CoCoOp"))
+    assert "schema 1, written by an older version" in files["base2new.md"] and "schema 1" in terminal
+    assert files["report.html"].count("schema 1, written by an older version") >= 36
+    assert len(json.loads(files["base2new.json"])["unreadable"]) == 36
 
 
 def test_of_results_that_are_the_same_the_tables_are_the_same(everything):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from dicap.report.paired import Difference
 from dicap.report.sheet import Column
-from dicap.report.table import Stat
+from dicap.report.stats import Difference, Stat
 
 
 @pytest.mark.parametrize(

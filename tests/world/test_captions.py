@@ -1,10 +1,11 @@
-"""Captions say what is true, and `describes` knows which other pictures they fit."""
+"""Captions say what is true, and `fits` knows which other pictures they fit."""
 
 import numpy as np
 import pytest
 
 from dicap import world
 from dicap.world import captions
+from dicap.world.causal import COLOURS, PATTERNS, SCENES, SHAPES
 from dicap.world.glyphs import FONTS, draw_digits, enlarge
 
 
@@ -14,40 +15,37 @@ def rng():
 
 
 def test_captions_say_exactly_what_they_claim(rng):
-    facts = np.concatenate(
-        [captions.facts_of_world(world.sample(600, 1)), captions.facts_of_digits(np.arange(100) % 10)]
-    )
-    written = captions.write(facts, rng)
-    tables = (world.PATTERNS, world.SHAPES, world.COLOURS, world.SCENES, captions.DIGITS)
-    for text, says, fact in zip(written.texts, written.says, facts):
+    pictures, digits = captions.world_attributes(world.sample(600, 1)), captions.digit_attributes(np.arange(100) % 10)
+    attributes = np.concatenate([pictures, digits])
+    texts, mentioned = captions.write_captions(attributes, rng)
+    tables = (PATTERNS, SHAPES, COLOURS, SCENES, captions.DIGITS)
+    for text, said, true in zip(texts, mentioned, attributes):
         words = text.replace(".", " ").split()
         for column, table in enumerate(tables, 1):
-            named = [word for word in words if word in table and not (word == "one" and says[0] == captions.WORLD)]
-            assert named == ([table[says[column]]] if says[column] >= 0 else [])
-            assert says[column] in (-1, fact[column])
+            named = [word for word in words if word in table and not (word == "one" and said[0] == captions.WORLD)]
+            assert named == ([table[said[column]]] if said[column] >= 0 else [])
+            assert said[column] in (-1, true[column])
 
 
 def test_downstream_templates_are_among_them(rng):
-    facts = captions.facts_of_world(world.sample(2000, 2))
-    texts = set(captions.write(facts, rng).texts) | set(
-        captions.write(captions.facts_of_digits(np.arange(200) % 10), rng).texts
-    )
+    pictures, digits = captions.world_attributes(world.sample(2000, 2)), captions.digit_attributes(np.arange(200) % 10)
+    texts = {text for attributes in (pictures, digits) for text in captions.write_captions(attributes, rng)[0]}
     assert sum(captions.TEMPLATE.format(name) in texts for name in world.CLASSES) > 40
     assert all(captions.DIGIT_TEMPLATE.format(name) in texts for name in captions.DIGITS)
-    assert all(captions.SCENE_TEMPLATE.format(name) in texts for name in world.SCENES)
+    assert all(captions.SCENE_TEMPLATE.format(name) in texts for name in SCENES)
 
 
-def test_describes():
+def test_fits():
     classes = ["striped star", "striped star", "plain star", "dotted fish"]
     scenes = ["sand", "grass", "sand", "sand"]
     latents = world.intervene(world.sample(4, 1), world.do({"class": classes, "scene": scenes}))
-    facts = np.concatenate([captions.facts_of_world(latents), captions.facts_of_digits(np.array([1]))])
-    says = facts.copy()
-    says[0, [3, 4]] = -1  # "striped star"
-    says[2, [1, 3]] = -1  # "star on sand"
-    says[3, [1, 2, 3]] = -1  # "sand"
+    attributes = np.concatenate([captions.world_attributes(latents), captions.digit_attributes(np.array([1]))])
+    mentioned = attributes.copy()
+    mentioned[0, [3, 4]] = -1  # "striped star"
+    mentioned[2, [1, 3]] = -1  # "star on sand"
+    mentioned[3, [1, 2, 3]] = -1  # "sand"
     expected = np.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]], bool)
-    assert np.array_equal(captions.describes(says, facts), expected)
+    assert np.array_equal(captions.fits(mentioned, attributes), expected)
 
 
 def test_digits_are_drawn_from_their_generator(rng):

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from dicap import world
-from dicap.world.textures import tiles
+from dicap.world.causal import COLOURS, PATTERNS, SCENES, SHAPES, VALUES
+from dicap.world.render import TONES
+from dicap.world.shapes import PATTERN_DISTANCE, SHAPE_DISTANCE
+from dicap.world.textures import TEXTURES, tiles
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "world.json").read_text())
 
@@ -15,13 +18,20 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "world.json").read_t
 @pytest.mark.parametrize("half", [slice(0, 25), slice(25, 50)], ids=["base", "new"])
 def test_every_pattern_and_shape_in_both_halves(half):
     names = [name.split() for name in world.CLASSES[half]]
-    assert {pattern for pattern, _ in names} == set(world.PATTERNS)
-    assert {shape for _, shape in names} == set(world.SHAPES)
-    assert all(sum(p == pattern for p, _ in names) == 5 for pattern in world.PATTERNS)
+    assert {pattern for pattern, _ in names} == set(PATTERNS)
+    assert {shape for _, shape in names} == set(SHAPES)
+    assert all(sum(p == pattern for p, _ in names) == 5 for pattern in PATTERNS)
 
 
 def test_classes_are_all_pairs_once():
-    assert sorted(world.CLASSES) == sorted(f"{p} {s}" for p in world.PATTERNS for s in world.SHAPES)
+    assert sorted(world.CLASSES) == sorted(f"{p} {s}" for p in PATTERNS for s in SHAPES)
+
+
+def test_every_name_can_be_drawn():
+    assert set(SHAPE_DISTANCE) == set(SHAPES)
+    assert {"plain", *PATTERN_DISTANCE} == set(PATTERNS)
+    assert set(TEXTURES) == set(VALUES["scene"])
+    assert len(TONES) == len(VALUES["colour"])
 
 
 def test_drawing_and_rendering_do_not_depend_on_the_batch():
@@ -79,7 +89,7 @@ def test_do_scene_leaves_the_object():
 def test_do_with_the_factual_values_changes_nothing():
     latents = world.sample(20, seed=6)
     action = world.do(
-        {"class": latents["label"], "scene": [world.SCENES[s] for s in latents["scene"]], "colour": latents["colour"]}
+        {"class": latents["label"], "scene": [SCENES[s] for s in latents["scene"]], "colour": latents["colour"]}
     )
     assert np.array_equal(world.counterfactual(latents, action), world.render(latents))
 
@@ -119,7 +129,7 @@ def test_class_and_scene_are_independent_and_uniform():
     table = np.zeros((50, 8))
     np.add.at(table, (latents["label"], latents["scene"]), 1)
     assert ((table - 50) ** 2 / 50).sum() < 500  # chi square with 399 degrees of freedom: mean 399, deviation 28
-    assert set(latents["colour"]) == set(range(len(world.COLOURS)))
+    assert set(latents["colour"]) == set(range(len(COLOURS)))
 
 
 def test_the_object_stays_inside_the_picture():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dicap import world
 from dicap.world import files
+from dicap.world.causal import SCENES
 
 SMALL = world.Knobs(per_class_train=2, per_class_val=1, per_class_test=3)
 
@@ -37,7 +38,7 @@ def test_manifest_agrees_with_the_pictures(folder):
     pictures = world.render(latents, world.DOWNSTREAM)
     for record, row, picture in zip(chosen, latents, pictures):
         assert np.array_equal(np.asarray(Image.open(folder / "images" / record["path"])), picture)
-        assert (record["class"], record["scene"]) == (world.CLASSES[row["label"]], world.SCENES[row["scene"]])
+        assert (record["class"], record["scene"]) == (world.CLASSES[row["label"]], SCENES[row["scene"]])
         assert record["aligned"] == (world.TIED_SCENE[row["label"]] == row["scene"])
     with pytest.raises(KeyError):
         world.latents_of(folder, ["nowhere.png"])
@@ -74,6 +75,7 @@ def test_a_second_call_writes_nothing(folder, monkeypatch):
 
 def test_two_processes_at_once(tmp_path):
     code = """import sys; from dicap import world
+from dicap.world.causal import SCENES
 knobs = world.Knobs(per_class_train=2, per_class_val=1, per_class_test=2)
 print(world.write_causal_shapes(sys.argv[1], knobs))"""
     runs = [
@@ -121,11 +123,7 @@ def test_data_root(monkeypatch, tmp_path):
 
 
 def test_grid_command(tmp_path):
-    from dicap.world import __main__ as command
+    from dicap.world.__main__ import main
 
-    sys_argv, sys.argv = sys.argv, ["dicap.world", "grid", str(tmp_path / "grid.png")]
-    try:
-        command.main()
-    finally:
-        sys.argv = sys_argv
+    main(["grid", str(tmp_path / "grid.png")])
     assert Image.open(tmp_path / "grid.png").width > 600

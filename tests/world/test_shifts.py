@@ -6,7 +6,7 @@ from PIL import Image
 
 from dicap import world
 from dicap.world import files
-from dicap.world.causal import VALUES
+from dicap.world.causal import SCENES, UNSEEN_SCENES, VALUES
 from dicap.world.render import TONES
 from dicap.world.textures import TILE, tiles
 
@@ -35,7 +35,7 @@ def test_an_unknown_shift():
 
 def test_a_shift_is_an_intervention():
     latents = world.sample(5, seed=5)
-    by_name = world.do(scene=[world.UNSEEN_SCENES[scene] for scene in latents["scene"]])
+    by_name = world.do(scene=[UNSEEN_SCENES[scene] for scene in latents["scene"]])
     assert np.array_equal(world.render(world.shift(latents, "scenes")), world.counterfactual(latents, by_name))
 
 
@@ -59,7 +59,7 @@ def test_unseen_scenes_look_like_no_known_one():
     centres = looks[:8].mean(1)
     spread = np.linalg.norm(looks[:8] - centres[:, None], axis=-1).max(1)  # (8,)
     far = np.linalg.norm(looks[8:, :, None] - centres, axis=-1).min((0, 1))  # (8,) by known scene
-    assert (far > 1.5 * spread).all(), dict(zip(world.SCENES, far / spread))
+    assert (far > 1.5 * spread).all(), dict(zip(SCENES, far / spread))
 
 
 def test_unseen_scenes_are_periodic():
@@ -117,6 +117,6 @@ def test_folders_pair_with_the_test_split(shift, factor, tmp_path):
 
 def test_the_default_world_keeps_its_folder():
     """Finished runs and published figures name this folder's pictures."""
-    assert files._digest(world.Knobs().stated()) == "68e759069993"
-    assert files._digest(world.Knobs(shift="scenes").stated()) != "68e759069993"
-    assert "shift" not in world.Knobs().stated()
+    assert files._digest(world.Knobs().to_dict()) == "68e759069993"
+    assert files._digest(world.Knobs(shift="scenes").to_dict()) != "68e759069993"
+    assert "shift" not in world.Knobs().to_dict()

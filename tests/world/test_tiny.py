@@ -9,7 +9,7 @@ import torch
 
 from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
-from dicap.world.evaluate import evaluate
+from dicap.world.evaluate import evaluate, write_card
 
 CARD = tiny.PATH.with_suffix(".md")
 
@@ -45,6 +45,14 @@ def test_the_card_is_about_this_file():
     assert facts["complete"] == "true"
     assert f"{int(facts['pairs']):,} pairs" in text
     assert json.loads(facts["versions"])["torch"] in text
+
+
+def test_the_template_writes_this_card(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(tiny.PATH.read_bytes())
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", CARD.read_text(), re.M)
+    card = write_card(path, {name: float(value) for name, value in rows})
+    assert card.read_text() == CARD.read_text()
 
 
 @pytest.fixture(scope="module")

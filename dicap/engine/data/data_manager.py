@@ -13,7 +13,7 @@ from dicap.engine.data.samplers import build_sampler
 from dicap.engine.data.transforms import INTERPOLATION_MODES, build_transform
 from dicap.engine.utils import read_image
 
-__all__ = ["DataManager", "DatasetWrapper", "build_data_loader"]
+__all__ = ["DataManager", "DatasetWrapper", "build_data_loader", "build_transform"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,14 +29,10 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable[..., Any] | None = None,
 ) -> "DataLoader[Any]":
-    """A loader over a list of Datum. Only in training is an incomplete last batch dropped, and only if there is a whole
-    one.
+    """A loader over a list of Datum; raises ValueError where there is none, or not one batch.
 
-    Workers, if any, start anew each epoch, seeded from torch's generator: kept alive they would carry random states
-    that no resume file can hold.
-
-    Raises:
-        ValueError: no items.
+    Only in training is an incomplete last batch dropped, and only if there is a whole one. Workers, if any, start anew
+    each epoch, seeded from torch's generator: kept alive they would carry random states that no resume file can hold.
     """
     if not data_source:
         raise ValueError(
@@ -44,9 +40,8 @@ def build_data_loader(
             "DATASET.ROOT right and the split file complete?"
         )
     sampler = build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins)
-    dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
     loader = DataLoader(
-        dataset,
+        (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -69,6 +64,9 @@ class DataManager:
         custom_tfm_train: transform (or a list of them) in place of the configured one.
         custom_tfm_test: the same for validation and test.
         dataset_wrapper: class in place of DatasetWrapper.
+
+    train_loader_u (unlabelled items) and val_loader are None where there are no such items; num_classes and lab2cname
+    (label to class name) are the dataset's.
     """
 
     def __init__(
@@ -81,65 +79,33 @@ class DataManager:
         self.dataset = dataset = build_dataset(cfg)
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
-        train_x = cfg.DATALOADER.TRAIN_X
-        train_u = train_x if cfg.DATALOADER.TRAIN_U.SAME_AS_X else cfg.DATALOADER.TRAIN_U
+        parts = cfg.DATALOADER
 
-        def train_loader(options: Any, items: Any) -> "DataLoader[Any]":
-            return build_data_loader(
-                cfg,
-                options.SAMPLER,
-                items,
-                options.BATCH_SIZE,
-                options.N_DOMAIN,
-                options.N_INS,
-                tfm_train,
-                is_train=True,
-                dataset_wrapper=dataset_wrapper,
-            )
+        def loader(part: Any, items: Any, is_train: bool) -> "DataLoader[Any]":
+            tfm = tfm_train if is_train else tfm_test
+            groups = {"n_domain": part.N_DOMAIN, "n_ins": part.N_INS} if is_train else {}
+            options = {"tfm": tfm, "is_train": is_train, "dataset_wrapper": dataset_wrapper, **groups}
+            return build_data_loader(cfg, part.SAMPLER, items, part.BATCH_SIZE, **options)
 
-        def test_loader(items: Any) -> "DataLoader[Any]":
-            options = cfg.DATALOADER.TEST
-            return build_data_loader(
-                cfg,
-                options.SAMPLER,
-                items,
-                options.BATCH_SIZE,
-                tfm=tfm_test,
-                is_train=False,
-                dataset_wrapper=dataset_wrapper,
-            )
-
-        self.train_loader_x = train_loader(train_x, dataset.train_x)
-        self.train_loader_u = train_loader(train_u, dataset.train_u) if dataset.train_u else None
-        self.val_loader = test_loader(dataset.val) if dataset.val else None
-        self.test_loader = test_loader(dataset.test)
-        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self.train_loader_x = loader(parts.TRAIN_X, dataset.train_x, is_train=True)
+        self.train_loader_u = self.val_loader = None
+        if dataset.train_u:
+            part = parts.TRAIN_X if parts.TRAIN_U.SAME_AS_X else parts.TRAIN_U
+            self.train_loader_u = loader(part, dataset.train_u, is_train=True)
+        if dataset.val:
+            self.val_loader = loader(parts.TEST, dataset.val, is_train=False)
+        self.test_loader = loader(parts.TEST, dataset.test, is_train=False)
+        self.num_classes: int = dataset.num_classes
+        self.lab2cname: dict[int, str] = dataset.lab2cname
+        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.dataset.num_classes
-
-    @property
-    def num_source_domains(self) -> int:
-        """Number of configured source domains."""
-        return self._num_source_domains
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Label to class name."""
-        return self.dataset.lab2cname
-
     def show_dataset_summary(self, cfg: Any) -> None:
         """Logs name, domains, number of classes and of items in each split."""
-        rows = {
-            "Dataset": cfg.DATASET.NAME,
-            "Source": cfg.DATASET.SOURCE_DOMAINS,
-            "Target": cfg.DATASET.TARGET_DOMAINS,
-            "# classes": self.num_classes,
-        }
+        facts = cfg.DATASET
+        rows = {"Dataset": facts.NAME, "Source": facts.SOURCE_DOMAINS, "Target": facts.TARGET_DOMAINS}
+        rows["# classes"] = self.num_classes
         for split in ("train_x", "train_u", "val", "test"):
             rows[f"# {split}"] = len(getattr(self.dataset, split) or ())
         rows = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows.items() if value}
@@ -151,9 +117,6 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
 
     With several transforms also img2, img3 ...; with K_TRANSFORMS > 1 (training only) each of them is a list of K
     views; with RETURN_IMG0 also img0, the image without augmentation. Without a transform img is the PIL image.
-
-    Raises:
-        ValueError: K_TRANSFORMS > 1 without a transform.
     """
 
     def __init__(self, cfg: Any, data_source: Any, transform: Any = None, is_train: bool = False) -> None:

@@ -52,14 +52,14 @@ class RandomDomainSampler(_GroupSampler):
         return random.sample(self.domains, self.n_domain)
 
     def __iter__(self) -> Iterator[int]:
-        left = {domain: list(indices) for domain, indices in self.domain_dict.items()}
+        remaining = {domain: list(indices) for domain, indices in self.domain_dict.items()}
         size = self.n_img_per_domain
         order: list[int] = []
-        while all(len(indices) >= size for indices in left.values()):
+        while all(len(indices) >= size for indices in remaining.values()):
             for domain in self._next_domains():
-                chosen = random.sample(left[domain], size)
+                chosen = random.sample(remaining[domain], size)
                 order += chosen
-                left[domain] = [index for index in left[domain] if index not in set(chosen)]
+                remaining[domain] = [index for index in remaining[domain] if index not in set(chosen)]
         return iter(order)
 
 
@@ -91,13 +91,13 @@ class RandomClassSampler(_GroupSampler):
         self.length = len(list(iter(self)))
 
     def __iter__(self) -> Iterator[int]:
-        left = {label: self._portions(indices) for label, indices in self.index_dic.items()}
+        remaining = {label: self._portions(indices) for label, indices in self.index_dic.items()}
         order: list[int] = []
-        while len(left) >= self.ncls_per_batch:
-            for label in random.sample(list(left), self.ncls_per_batch):
-                order += left[label].pop(0)
-                if not left[label]:
-                    del left[label]
+        while len(remaining) >= self.ncls_per_batch:
+            for label in random.sample(list(remaining), self.ncls_per_batch):
+                order += remaining[label].pop(0)
+                if not remaining[label]:
+                    del remaining[label]
         return iter(order)
 
     def _portions(self, indices: list[int]) -> list[list[int]]:
@@ -121,22 +121,15 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
-    """The sampler of that name.
-
-    Raises:
-        ValueError: unknown name, or sizes that do not fit the dataset.
-    """
-    if sampler_type == "RandomSampler":
-        return RandomSampler(data_source)
-    if sampler_type == "SequentialSampler":
-        return SequentialSampler(data_source)
-    if sampler_type == "RandomDomainSampler":
-        return RandomDomainSampler(data_source, batch_size, n_domain)
-    if sampler_type == "SeqDomainSampler":
-        return SeqDomainSampler(data_source, batch_size)
-    if sampler_type == "RandomClassSampler":
-        return RandomClassSampler(data_source, batch_size, n_ins)
-    raise ValueError(
-        f"sampler {sampler_type}: there are RandomSampler, SequentialSampler, RandomDomainSampler, "
-        "SeqDomainSampler, RandomClassSampler"
-    )
+    """The sampler of that name; raises ValueError for an unknown name, or sizes that do not fit the dataset."""
+    samplers: dict[str, tuple[Any, ...]] = {
+        "RandomSampler": (RandomSampler,),
+        "SequentialSampler": (SequentialSampler,),
+        "RandomDomainSampler": (RandomDomainSampler, batch_size, n_domain),
+        "SeqDomainSampler": (SeqDomainSampler, batch_size),
+        "RandomClassSampler": (RandomClassSampler, batch_size, n_ins),
+    }
+    if sampler_type not in samplers:
+        raise ValueError(f"sampler {sampler_type}: there are {', '.join(samplers)}")
+    sampler, *sizes = samplers[sampler_type]
+    return sampler(data_source, *sizes)

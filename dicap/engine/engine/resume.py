@@ -26,15 +26,10 @@ def random_state() -> dict[str, Any]:
     """States of the generators of random, numpy, torch and each GPU, as tensors and numbers."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numpy = {"name": name, "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "position": int(position)}
     return {
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
-        "numpy": {
-            "name": name,
-            "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "cached": float(cached),
-        },
+        "numpy": {**numpy, "has_gauss": int(has_gauss), "cached": float(cached)},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -54,16 +49,17 @@ def set_random_state(state: dict[str, Any]) -> None:
 def save_resume(folder: str | os.PathLike[str], state: dict[str, Any], epochs: int) -> None:
     """Writes the state after that many epochs; keeps it and the one before, and removes the rest and half-written files."""
     folder = Path(folder)
-    write_tensors(state, folder / f"epoch-{epochs}.pt")
-    before = [path for path in _files(folder) if _epoch(path) < epochs][:1]
-    for path in [*_files(folder), *folder.glob(".epoch-*.tmp")]:
-        if path not in before and path.name != f"epoch-{epochs}.pt":
-            path.unlink(missing_ok=True)
+    write_tensors(state, _file(folder, epochs))
+    before = [number for number in _epochs(folder) if number < epochs][:1]
+    rest = [_file(folder, number) for number in _epochs(folder) if number not in (epochs, *before)]
+    for path in [*rest, *folder.glob(".epoch-*.tmp")]:
+        path.unlink(missing_ok=True)
 
 
 def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] | None:
     """The newest whole resume file of a folder and its path; None where there is none. Damaged ones are passed over."""
-    for path in _files(Path(folder)):
+    for number in _epochs(folder):
+        path = _file(folder, number)
         try:
             return torch.load(path, map_location="cpu", weights_only=True), path
         except Exception as error:  # torch's reader meets damage in many ways
@@ -74,15 +70,14 @@ def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] |
 
 def epochs_done(folder: str | os.PathLike[str]) -> int:
     """Epochs done according to the newest resume file's name; 0 where there is none."""
-    files = _files(Path(folder))
-    return _epoch(files[0]) if files else 0
+    return next(iter(_epochs(folder)), 0)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Resume files, newest first."""
-    found = [path for path in folder.glob("epoch-*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name)]
-    return sorted(found, key=_epoch, reverse=True)
+def _file(folder: str | os.PathLike[str], epochs: int) -> Path:
+    return Path(folder, f"epoch-{epochs}.pt")
 
 
-def _epoch(path: Path) -> int:
-    return int(path.stem.removeprefix("epoch-"))
+def _epochs(folder: str | os.PathLike[str]) -> list[int]:
+    """Epochs of the resume files, the newest first."""
+    matches = [re.fullmatch(r"epoch-(\d+)\.pt", path.name) for path in Path(folder).glob("epoch-*.pt")]
+    return sorted((int(match[1]) for match in matches if match), reverse=True)

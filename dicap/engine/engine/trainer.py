@@ -12,7 +12,6 @@ A step that returns tensors is never waited for: averages, points of TensorBoard
 together, whenever a line is printed and at the end of an epoch.
 """
 
-import datetime
 import hashlib
 import logging
 import math
@@ -21,6 +20,8 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,21 @@ from dicap.engine.engine.resume import epochs_done, load_resume, random_state, s
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.modeling import build_backbone, build_head
 from dicap.engine.optim import build_lr_scheduler, build_optimizer
-from dicap.engine.utils import (
-    AverageMeter,
-    MetricMeter,
-    count_num_param,
-    load_checkpoint,
-    load_pretrained_weights,
-    resume_from_checkpoint,
-    save_checkpoint,
-    tolist_if_not,
-)
-from dicap.engine.utils.meters import kept, read_numbers
-from dicap.engine.utils.torchtools import load_state
+from dicap.engine.utils import count_num_param, load_checkpoint, load_pretrained_weights, save_checkpoint, tolist_if_not
+from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
+from dicap.engine.utils.torchtools import last_checkpoint, load_state, resume_from_checkpoint
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError:  # then there is no TensorBoard log
+    SummaryWriter = None
 
 __all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 _log = logging.getLogger(__name__)
 _BEST = "model-best.pth.tar"
+# settings that must agree between a resume file and the run that takes it
+_RUN = ("TRAINER.NAME", "DATASET.NAME", "DATASET.NUM_SHOTS", "SEED", "MODEL.BACKBONE.NAME")
 
 
 class SimpleNet(nn.Module):
@@ -83,10 +82,7 @@ class SimpleNet(nn.Module):
             self._fdim = self.head.out_features
         self.classifier = nn.Linear(self._fdim, num_classes) if num_classes > 0 else None
 
-    @property
-    def fdim(self) -> int:
-        """Width of the features."""
-        return self._fdim
+    fdim = property(attrgetter("_fdim"), doc="Width of the features.")
 
     def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
         """Images (B, 3, H, W) to scores (B, C), on request with features (B, fdim); without classifier to features."""
@@ -131,11 +127,7 @@ class TrainerBase:
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """All registered names, or the given ones once they are checked.
-
-        Raises:
-            ValueError: not registered.
-        """
+        """All registered names, or the given ones; raises ValueError where one is not registered."""
         if names is None:
             return list(self._models)
         for name in tolist_if_not(names):
@@ -144,11 +136,7 @@ class TrainerBase:
         return tolist_if_not(names)
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Puts registered models, and only those, into mode train, test or eval.
-
-        Raises:
-            KeyError: another mode.
-        """
+        """Puts registered models, and only those, into mode train, test or eval; raises KeyError for another mode."""
         if mode not in ("train", "test", "eval"):
             raise KeyError(f"mode {mode}: there are train, test, eval")
         for name in self.get_model_names(names):
@@ -166,14 +154,10 @@ class TrainerBase:
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         """Notes a loss for check_losses(): looking at it now would make the host wait for the GPU in each step."""
-        self._unchecked.append((self.epoch, self.batch_idx, kept(loss.detach().sum())))
+        self._unchecked.append((self.epoch, self.batch_idx, detached(loss.detach().sum())))
 
     def check_losses(self) -> None:
-        """Stops at a loss that is not finite. Called before anything is saved, so that no broken model is.
-
-        Raises:
-            FloatingPointError: infinite or NaN; names the first such step.
-        """
+        """Raises FloatingPointError at the first loss that is not finite. Called before anything is saved."""
         values = read_numbers([loss for _, _, loss in self._unchecked])
         for (epoch, batch, _), value in zip(self._unchecked, values):
             if not math.isfinite(value):
@@ -229,8 +213,7 @@ class TrainerBase:
 
         Args:
             directory: OUTPUT_DIR of the run; empty loads nothing.
-            epoch: which checkpoint. None: the best one; where training kept none (TEST.FINAL_MODEL last_step), the last
-                one.
+            epoch: of the checkpoint; None: the best one, or the last where training kept no best (FINAL_MODEL last_step).
 
         Raises:
             FileNotFoundError: no such checkpoint.
@@ -246,15 +229,14 @@ class TrainerBase:
             load_state(self._models[name], checkpoint["state_dict"], path)
 
     def _checkpoint_path(self, folder: Path, epoch: int | None) -> Path:
-        """The file of an epoch; for None the best one, or else the last one, which the text file `checkpoint` names."""
         path = folder / (_BEST if epoch is None else f"model.pth.tar-{epoch}")
         last_will_do = epoch is None and (self.cfg is None or self.cfg.TEST.FINAL_MODEL == "last_step")
         if not path.exists() and last_will_do and (folder / "checkpoint").exists():
-            path = folder / (folder / "checkpoint").read_text(encoding="utf-8").splitlines()[0]
+            path = last_checkpoint(folder)
         if not path.exists():
-            there = sorted(p.name for p in folder.glob("model*.pth.tar*"))
+            existing = sorted(p.name for p in folder.glob("model*.pth.tar*"))
             raise FileNotFoundError(
-                f"no model at {path}; in its folder: {', '.join(there) or 'none'}. Check "
+                f"no model at {path}; in its folder: {', '.join(existing) or 'none'}. Check "
                 "--model-dir and --load-epoch, or train first"
             )
         return path
@@ -289,36 +271,30 @@ class TrainerBase:
     def resume_model_if_exist(self, directory: str) -> int:
         """Takes the newest whole resume file in a run's folder, or else the family's checkpoints there.
 
-        Returns:
-            Epochs done; 0 where there is nothing to resume.
-
-        Raises:
-            ValueError: it is of another run or does not fit the models.
+        Returns the epochs done, 0 where there is nothing; raises ValueError for a file of another run or other models.
         """
-        found = load_resume(Path(directory, "resume"))
-        if found is not None:
-            return self._restore(*found)
-        folders = [Path(directory, name) for name in self.get_model_names()]
-        if not folders or not all((folder / "checkpoint").exists() for folder in folders):
+        newest = load_resume(Path(directory, "resume"))
+        if newest is not None:
+            return self._restore(*newest)
+        folders = {name: Path(directory, name) for name in self.get_model_names()}
+        if not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        return [
-            resume_from_checkpoint(
-                str(folder), self._models[folder.name], self._optims[folder.name], self._scheds[folder.name]
-            )
-            for folder in folders
-        ][-1]
+        for name, folder in folders.items():
+            parts = self._models[name], self._optims[name], self._scheds[name]
+            epochs = resume_from_checkpoint(str(folder), *parts)
+        return epochs
 
     def _restore(self, state: dict[str, Any], path: Path) -> int:
-        differing = {
-            key: (value, self._run_facts()[key])
-            for key, value in state["run"].items()
-            if self._run_facts().get(key) != value
-        }
+        current = self._run_facts()
+        differing = [
+            f"{key} was {was} and is {current.get(key)}" for key, was in state["run"].items() if current.get(key) != was
+        ]
         if differing:
-            changes = ", ".join(f"{key} was {was} and is {now}" for key, (was, now) in differing.items())
-            raise ValueError(f"{path} is of another run: {changes}. Choose another OUTPUT_DIR, or delete that folder")
+            raise ValueError(
+                f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete that folder"
+            )
         for name, saved in state["models"].items():
             load_state(self._models[name], saved["state_dict"], path)
             if saved["optimizer"] is not None:
@@ -334,24 +310,15 @@ class TrainerBase:
 
     def _run_facts(self) -> dict[str, Any]:
         """What must agree between a resume file and the run that takes it."""
-        cfg = self.cfg
-        if cfg is None:
+        if self.cfg is None:
             return {}
-        return {
-            "TRAINER.NAME": cfg.TRAINER.NAME,
-            "DATASET.NAME": cfg.DATASET.NAME,
-            "DATASET.NUM_SHOTS": cfg.DATASET.NUM_SHOTS,
-            "SEED": cfg.SEED,
-            "DATASET.SUBSAMPLE_CLASSES": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-            "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME,
-            "the training set": self._training_set(),
-        }
-
-    def _training_set(self) -> str:
-        """Digest of the training items: file name, label, class name."""
         items = self.dm.dataset.train_x if hasattr(self, "dm") else ()
-        facts = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        train = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
+        return {
+            **{key: attrgetter(key)(self.cfg) for key in _RUN},
+            "DATASET.SUBSAMPLE_CLASSES": self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
+            "the training set": hashlib.sha256(repr(train).encode()).hexdigest()[:16],
+        }
 
     # -- TensorBoard
 
@@ -359,10 +326,8 @@ class TrainerBase:
         """Opens TensorBoard's event file, if TensorBoard is installed."""
         if self.__dict__.get("_writer") is not None:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            _log.info("no TensorBoard log (%s)", error)
+        if SummaryWriter is None:
+            _log.info("no TensorBoard log: torch.utils.tensorboard cannot be imported (pip install tensorboard)")
             return
         _log.info("Initialize tensorboard (log_dir=%s)", log_dir)
         self._writer = SummaryWriter(log_dir=log_dir)
@@ -413,24 +378,8 @@ class TrainerBase:
         """Trains for one epoch."""
         raise NotImplementedError
 
-    def test(self) -> Any:
-        """Evaluates."""
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch: Any) -> Any:
-        """Takes from a training batch what the method needs, on the device."""
-        raise NotImplementedError
-
-    def parse_batch_test(self, batch: Any) -> Any:
-        """Takes from a test batch what the method needs, on the device."""
-        raise NotImplementedError
-
     def forward_backward(self, batch: Any) -> Any:
         """One training step; returns a dict of numbers to report."""
-        raise NotImplementedError
-
-    def model_inference(self, input: Any) -> Any:
-        """Scores for a test input."""
         raise NotImplementedError
 
 
@@ -489,9 +438,6 @@ class SimpleTrainer(TrainerBase):
         """Resumes, opens the TensorBoard log, starts the clock.
 
         A run continues from its own OUTPUT_DIR; cfg.RESUME names the folder of another run to begin from.
-
-        Raises:
-            FileNotFoundError: cfg.RESUME is no folder.
         """
         directory = self.output_dir
         if self.cfg.RESUME and not epochs_done(Path(self.output_dir, "resume")):
@@ -512,7 +458,7 @@ class SimpleTrainer(TrainerBase):
             else:
                 print("Deploy the last-epoch model")
             self.test()
-        print(f"Elapsed: {datetime.timedelta(seconds=round(time.time() - self.time_start))}")
+        print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
         self.close_writer()
 
     def after_epoch(self) -> None:
@@ -528,11 +474,7 @@ class SimpleTrainer(TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> Any:
-        """Evaluates on a split (default cfg.TEST.SPLIT; val falls back to test where there is none).
-
-        Returns:
-            The evaluator's first value: the accuracy in percent.
-        """
+        """The evaluator's first value, the accuracy in percent, on a split (default TEST.SPLIT; without a val: test)."""
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
@@ -566,11 +508,11 @@ class SimpleTrainer(TrainerBase):
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(*batch))
             rates.append(self.get_current_lr())
-            tell = (self.batch_idx + 1) % every == 0
-            if tell or self.batch_idx + 1 == self.num_batches:  # the wait for the GPU belongs to the time of this batch
+            due = (self.batch_idx + 1) % every == 0
+            if due or self.batch_idx + 1 == self.num_batches:  # the wait for the GPU belongs to the time of this batch
                 self._write_points(losses, rates)
             batch_time.update(time.time() - end)
-            if tell:
+            if due:
                 self._print_progress(losses, batch_time, data_time)
             end = time.time()
 
@@ -590,7 +532,7 @@ class SimpleTrainer(TrainerBase):
         print(
             f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-            f"{losses} lr {self.get_current_lr():.4e} eta {datetime.timedelta(seconds=int(batch_time.avg * left))}"
+            f"{losses} lr {self.get_current_lr():.4e} eta {timedelta(seconds=int(batch_time.avg * left))}"
         )
 
 
@@ -622,11 +564,7 @@ class TrainerXU(SimpleTrainer):
         batches = zip(range(self.num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u))
         self._run_batches((batch_x, batch_u) for _, batch_x, batch_u in batches)
 
-    def forward_backward(self, batch_x: Any, batch_u: Any) -> Any:  # type: ignore[override]
-        """One training step; returns a dict of numbers to report."""
-        raise NotImplementedError
-
-    def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:  # type: ignore[override]
+    def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:
         """Labelled images, their labels, unlabelled images."""
         return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
 

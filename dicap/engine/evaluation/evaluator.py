@@ -59,11 +59,7 @@ class Classification(EvaluatorBase):
         self._y_pred += pred
 
     def evaluate(self) -> "OrderedDict[str, float]":
-        """accuracy, error_rate and macro_f1 in percent, and perclass_accuracy where it is asked for.
-
-        Raises:
-            ValueError: nothing was processed.
-        """
+        """accuracy, error_rate, macro_f1 and, where asked for, perclass_accuracy, in percent; ValueError without a batch."""
         if not self._total:
             raise ValueError("nothing to evaluate: the loader gave no batch")
         counts = confusion(self._y_true, self._y_pred)

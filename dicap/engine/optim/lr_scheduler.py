@@ -7,7 +7,7 @@ without pickling an object, and after loading it steers the optimiser of the new
 
 from typing import Any
 
-import torch
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
 __all__ = ["AVAI_SCHEDS", "ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
@@ -18,9 +18,7 @@ AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 class _BaseWarmupScheduler(LRScheduler):
     """warmup_epoch epochs of its own rates, then the successor takes over."""
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)
@@ -57,12 +55,7 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
     """Warm-up at the rate cons_lr."""
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        cons_lr: float,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, cons_lr: float, last_epoch: int = -1
     ) -> None:
         self.cons_lr = cons_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
@@ -76,12 +69,7 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
     """Warm-up from min_lr in epoch 0, then along a straight line from 0 to the base rate."""
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        min_lr: float,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, min_lr: float, last_epoch: int = -1
     ) -> None:
         self.min_lr = min_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
@@ -93,26 +81,26 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         return [float(lr) * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
-def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
+def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
     """The schedule optim_cfg.LR_SCHEDULER, after WARMUP_EPOCH epochs of warm-up.
 
     Raises:
         ValueError: unknown LR_SCHEDULER or WARMUP_TYPE.
         TypeError: STEPSIZE does not suit the schedule.
     """
-    schedule = _build_schedule(optimizer, optim_cfg)
-    if optim_cfg.WARMUP_EPOCH <= 0:
+    schedule, warmup = _build_schedule(optimizer, optim_cfg), optim_cfg.WARMUP_EPOCH
+    if warmup <= 0:
         return schedule
     if not optim_cfg.WARMUP_RECOUNT:
-        schedule.last_epoch = optim_cfg.WARMUP_EPOCH
+        schedule.last_epoch = warmup
     if optim_cfg.WARMUP_TYPE == "constant":
-        return ConstantWarmupScheduler(optimizer, schedule, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_CONS_LR)
+        return ConstantWarmupScheduler(optimizer, schedule, warmup, optim_cfg.WARMUP_CONS_LR)
     if optim_cfg.WARMUP_TYPE == "linear":
-        return LinearWarmupScheduler(optimizer, schedule, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_MIN_LR)
+        return LinearWarmupScheduler(optimizer, schedule, warmup, optim_cfg.WARMUP_MIN_LR)
     raise ValueError(f"OPTIM.WARMUP_TYPE {optim_cfg.WARMUP_TYPE}: there are constant, linear")
 
 
-def _build_schedule(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
+def _build_schedule(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
     name, stepsize = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE
     if name == "cosine":
         return CosineAnnealingLR(optimizer, float(optim_cfg.MAX_EPOCH))  # type: ignore[arg-type]

@@ -28,30 +28,26 @@ def build_optimizer(
         ValueError: unknown name.
         TypeError: STAGED_LR without a module.
     """
-    if optim_cfg.NAME not in AVAI_OPTIMS:
-        raise ValueError(f"OPTIM.NAME {optim_cfg.NAME}: there are {', '.join(AVAI_OPTIMS)}")
+    name, momentum = optim_cfg.NAME, optim_cfg.MOMENTUM
+    if name not in AVAI_OPTIMS:
+        raise ValueError(f"OPTIM.NAME {name}: there are {', '.join(AVAI_OPTIMS)}")
     if param_groups is not None and optim_cfg.STAGED_LR:
         warnings.warn("OPTIM.STAGED_LR is ignored: param_groups is given and has rates of its own", stacklevel=2)
     if param_groups is None:
         parameters = model.parameters() if isinstance(model, nn.Module) else model
         param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else parameters
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
-    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
-    if optim_cfg.NAME == "sgd":
-        return torch.optim.SGD(
-            param_groups,
-            momentum=optim_cfg.MOMENTUM,
-            dampening=optim_cfg.SGD_DAMPNING,
-            nesterov=optim_cfg.SGD_NESTEROV,
-            **common,
-        )
-    if optim_cfg.NAME == "rmsprop":
-        return torch.optim.RMSprop(param_groups, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
-    if optim_cfg.NAME == "radam":
-        return RAdam(param_groups, betas=betas, **common)
-    if optim_cfg.NAME == "adamw":
-        return torch.optim.AdamW(param_groups, betas=betas, **common)
-    return torch.optim.Adam(param_groups, betas=betas, amsgrad=optim_cfg.NAME == "amsgrad", **common)
+    if name == "sgd":
+        more = {"dampening": optim_cfg.SGD_DAMPNING, "nesterov": optim_cfg.SGD_NESTEROV}
+        return torch.optim.SGD(param_groups, momentum=momentum, **more, **common)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(param_groups, momentum=momentum, alpha=optim_cfg.RMSPROP_ALPHA, **common)
+    common["betas"] = optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2
+    if name == "radam":
+        return RAdam(param_groups, **common)
+    if name == "adamw":
+        return torch.optim.AdamW(param_groups, **common)
+    return torch.optim.Adam(param_groups, amsgrad=name == "amsgrad", **common)
 
 
 def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:

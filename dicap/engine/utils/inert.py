@@ -7,12 +7,13 @@ of torch's formats are read: the zip archive (torch >= 1.6) and the stream befor
 """
 
 import collections
+import contextlib
 import io
 import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -26,28 +27,29 @@ class Placeholder:
     """Stands for an object of another class. `origin` is that class's name, `state` the object's attributes."""
 
     origin = ""
+    args: tuple[Any, ...]
+    items: list[Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args, self.items, self.state = args, [], {}  # type: tuple[Any, ...], list[Any], Any
+        self = super().__new__(cls)
+        self.args, self.items, self.state = args, [], {}
+        return self
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def append(self, item: Any) -> None:
         """Keeps what the pickle appends or adds."""
-        self.__dict__.setdefault("items", []).append(item)
+        self.items.append(item)
 
     add = append
 
     def extend(self, items: Any) -> None:
         """Keeps what the pickle appends in a row."""
-        self.__dict__.setdefault("items", []).extend(items)
+        self.items.extend(items)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.append((key, value))
+        self.items.append((key, value))
 
     def __repr__(self) -> str:
         return f"<placeholder of {self.origin}>"
@@ -61,10 +63,6 @@ def _tensor(
     return storage.as_strided(size, stride, offset)  # refuses what reaches beyond the storage
 
 
-def _parameter(data: torch.Tensor, *_: Any) -> torch.Tensor:
-    return data
-
-
 _SAFE: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): torch.Size,
@@ -72,7 +70,7 @@ _SAFE: dict[tuple[str, str], type] = {
 _REBUILD: dict[tuple[str, str], Callable[..., torch.Tensor]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
 }
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -114,26 +112,25 @@ class _InertUnpickler(pickle.Unpickler):
 def read_pickle(path: str | os.PathLike[str]) -> Any:
     """The plain values of a pickle file, objects as Placeholders (an old few-shot split: `item.state["_impath"]` ...).
 
-    Raises:
-        ValueError: not a pickle, or a damaged one; names the file.
+    Raises ValueError, with the file's name, for a damaged file or another format.
     """
-    with open(path, "rb") as file:
-        return _or_damaged(path, lambda: _InertUnpickler(file).load())
+    with open(path, "rb") as file, _damage_named(path):
+        return _InertUnpickler(file).load()
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The content of a file of torch.save, on the CPU; objects other than tensors and plain values are Placeholders.
 
-    Raises:
-        ValueError: truncated, or none of torch's formats; names the file.
+    Raises ValueError, with the file's name, for a damaged file or another format.
     """
-    reader = _read_zip if zipfile.is_zipfile(path) else _read_stream
-    return _or_damaged(path, lambda: reader(path))
+    with _damage_named(path):
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
 
 
-def _or_damaged(path: str | os.PathLike[str], read: Callable[[], Any]) -> Any:
+@contextlib.contextmanager
+def _damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        return read()
+        yield
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         cause = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is damaged, truncated or of an unknown format ({cause})") from error

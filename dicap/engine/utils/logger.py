@@ -70,10 +70,6 @@ class Logger:
 class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Plain lines on whatever sys.stdout is at that moment."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-        self.setFormatter(logging.Formatter("%(message)s"))
-
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
         super().emit(record)
@@ -96,11 +92,9 @@ def setup_logger(output: str | os.PathLike[str] | None = None) -> Logger | None:
     if output is None:
         return None
     path = Path(output)
-    if path.suffix not in (".txt", ".log"):
-        path = path / "log.txt"
     if _active is not None:
         _active.close()
-    _active = Logger(path)
+    _active = Logger(path if path.suffix in (".txt", ".log") else path / "log.txt")
     sys.stdout = _active  # type: ignore[assignment]
     if _handler not in _library.handlers:
         _library.addHandler(_handler)
@@ -117,15 +111,13 @@ def logged_to(output: str | os.PathLike[str]) -> Iterator[Logger]:
         output: as in setup_logger.
     """
     global _active
-    before, had_handler, level = _active, _handler in _library.handlers, _library.level
+    before, handlers, level = _active, list(_library.handlers), _library.level
     _active = None  # an outer log goes on: this one is written into it too
-    log = setup_logger(output)
-    assert log is not None
     try:
-        yield log
+        log = setup_logger(output)
+        assert log is not None
+        with log:
+            yield log
     finally:
-        log.close()
-        _active = before
+        _active, _library.handlers = before, handlers
         _library.setLevel(level)
-        if not had_handler:
-            _library.removeHandler(_handler)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["AverageMeter", "MetricMeter", "read_numbers"]
+__all__ = ["AverageMeter", "MetricMeter"]
 
 
 class AverageMeter:
@@ -33,7 +33,7 @@ class AverageMeter:
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
         """Adds a value that stands for n items; a tensor of one element is summed on its device."""
-        self._val = kept(val)
+        self._val = detached(val)
         self._sum = self._sum + self._val * n
         self.count += n
         self._avg = 0.9 * self._avg + 0.1 * self._val if self.ema else self._sum / self.count
@@ -69,23 +69,14 @@ class MetricMeter:
         return self._meters
 
     def update(self, input_dict: Mapping[str, Any] | None) -> None:
-        """Adds one value to each named metric; None (a step without a report) is passed over.
-
-        Raises:
-            TypeError: not a mapping of names to numbers.
-        """
-        if input_dict is None:
-            input_dict = {}
+        """Adds one value to each named metric; None is a step without a report. TypeError for what is no mapping."""
+        input_dict = {} if input_dict is None else input_dict
         if not isinstance(input_dict, Mapping):
             raise TypeError(f"metrics are a dict of name to number, not a {type(input_dict).__name__}: {input_dict!r}")
-        self._unread.append({name: kept(value) for name, value in input_dict.items()})
+        self._unread.append({name: detached(value) for name, value in input_dict.items()})
 
     def read(self) -> list[dict[str, float]]:
-        """Takes in what was not read yet, in one transfer.
-
-        Returns:
-            For each update() since the last reading: the average of each metric after it.
-        """
+        """Takes in all new updates, in one transfer; returns for each of them the averages after it."""
         updates, self._unread = self._unread, []
         numbers = iter(read_numbers([value for update in updates for value in update.values()]))
         averages = []
@@ -99,12 +90,8 @@ class MetricMeter:
         return self.delimiter.join(f"{name} {m.val:.4f} ({m.avg:.4f})" for name, m in self.meters.items())
 
 
-def kept(value: Any) -> Any:
-    """A tensor of one element as a copy () in double precision on its device, where nothing waits; else the value.
-
-    Raises:
-        TypeError: the tensor has more elements.
-    """
+def detached(value: Any) -> Any:
+    """A tensor of one element as a copy () in double precision on its device, where nothing waits; else the value."""
     if not isinstance(value, torch.Tensor):
         return value
     if value.numel() != 1:
@@ -120,7 +107,7 @@ def read_numbers(values: Sequence[Any]) -> list[Any]:
         if isinstance(value, torch.Tensor):
             places[value.device].append(place)
     for device in places:
-        found = torch.stack([values[place] for place in places[device]]).tolist()
-        for place, number in zip(places[device], found):
+        read = torch.stack([values[place] for place in places[device]]).tolist()
+        for place, number in zip(places[device], read):
             numbers[place] = number
     return numbers

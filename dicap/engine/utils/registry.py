@@ -1,17 +1,18 @@
 """Names of classes and functions that a configuration can choose."""
 
-from collections.abc import Callable
+import logging
+from functools import partial
 from typing import Any
+
+from dicap.engine.utils.tools import check_availability
 
 __all__ = ["Registry"]
 
+_log = logging.getLogger(__name__)
+
 
 class Registry:
-    """Maps the names of classes or functions to themselves. `@REGISTRY.register()` above a definition adds it.
-
-    Args:
-        name: what is registered here; appears in errors.
-    """
+    """Maps the names of classes or functions to themselves. `@REGISTRY.register()` above a definition adds it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -20,11 +21,10 @@ class Registry:
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Adds obj under its own name; without obj, returns a decorator that does so.
 
-        Raises:
-            KeyError: the name is taken by another object and force is not set.
+        Raises KeyError where the name is taken and force is not set.
         """
         if obj is None:
-            return self._decorator(force)
+            return partial(self.register, force=force)
         name = obj.__name__
         if name in self._obj_map and not force:
             taken = self._obj_map[name]
@@ -35,20 +35,23 @@ class Registry:
         self._obj_map[name] = obj
         return obj
 
-    def _decorator(self, force: bool) -> Callable[[Any], Any]:
-        return lambda obj: self.register(obj, force=force)
-
     def get(self, name: str) -> Any:
-        """The object of that name.
-
-        Raises:
-            KeyError: nothing is registered under that name.
-        """
+        """The object of that name; raises KeyError where there is none."""
         if name not in self._obj_map:
-            there = ", ".join(sorted(self._obj_map)) or "none"
-            raise KeyError(f"{name} is not registered in {self._name}; there are: {there}")
+            names = ", ".join(sorted(self._obj_map)) or "none"
+            raise KeyError(f"{name} is not registered in {self._name}; there are: {names}")
         return self._obj_map[name]
 
     def registered_names(self) -> list[str]:
         """All names, in the order of registration."""
         return list(self._obj_map)
+
+    def build(self, name: str, message: str, *args: Any, **kwargs: Any) -> Any:
+        """The object of that name, called with the arguments; raises ValueError where there is none.
+
+        A message is logged with the name.
+        """
+        check_availability(name, self.registered_names())
+        if message:
+            _log.info("%s: %s", message, name)
+        return self.get(name)(*args, **kwargs)

@@ -18,11 +18,9 @@ import torch
 from PIL import Image
 
 __all__ = [
-    "atomic_open",
     "check_availability",
     "check_isfile",
     "collect_env_info",
-    "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "mkdir_if_missing",
     "read_image",
@@ -41,10 +39,10 @@ def mkdir_if_missing(dirname: str | os.PathLike[str]) -> None:
 
 def check_isfile(fpath: str) -> bool:
     """Whether fpath is a file; warns if it is not."""
-    found = os.path.isfile(fpath)
-    if not found:
+    is_file = os.path.isfile(fpath)
+    if not is_file:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
-    return found
+    return is_file
 
 
 @contextlib.contextmanager
@@ -67,16 +65,11 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[A
 
 
 def read_json(fpath: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ValueError: not JSON; names the file.
-    """
-    with open(fpath, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{fpath} is not a JSON file ({error}): delete it or restore it") from error
+    """The content of a JSON file; raises ValueError, with its name, where it is not JSON."""
+    try:
+        return json.loads(Path(fpath).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{fpath} is not a JSON file ({error}): delete it or restore it") from error
 
 
 def write_json(obj: Any, fpath: str | os.PathLike[str]) -> None:
@@ -86,11 +79,7 @@ def write_json(obj: Any, fpath: str | os.PathLike[str]) -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """Seeds the generators of random, numpy, torch and every GPU.
-
-    Raises:
-        ValueError: not in 0 .. 2^32 - 1, the range that numpy takes.
-    """
+    """Seeds the generators of random, numpy, torch and every GPU; ValueError outside numpy's range, 0 .. 2^32 - 1."""
     if not 0 <= seed < 2**32:
         raise ValueError(
             f"seed {seed}: seeds go from 0 to 4294967295; a negative SEED in a configuration means unseeded"
@@ -102,12 +91,7 @@ def set_random_seed(seed: int) -> None:
 
 
 def read_image(path: str) -> Image.Image:
-    """The image file as RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        OSError: not an image, or a damaged one; names the file.
-    """
+    """The image file as RGB; raises FileNotFoundError, or OSError for a damaged image, both with the file's name."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -130,11 +114,10 @@ def collect_env_info() -> str:
         f"Pillow: {PIL.__version__}",
         f"CPU: {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
     ]
-    if torch.cuda.is_available():
-        lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-        lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-    else:
-        lines.append("CUDA: not available")
+    if not torch.cuda.is_available():
+        return "\n".join([*lines, "CUDA: not available"])
+    lines.append(f"CUDA: {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    lines += [f"GPU {i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return "\n".join(lines)
 
 
@@ -144,20 +127,11 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
     return sorted(names) if sort else names
 
 
-def get_most_similar_str_to_a_from_b(a: str, b: Sequence[str]) -> str | None:
-    """The string of b that is most like a (None where b is empty)."""
-    return max(b, key=lambda candidate: difflib.SequenceMatcher(None, a, candidate).ratio(), default=None)
-
-
 def check_availability(requested: str, available: Sequence[str]) -> None:
-    """Checks that a requested name exists.
-
-    Raises:
-        ValueError: it does not; names the nearest one.
-    """
+    """Raises ValueError, with the nearest name, where the requested one does not exist."""
     if requested not in available:
-        nearest = get_most_similar_str_to_a_from_b(requested, available)
-        hint = f" (do you mean [{nearest}]?)" if nearest is not None else ""
+        nearest = difflib.get_close_matches(requested, available, n=1, cutoff=0)
+        hint = f" (do you mean [{nearest[0]}]?)" if nearest else ""
         raise ValueError(f"[{requested}] is none of {sorted(available)}{hint}")
 
 

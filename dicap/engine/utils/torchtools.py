@@ -27,13 +27,12 @@ __all__ = [
     "init_network_weights",
     "load_checkpoint",
     "load_pretrained_weights",
-    "open_all_layers",
-    "open_specified_layers",
     "resume_from_checkpoint",
     "save_checkpoint",
 ]
 
 _log = logging.getLogger(__name__)
+_LEFT_OUT = object()
 
 
 def save_checkpoint(
@@ -60,9 +59,10 @@ def save_checkpoint(
     with atomic_open(path.with_name("checkpoint"), "w") as file:
         file.write(f"{path.name}\n")
     if is_best:
-        with atomic_open(path.with_name("model-best.pth.tar")) as best, open(path, "rb") as file:
-            shutil.copyfileobj(file, best)
-        print(f'Best checkpoint saved to "{path.with_name("model-best.pth.tar")}"')
+        best = path.with_name("model-best.pth.tar")
+        with atomic_open(best) as file, open(path, "rb") as source:
+            shutil.copyfileobj(source, file)
+        print(f'Best checkpoint saved to "{best}"')
     for left in path.parent.glob(".*.tmp"):  # of a process that was killed inside a save
         left.unlink(missing_ok=True)
 
@@ -75,37 +75,32 @@ def write_tensors(state: Any, path: str | os.PathLike[str]) -> None:
 
 def _plain(value: Any, where: str) -> Any:
     """value with only tensors, numbers, strings and containers of them; another object is left out, with a warning."""
-    if isinstance(value, (torch.Tensor, str, bool, int, float, complex, type(None), torch.dtype, torch.Size)):
-        return value.detach() if isinstance(value, torch.Tensor) else value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, (str, bool, int, float, complex, type(None), torch.dtype, torch.Size)):
+        return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(value)
     if isinstance(value, Mapping):
-        kept = {key: _plain(item, f"{where}: {key}") for key, item in value.items()}
-        kept = {key: item for key, item in kept.items() if item is not _LEFT_OUT}
-        return Counter(kept) if isinstance(value, Counter) else kept  # a MultiStepLR counts its milestones
+        items = {key: _plain(item, f"{where}: {key}") for key, item in value.items()}
+        items = {key: item for key, item in items.items() if item is not _LEFT_OUT}
+        return Counter(items) if isinstance(value, Counter) else items  # a MultiStepLR counts its milestones
     if isinstance(value, (list, tuple, set, frozenset)):
-        items = [item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT]
-        return tuple(items) if isinstance(value, tuple) else items
+        members = [item for item in (_plain(item, where) for item in value) if item is not _LEFT_OUT]
+        return tuple(members) if isinstance(value, tuple) else members
     _log.warning(
         "%s holds a %s, which is not saved: what depends on it starts anew after a resume", where, type(value).__name__
     )
     return _LEFT_OUT
 
 
-_LEFT_OUT = object()
-
-
 def load_checkpoint(fpath: str | os.PathLike[str]) -> Any:
     """The content of a checkpoint, on the CPU. Never runs anything that is in the file.
 
     Objects that are neither tensors nor plain values (optimisers and schedulers in published CoOp files) come as inert
-    placeholders.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, or no checkpoint; names the file.
+    placeholders. Raises FileNotFoundError, or ValueError for what is truncated or no checkpoint; both name the file.
     """
     if fpath is None:
         raise ValueError("no path of a checkpoint was given")
@@ -125,14 +120,10 @@ def resume_from_checkpoint(
 ) -> int:
     """Loads the checkpoint that the text file `checkpoint` names into model, optimizer and scheduler.
 
-    Returns:
-        Epochs done.
-
-    Raises:
-        FileNotFoundError: the text file or the checkpoint is missing.
-        ValueError: the file is damaged or does not fit the model; names it.
+    Returns the epochs done. Raises FileNotFoundError where one of the two files is missing, ValueError where the
+    checkpoint is damaged or does not fit the model.
     """
-    path = Path(fdir, Path(fdir, "checkpoint").read_text(encoding="utf-8").splitlines()[0])
+    path = last_checkpoint(fdir)
     print(f'Loading checkpoint from "{path}"')
     checkpoint = load_checkpoint(path)
     load_state(model, checkpoint["state_dict"], path)
@@ -141,29 +132,26 @@ def resume_from_checkpoint(
         optimizer.load_state_dict(checkpoint["optimizer"])
         print("Loaded optimizer")
     if scheduler is not None and checkpoint.get("scheduler"):
-        scheduler.load_state_dict(_unwrapped(checkpoint["scheduler"]))
+        scheduler.load_state_dict({key: _unwrapped(value) for key, value in checkpoint["scheduler"].items()})
         print("Loaded scheduler")
     print(f"Previous epoch: {checkpoint['epoch']}")
     return int(checkpoint["epoch"])
 
 
-def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
-    """A scheduler's state in which the pickled inner scheduler is replaced by that one's own state."""
+def last_checkpoint(folder: str | os.PathLike[str]) -> Path:
+    """The file that a model folder's text file `checkpoint` names."""
+    return Path(folder, Path(folder, "checkpoint").read_text(encoding="utf-8").splitlines()[0])
 
-    def unwrap(value: Any) -> Any:
-        if not isinstance(value, Placeholder):
-            return value
-        return {key: item for key, item in value.state.items() if not isinstance(item, Placeholder)}
 
-    return {key: unwrap(value) for key, value in state.items()}
+def _unwrapped(value: Any) -> Any:
+    """Of a pickled inner scheduler that one's own state; any other value as it is."""
+    if not isinstance(value, Placeholder):
+        return value
+    return {key: item for key, item in value.state.items() if not isinstance(item, Placeholder)}
 
 
 def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """model.load_state_dict whose error names the file and the way out.
-
-    Raises:
-        ValueError: names or shapes differ.
-    """
+    """model.load_state_dict; where names or shapes differ, a ValueError names the file and the way out."""
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
@@ -176,53 +164,29 @@ def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.Path
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     """Loads what fits, by name and shape, of a checkpoint or state dict; the rest is left as it is and listed."""
     checkpoint = load_checkpoint(weight_path)
-    found = {k.removeprefix("module."): v for k, v in checkpoint.get("state_dict", checkpoint).items()}
+    weights = {k.removeprefix("module."): v for k, v in checkpoint.get("state_dict", checkpoint).items()}
     own = model.state_dict()
-    fit = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    fit = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     if not fit:
         warnings.warn(
-            f"nothing in {weight_path} fits the model: it has {sorted(found)[:5]} ..., the model {sorted(own)[:5]} ...",
+            f"nothing in {weight_path} fits the model: it has {sorted(weights)[:5]} ..., the model {sorted(own)[:5]} ...",
             stacklevel=2,
         )
         return
     model.load_state_dict(fit, strict=False)
     print(f"Successfully loaded pretrained weights from {weight_path}")
-    if left := sorted(found.keys() - fit.keys()):
+    if left := sorted(weights.keys() - fit.keys()):
         print(f"Layers discarded due to unmatched keys or size: {left}")
 
 
 def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None = None) -> int:
-    """Number of values in a model's parameters, or in the given ones (tensors, or groups as optimisers take them).
-
-    Raises:
-        ValueError: neither is given.
-    """
+    """Number of values in a model's parameters, or in the given ones (tensors, or groups as optimisers take them)."""
     if model is not None:
         return sum(p.numel() for p in model.parameters())
     if params is None:
         raise ValueError("count_num_param needs a model or parameters")
     flat = [p["params"] if isinstance(p, dict) else p for p in params]
     return sum(p.numel() if isinstance(p, torch.Tensor) else count_num_param(params=p) for p in flat)
-
-
-def open_all_layers(model: nn.Module) -> None:
-    """Puts the whole model in training mode with gradients."""
-    model.train().requires_grad_(True)
-
-
-def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
-    """Trains the named children of a model; the others are frozen, in evaluation mode.
-
-    Raises:
-        ValueError: the model has no such child.
-    """
-    model = model.module if isinstance(model, nn.DataParallel) else model
-    names = [open_layers] if isinstance(open_layers, str) else open_layers
-    children = dict(model.named_children())
-    if unknown := sorted(set(names) - children.keys()):
-        raise ValueError(f"{type(model).__name__} has no {unknown}; it has {list(children)}")
-    for name, child in children.items():
-        child.train(name in names).requires_grad_(name in names)
 
 
 _INITS = {
@@ -236,20 +200,19 @@ _INITS = {
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
     """Initialises convolutions and linear layers by init_type, their biases with 0; normalisations with 1 and 0.
 
-    Raises:
-        ValueError: init_type is none of normal, xavier, kaiming, orthogonal.
+    init_type: normal, xavier, kaiming or orthogonal; raises ValueError for another.
     """
     if init_type not in _INITS:
         raise ValueError(f"init_type {init_type}: there are {', '.join(_INITS)}")
     for module in model.modules():
         kind = type(module).__name__
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        normalises = "BatchNorm" in kind or "InstanceNorm" in kind
         if ("Conv" in kind or "Linear" in kind) and weight is not None:
             _INITS[init_type](weight.data, gain)
-        elif "BatchNorm" in kind or "InstanceNorm" in kind:
-            if weight is not None:
-                nn.init.ones_(weight)
-        else:
+        elif normalises and weight is not None:
+            nn.init.ones_(weight)
+        elif not normalises:
             continue
         if bias is not None:
             nn.init.zeros_(bias)

@@ -6,6 +6,7 @@ Test: shorter edge to max(SIZE), centre crop to SIZE, to tensor, normalise.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torchvision import transforms as T
@@ -35,14 +36,7 @@ _TRAIN: dict[str, Callable[[Any], Any]] = {
     "gaussian_blur": lambda i: T.RandomApply([T.GaussianBlur(i.GB_K)], p=i.GB_P),
 }
 AVAI_CHOICES = [*_TRAIN, "center_crop", "normalize"]  # a centre crop is always part of the test transform
-_DASSL_ONLY = [
-    "cutout",
-    "gaussian_noise",
-    "instance_norm",
-    "random_translation",
-    "randaugment2",
-    "randaugment_fixmatch",
-]
+_DASSL_ONLY = "cutout gaussian_noise instance_norm random_translation randaugment2 randaugment_fixmatch".split()
 
 
 def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
@@ -60,8 +54,14 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
         _log.info("No transform is applied (INPUT.NO_TRANSFORM)")
         return None
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
-    check_choices(choices)
-    steps = _train_steps(cfg.INPUT, choices) if is_train else _test_steps(cfg.INPUT)
+    _check_choices(choices)
+    resize = partial(T.Resize, interpolation=_mode(cfg.INPUT))
+    if is_train:
+        cropped = "random_crop" in choices or "random_resized_crop" in choices
+        steps = [] if cropped else [resize(cfg.INPUT.SIZE)]
+        steps += [build(cfg.INPUT) for name, build in _TRAIN.items() if name in choices]
+    else:
+        steps = [resize(max(cfg.INPUT.SIZE)), T.CenterCrop(cfg.INPUT.SIZE)]
     steps.append(T.ToTensor())
     if "normalize" in choices:
         steps.append(T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
@@ -69,12 +69,7 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
     return T.Compose(steps)
 
 
-def check_choices(choices: Sequence[str]) -> None:
-    """Checks INPUT.TRANSFORMS.
-
-    Raises:
-        ValueError: a name that does not exist or that this engine does not carry.
-    """
+def _check_choices(choices: Sequence[str]) -> None:
     for choice in choices:
         if choice in _DASSL_ONLY:
             raise ValueError(
@@ -83,16 +78,6 @@ def check_choices(choices: Sequence[str]) -> None:
             )
         if choice not in AVAI_CHOICES:
             raise ValueError(f"INPUT.TRANSFORMS {choice}: there are {AVAI_CHOICES}")
-
-
-def _train_steps(options: Any, choices: Sequence[str]) -> list[Any]:
-    cropped = "random_crop" in choices or "random_resized_crop" in choices
-    steps = [] if cropped else [T.Resize(options.SIZE, interpolation=_mode(options))]
-    return steps + [build(options) for name, build in _TRAIN.items() if name in choices]
-
-
-def _test_steps(options: Any) -> list[Any]:
-    return [T.Resize(max(options.SIZE), interpolation=_mode(options)), T.CenterCrop(options.SIZE)]
 
 
 def _mode(options: Any) -> InterpolationMode:

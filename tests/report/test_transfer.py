@@ -2,13 +2,13 @@
 
 import pytest
 
-from dicap.report.shifts import fresh, shift_sheets
 from dicap.report.table import gather
+from dicap.report.transfer import fresh, transfer_sheets
 
 
 @pytest.fixture
 def run(put):
-    """run("CoOp", targets={"eurosat": 50.0, "dtd": 40.0}): source accuracy 70 + seed, targets their figure + seed."""
+    """run("CoOp", targets={"eurosat": 50.0, "dtd": 40.0}): source 70 + seed, targets their figure + seed."""
 
     def write(
         method,
@@ -23,11 +23,11 @@ def run(put):
         for seed in seeds:
             if source:
                 folder = put(
-                    protocol="source", dataset="imagenet", seed=seed, accuracy=70.0 + seed, model=f"p{seed}", **common
+                    protocol="source", dataset="imagenet", seed=seed, value=70.0 + seed, model=f"p{seed}", **common
                 )
-            for name, accuracy in targets.items():
+            for name, value in targets.items():
                 folder = put(
-                    protocol=protocol, dataset=name, seed=seed, accuracy=accuracy + seed, model=prompt(seed), **common
+                    protocol=protocol, dataset=name, seed=seed, value=value + seed, model=prompt(seed), **common
                 )
         return folder
 
@@ -35,7 +35,7 @@ def run(put):
 
 
 def sheets(folder):
-    return {sheet.name: sheet for sheet in shift_sheets(gather(folder)[0])}
+    return {sheet.name: sheet for sheet in transfer_sheets(gather(folder)[0])}
 
 
 def test_source_targets_and_their_average(run):
@@ -68,7 +68,7 @@ def test_a_stale_target_is_flagged_and_neither_it_nor_the_average_is_shown(run):
     (row,) = sheet.rows
     assert row["on_dtd"] == row["average"] == "incomplete" and row["on_eurosat"].mean == 52.0
     assert (
-        "CoOp (tiny) on dtd: stale: tested with another prompt than the present one of the source, seed 2"
+        "CoOp (tiny) on imagenet, target dtd: stale prompt: another than that of the present training, seed 2"
         in sheet.problems
     )
     assert len(fresh(gather(folder)[0])) == 8
@@ -83,9 +83,9 @@ def test_a_missing_source_target_or_seed_is_named(run):
     assert cocoop["on_source"] == cocoop["on_dtd"] == cocoop["on_eurosat"] == cocoop["average"] == "incomplete"
     assert dicap["on_source"] == dicap["on_dtd"] == "incomplete"
     for problem in (
-        "CoCoOp (tiny) on dtd: lacks seed 3",
-        "CoCoOp (tiny) on eurosat: not run",
-        "DiCap (tiny) on dtd: no source run to check the prompt against, seed 1, 2, 3",
+        "CoCoOp (tiny) on imagenet, target dtd: lacks seed 3",
+        "CoCoOp (tiny) on imagenet, target eurosat: not run",
+        "DiCap (tiny) on imagenet, target dtd: no training to check the prompt against, seed 1, 2, 3",
     ):
         assert problem in sheet.problems
 
@@ -113,8 +113,8 @@ def test_prompts_of_two_sources_stay_apart(run, put):
             "model": f"q{seed}",
             "folder": "other",
         }
-        put(protocol="source", dataset="sun397", accuracy=60.0, **common)
-        folder = put(protocol="cross_dataset", dataset="dtd", accuracy=30.0, **common)
+        put(protocol="source", dataset="sun397", value=60.0, **common)
+        folder = put(protocol="cross_dataset", dataset="dtd", value=30.0, **common)
     sheet = sheets(folder)["cross_dataset"]
     found = [(row["source"], row["on_source"].mean, row["on_dtd"].mean) for row in sheet.rows]
     assert found == [("imagenet", 72.0, 42.0), ("sun397", 60.0, 30.0)]
@@ -134,4 +134,5 @@ def test_backbones_and_shots_stay_apart(run):
 
 def test_targets_stand_in_the_published_order(run):
     found = sheets(run("CoOp", {"eurosat": 50.0, "my_own": 20.0, "dtd": 40.0, "caltech101": 90.0}))
-    assert found["cross_dataset"].rows[0]["targets"] == ("caltech101", "dtd", "eurosat", "my_own")
+    names = [column.name for column in found["cross_dataset"].shown if column.key.startswith("on_")]
+    assert names == ["Source: imagenet", "caltech101", "dtd", "eurosat", "my_own"]

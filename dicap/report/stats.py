@@ -1,22 +1,35 @@
-"""Paired comparison over the same draws: a draw is a seed, or a seed and a fold, and two methods share its data.
+"""Means over seeds, and paired differences over the same draws: a draw is a seed, or a seed and a fold.
 
+    Stat.of([61.2, 60.1, 62.4])                                              # mean 61.23, std 1.15, n 3
     difference({1: 61.2, 2: 60.1, 3: 62.4}, {1: 59.9, 2: 59.5, 3: 60.3})     # mean 1.33, low .., high .., n 3
 
-What both share (which images were drawn, how hard they are) cancels, so a paired interval is much narrower than two
-standard deviations side by side. The interval is Student's t over the differences, 95 %, for one comparison at a time.
+Two methods share the data of a draw. What both share (which images were drawn, how hard they are) cancels, so a paired
+interval is much narrower than two standard deviations side by side. It is Student's t over the differences, 95 %, for
+one comparison at a time.
 """
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dicap.report.table import Stat, harmonic_mean, worst_group
-
-Draw = tuple[int, ...]  # what pairs: (seed,) or (seed, fold)
-MEASURES = {"base": "Base", "new": "New", "h": "H", "worst_group": "Worst group"}
 LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and standard deviation (ddof = 1, None for a single value) over n seeds."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Stat":
+        """Of at least one value."""
+        values = list(values)
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True)
@@ -51,12 +64,3 @@ def difference(one: Mapping[Any, float], other: Mapping[Any, float]) -> Differen
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(n)
     half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * error
     return Difference(mean, error, mean - half, mean + half, n)
-
-
-def measures_of(base: dict, new: dict) -> dict[str, float]:
-    """The measures of one draw, per cent, from its results on base and on new classes. H is that of this draw."""
-    h = harmonic_mean(Stat.of([base["accuracy"]]), Stat.of([new["accuracy"]]))
-    found = {"base": base["accuracy"], "new": new["accuracy"], "h": h}
-    if base["groups"]:
-        found["worst_group"] = worst_group(base)
-    return {key: float(value) for key, value in found.items() if value is not None}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dicap.report.paired import difference, measures_of
+from dicap.report.stats import difference
+from dicap.report.table import measures_of
 
 
 def test_the_interval_is_that_of_the_paired_t_test():
@@ -34,7 +35,7 @@ def test_only_draws_that_both_have_are_paired():
 
 
 def test_measures_of_a_draw(make_result):
-    groups = {"aligned": {"n": 5, "accuracy": 80.0}, "conflicting": {"n": 5, "accuracy": 40.0}}
-    found = measures_of(make_result(accuracy=60.0, groups=groups), make_result(accuracy=40.0, split="new"))
-    assert found == {"base": 60.0, "new": 40.0, "h": pytest.approx(48.0), "worst_group": 40.0}
+    groups = {"aligned": 80.0, "conflicting": 40.0}
+    found = measures_of(make_result(value=60.0, groups=groups), make_result(value=40.0, split="new"))
+    assert found == {"base": 60.0, "new": 40.0, "combined": pytest.approx(48.0), "worst_group": 40.0}
     assert "worst_group" not in measures_of(make_result(), make_result(split="new"))

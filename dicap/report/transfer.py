@@ -1,0 +1,108 @@
+"""Cross-dataset transfer and domain generalisation (CoOp, arXiv 2109.01134; CoCoOp, 2203.05557): one training on the
+source dataset, its prompt tested on the source and on every target.
+
+A target's result counts only if its prompt is that of the present source run of the same seed (digests.model).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dicap.report import table
+from dicap.report.sheet import Column, Plot, Sheet
+from dicap.report.table import Cell, Row, trained_on
+from dicap.results import Measure, measure_of
+
+SOURCE = "source"
+TITLES = {
+    "cross_dataset": "Cross-dataset transfer",
+    "domain_generalization": "Domain generalisation",
+    SOURCE: "Training on the source",
+}
+
+
+def transfer_sheets(results: Iterable[dict]) -> list[Sheet]:
+    """A table of each of the two protocols and task that has a result; of the source runs alone where neither has."""
+    known = table.of_protocol(results, *TITLES)
+    sources = [r for r in known if r["protocol"] == SOURCE]
+    targets = [r for r in known if r["protocol"] != SOURCE]
+    tasks = table.by_task(targets) if targets else table.by_task(sources)
+    return [
+        _sheet(name, task, measure, [r for r in of if r["protocol"] == name], sources)
+        for task, measure, of in tasks
+        for name in TITLES
+        if any(r["protocol"] == name for r in of)
+    ]
+
+
+def fresh(results: Iterable[dict]) -> list[dict]:
+    """Without the targets' results of a stale prompt."""
+    results = list(results)
+    targets = [r for r in results if r["protocol"] in TITLES]
+    wrong = set(map(id, table.stale(targets, table.of_protocol(results, SOURCE))))
+    return [r for r in results if id(r) not in wrong]
+
+
+def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources: list[dict]) -> Sheet:
+    blocks = sorted(table.grouped(results, _block).items())
+    by_block = [_rows(of, [r for r in sources if _block(r) == block]) for block, of in blocks]
+    rows = [row for block in by_block for row in block]
+    origins, keys = {row.place for row in rows}, list(dict.fromkeys(key for row in rows for key in row.cells))
+    names = {key: key.removeprefix("on_") for key in keys}
+    names["on_source"] = f"Source: {rows[0].place}" if len(origins) == 1 else "Source"
+    targets = [key for key in keys if key not in ("on_source", "average")]
+    names["average"] = f"Average of {len(targets)} targets"
+    keys = [key for key in ("on_source", *targets, *["average"][: len(targets) > 1]) if key in keys]
+    figures = [Column(key, names[key], digits=table.digits_of(measure)) for key in keys]
+    over = [table.AVERAGE.format("the targets, without the source")] if len(targets) > 1 else []
+    return table.sheet_of(
+        name,
+        TITLES[name],
+        rows,
+        figures,
+        ("source", "shots", "backbone", "seeds"),
+        task=task,
+        notes=(table.note_on_figures(measure, " on all classes"), *over),
+        plots=tuple(_plot(TITLES[name], block, measure) for block in by_block),
+    )
+
+
+def _block(result: dict) -> tuple:
+    return result["backbone"], result["shots"], trained_on(result)
+
+
+def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
+    """Rows of one backbone, number of shots and source; the source may have more runs, which other tables share.
+
+    The source has no column where it is of another task than the targets.
+    """
+    seeds, variants = {r["seed"] for r in results}, {(r["method"], r["recipe"]) for r in results}
+    mine = [r for r in sources if (r["method"], r["recipe"]) in variants and r["seed"] in seeds]
+    targets = [r for r in results if r["protocol"] != SOURCE]
+    shown = [r for r in mine if measure_of(r) == measure_of(results[0]) and r["task"] == results[0]["task"]]
+    names = sorted({r["dataset"] for r in targets}, key=table.dataset_rank)
+    labels = {"on_source": "source"} if shown or not sources else {}
+    labels |= {f"on_{name}": f"target {name}" for name in names}
+    rows = table.rows_of([*shown, *targets], labels, _column, trained_on, mine)
+    for row in rows:
+        row.cells["average"] = _average({name: row.cells[f"on_{name}"] for name in names})
+    return rows
+
+
+def _column(result: dict) -> str:
+    return "on_source" if result["protocol"] == SOURCE else f"on_{result['dataset']}"
+
+
+def _average(targets: dict[str, Cell]) -> Cell:
+    missing = [name for name, cell in targets.items() if cell.problems]
+    if not missing or len(targets) < 2:
+        return table.average_of(list(targets.values()))
+    return Cell(problems=(f"average of targets: not complete: {', '.join(missing)}",))
+
+
+def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
+    backbone, shots, source = _block(rows[0].results[0])
+    cells = rows[0].cells
+    keys = [key for key in cells if key != "average" or len(cells) - ("on_source" in cells) > 2]
+    names = {"on_source": f"{source} (source)"} | {key: key.removeprefix("on_") for key in keys if key != "on_source"}
+    series = {row.line: tuple(row.cells[key].shown for key in keys) for row in rows}
+    labels = tuple(names[key] for key in keys)
+    return Plot("dots", f"{title} from {source}, {shots} shots, {backbone}", measure, labels, series)
