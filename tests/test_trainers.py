@@ -16,7 +16,9 @@ from dicap.options import ConfigError
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
 
-TRAINERS = sorted(n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap."))
+TRAINERS = sorted(
+    n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap.")
+)
 CONFIG_FILES = sorted(CONFIGS.glob("trainers/*/*.yaml"))
 PAIRS = [f"DiCap:{learner}" for learner in (*LEARNERS, "CoOp+FeatureMap") if recipes(f"DiCap:{learner}").get("tiny")]
 METHODS = [name for name in TRAINERS if name != "DiCap"] + PAIRS
