@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import results as store
+from dicap.config import facts_of
 from dicap.data.named import Data
 from dicap.experiments.executor import duration, quiet
 from dicap.experiments.protocols import Job, learns, many
@@ -174,8 +175,6 @@ def work_of(job: Job) -> Work:
     Raises:
         ValueError, OSError: data that cannot be read.
     """
-    from dicap.config import facts_of
-
     train, test = _count(job.cfg)
     if job.prompt or not learns(job):
         return Work(0, test)

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from dicap import discover
-from dicap.config import CONFIGS, build_cfg, config_path, published_recipes, recipe_learner, recipes, split_method
+from dicap.config import (
+    CONFIGS,
+    build_cfg,
+    config_path,
+    facts_of,
+    published_recipes,
+    recipe_learner,
+    recipes,
+    split_method,
+)
 from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
 
@@ -126,12 +135,8 @@ class Request:
 
 def request_of(**values: Any) -> Request:
     """A Request from a command line's values; None and empty ones keep their default."""
-    given: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-        if value not in (None, "", [])
-    }
-    return dataclasses.replace(Request(), **given)
+    given: dict[str, Any] = {key: value for key, value in values.items() if value not in (None, "", [])}
+    return Request(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 def many(number: int, what: str) -> str:
@@ -209,8 +214,6 @@ class Job:
 
 def learns(job: Job) -> bool:
     """Whether a run's method has something to train. Raises ConfigError where its configuration does not fit."""
-    from dicap.config import facts_of
-
     return facts_of(job.cfg).fit != "none"
 
 
@@ -232,7 +235,9 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
     else:
         source = find_source(protocol, request)
         trained = {run: _stages(protocol.source, source, *run, request)[0] for run in runs}
-        jobs = [*trained.values(), *(_test(protocol, data, trained[run]) for data in datasets for run in runs)]
+        test = functools.partial(dataclasses.replace, protocol=protocol, stage=protocol.stages[0])
+        tests = (test(trained[run], data=data, prompt=trained[run]) for data in datasets for run in runs)
+        jobs = [*trained.values(), *tests]
     for job in jobs:
         _check_job(job)
     return list({job.folder: job for job in jobs}.values())  # "DiCap" and the pair that it stands for are one method
@@ -244,11 +249,6 @@ def _stages(protocol: Protocol, data: Data, method: str, seed: int, request: Req
     for stage in protocol.stages:
         made[stage.folder] = Job(protocol, stage, data, method, recipe, seed, request, made.get(stage.prompt_from))
     return list(made.values())
-
-
-def _test(protocol: Protocol, data: Data, trained: Job) -> Job:
-    """The run that tests a source run's prompt on another dataset."""
-    return dataclasses.replace(trained, protocol=protocol, stage=protocol.stages[0], data=data, prompt=trained)
 
 
 def _check_request(request: Request) -> None:
@@ -273,8 +273,6 @@ def _check_request(request: Request) -> None:
 def _check_job(job: Job) -> None:
     """Settings that contradict each other are found here, not after an hour of other runs. Raises ConfigError."""
     from dassl.engine import TRAINER_REGISTRY
-
-    from dicap.config import facts_of
 
     if job.prompt and facts_of(job.cfg).classes == "trained":
         sections = [f"TRAINER.{part.upper()}" for part in job.method.replace(":", "+").split("+")]

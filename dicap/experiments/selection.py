@@ -132,15 +132,9 @@ def run_selection(
     points = read_grid(grid or GRID)
     jobs = plan_points(points, request, folds)
     every = [job for some in jobs.values() for job in some]
-    log.info(
-        "select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
-        every[0].method,
-        every[0].dataset,
-        len(points),
-        folds,
-        " ".join(map(str, request.seeds)),
-        len(every),
-    )
+    what = f"{every[0].method} on {every[0].dataset}, {len(points)} points, {folds} folds"
+    seeds = " ".join(map(str, request.seeds))
+    log.info("select: %s, seeds %s: %d runs of pseudo-base and pseudo-new classes", what, seeds, len(every))
     if dry_run:
         show_plan(every)
         return
