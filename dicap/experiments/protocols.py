@@ -135,8 +135,9 @@ class Request:
 
 def request_of(**values: Any) -> Request:
     """A Request from a command line's values; None and empty ones keep their default."""
-    given: dict[str, Any] = {key: value for key, value in values.items() if value not in (None, "", [])}
-    return Request(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    given = {key: value for key, value in values.items() if value not in (None, "", [])}
+    tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return Request(**tuples)
 
 
 def many(number: int, what: str) -> str:

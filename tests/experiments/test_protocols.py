@@ -387,7 +387,7 @@ def test_what_the_data_say_is_shown_once_for_all_runs(tmp_path, embedded_data, r
     [
         ({"methods": ["coap"]}, "unknown method 'coap'; allowed: .*CoOp"),
         ({"methods": [""]}, "unknown method ''"),
-        ({"datasets": ["digit"]}, "unknown dataset 'digit'; allowed: causal_shapes, .*digits, caltech101, .*path"),
+        ({"datasets": ["digit"]}, "unknown dataset 'digit'; allowed: causal_shapes, digits, .*caltech101, .*path"),
         ({"datasets": ["no/such/folder"]}, "no/such/folder"),
         ({"datasets": ["caltech101"]}, "'caltech101' needs a data folder: DATA="),
         ({"datasets": ["all"]}, "'all' needs a data folder"),
@@ -540,7 +540,7 @@ def some_data(tmp_path, monkeypatch):
 
     monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "cache"))
     for cls in (DescribableTextures, EuroSAT):
-        monkeypatch.setattr(cls, "counts", write_layout(cls, tmp_path / "data", shots=2))
+        monkeypatch.setattr(cls, "counts", write_layout(cls.stem(), tmp_path / "data", shots=2))
     (tmp_path / "data/food-101/images").mkdir(parents=True)  # begun
     return tmp_path / "data"
 
