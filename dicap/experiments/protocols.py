@@ -1,11 +1,7 @@
 """Protocols: which runs make up a published comparison, planned and checked before anything runs (executor.py runs them).
 
-    base2new                train on the first half of the classes, test on it and on the other half (arXiv 2203.05557, 4.1)
-    few_shot                train on all classes with 1, 2, 4, 8 and 16 shots, test on them (arXiv 2109.01134, 4.1)
-    cross_dataset           train on a source dataset, test its prompt on other datasets (arXiv 2203.05557, 4.2)
-    domain_generalization   the same training, tested on shifts of the source (arXiv 2203.05557, 4.3)
-
-A protocol is a list of stages; docs/protocols.md tells what each fixes. The last two share one training ("source").
+A protocol is a list of stages; docs/protocols.md tells what each fixes. base2new: arXiv 2203.05557, 4.1; few_shot: arXiv
+2109.01134, 4.1; cross_dataset and domain_generalization: arXiv 2203.05557, 4.2 and 4.3, with one training for both ("source").
 The command line takes its help from here, so importing this imports neither torch nor dassl.
 """
 
