@@ -219,6 +219,8 @@ def check_cfg(cfg: CfgNode) -> None:
         cls = registry.get(name)
         if hasattr(cls, "OPTIONS"):
             read_options(cfg[key][name.upper()], cls.OPTIONS, f"{key}.{name.upper()}")
+        if hasattr(cls, "facts_of"):
+            cls.facts_of(cfg)  # reads the learner's settings
     for key, option in GENERAL.items():
         section, name = key.split(".")
         cfg[section][name] = option.check(cfg[section][name], key)

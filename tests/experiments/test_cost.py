@@ -103,10 +103,11 @@ def test_a_failing_trial_is_told_and_the_others_count(tmp_path, caplog, monkeypa
     assert made == ["CoOp", "CoCoOp"]  # seeds and numbers of shots share a trial
 
 
-@pytest.mark.parametrize("near, told", [(True, "from runs"), (False, "measured now")])
-def test_what_has_run_on_other_data_is_measured(near, told, tmp_path, caplog, monkeypatch, own_cache):
+@pytest.mark.parametrize("same, told", [(True, "from runs"), (False, "measured now")])
+def test_what_has_run_on_other_data_is_measured(same, told, tmp_path, caplog, monkeypatch, own_cache):
     caplog.set_level("INFO", "dicap")
-    monkeypatch.setattr(cost, "rate_of", lambda job, results: Rate(1.0, 1.0, 300.0, "from runs", near))
+    found = {True: Rate(1.0, 1.0, 300.0, "from runs") if same else None, False: Rate(9.0, 9.0, 9.0, "other data")}
+    monkeypatch.setattr(cost, "rate_of", lambda job, results, nearest: found[nearest])
     monkeypatch.setattr(cost, "measured", lambda job: RATE)
     show_costs(plan(FEW_SHOT, make_request(tmp_path / "out")), str(tmp_path / "out"), measure=True)
     assert told in caplog.text and caplog.text.count("MiB (") == 1
