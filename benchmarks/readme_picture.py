@@ -23,8 +23,13 @@ from dicap.world.evaluate import encode_names
 from dicap.world.files import split_latents
 
 ROWS = 4
-TITLES = "training image", "true counterfactual, rendered", "test image nearest to ours"
-CELL, PICTURE, HEAD, LINE = 220, 128, 30, 22  # px: width of a column, side of a picture, height of titles and of a label
+TITLES = "training image", "true counterfactual, rendered", "nearest test image to our answer"
+CELL, PICTURE, HEAD, LINE = (
+    220,
+    128,
+    30,
+    22,
+)  # px: width of a column, side of a picture, height of titles and of a label
 
 
 @torch.no_grad()
@@ -62,7 +67,10 @@ def _page(columns: tuple[tuple[np.ndarray, list[str]], ...]) -> Image.Image:
         pen.text((middle, HEAD // 2), title, fill="black", font=font, anchor="mm")
         for row, (picture, name) in enumerate(zip(pictures, names)):
             top = HEAD + row * (PICTURE + LINE)
-            page.paste(Image.fromarray(picture).resize((PICTURE, PICTURE), Image.Resampling.NEAREST), (middle - PICTURE // 2, top))
+            page.paste(
+                Image.fromarray(picture).resize((PICTURE, PICTURE), Image.Resampling.NEAREST),
+                (middle - PICTURE // 2, top),
+            )
             pen.text((middle, top + PICTURE + LINE // 2), name, fill="black", font=font, anchor="mm")
     return page.quantize(128)  # noise does not compress: fewer colours save most of the bytes
 
