@@ -366,10 +366,10 @@ def check_learner(learner: Learner) -> None:
     cls, facts = type(learner), learner.facts
     trainable = any(p.requires_grad for p in learner.parameters())
     overridden = {name: getattr(cls, name) is not getattr(Learner, name) for name in ("image", "text", "fit")}
-    pair = isinstance(learner, Pair)
+    constant = cls.facts_of.__func__ is Learner.facts_of.__func__  # type: ignore[attr-defined]  # else a setting decides
     contradictions = [
-        (not pair and overridden["image"] != (facts.image != "frozen"), f"IMAGE is {facts.image}", "image"),
-        (not pair and overridden["text"] != (facts.text != "fixed"), f"TEXT is {facts.text}", "text"),
+        (constant and overridden["image"] != (facts.image != "frozen"), f"IMAGE is {facts.image}", "image"),
+        (constant and overridden["text"] != (facts.text != "fixed"), f"TEXT is {facts.text}", "text"),
         (facts.fit == "closed_form" and not overridden["fit"], "FIT is closed_form", "fit"),
     ]
     for wrong, fact, method in contradictions:

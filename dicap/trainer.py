@@ -49,6 +49,7 @@ LR_SCALE = Option(
 def register(cls: type[Learner]) -> type[Learner]:
     """Class decorator: makes a learner a method, known to DiCap's LEARNER and as a Dassl trainer of its own name.
 
+    Its OPTIONS gain PREC.
     In a fork that has a trainer of that name, the fork's stays the trainer; the learner is there all the same.
 
     Raises:
@@ -60,6 +61,7 @@ def register(cls: type[Learner]) -> type[Learner]:
     if name in LEARNERS or (taken and not own):
         raise KeyError(f"a method named {name} is already registered")
     LEARNERS[name] = cls
+    cls.OPTIONS = {**cls.OPTIONS, "PREC": PREC}
     if not taken:
         facts = {"OPTIONS": cls.OPTIONS, "__module__": cls.__module__, "__doc__": cls.__doc__}
         TRAINER_REGISTRY.register()(type(name, (LearnerTrainer,), facts))
