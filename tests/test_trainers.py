@@ -97,7 +97,7 @@ def test_only_the_learner_learns_and_all_of_it(method):
 
 
 @pytest.mark.parametrize("method", LEARNING)
-def test_what_base_classes_taught_loads_into_new_classes(method):
+def test_base_prompt_loads_into_new_classes_and_gives_the_same_context(method):
     base = build_trainer(config(method))
     base.train()
     again = build_trainer(config(method))

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import results as store
+from dicap.config import facts_of
 from dicap.data.named import Data
 from dicap.experiments.executor import duration, quiet
 from dicap.experiments.protocols import Job, learns, many
@@ -154,15 +155,16 @@ def in_all(estimates: Sequence[Estimate]) -> str:
     known = [(one, one.rate, one.seconds) for one in estimates if one.rate and one.seconds is not None]
     if not known:
         return "no estimate yet"
-    once = {(one.jobs[0].data, one.jobs[0].stage.split): rate.encode * one.work.items for one, rate, _ in known}
+    once: dict[tuple, float] = {}
+    for one, rate, _ in known:
+        images = one.jobs[0].data, one.jobs[0].stage.split
+        once[images] = max(once.get(images, 0.0), rate.encode * one.work.items)
     seconds = sum(len(one.jobs) * seconds for one, _, seconds in known) + sum(once.values())
     unknown = sum(len(one.jobs) for one in estimates if one.seconds is None)
     rest = f", and {many(unknown, 'run')} without an estimate yet" if unknown else ""
     memory, limit = max(rate.memory for _, rate, _ in known), capacity()
-    fits = (
-        f"; {'about' if memory <= limit else 'TOO MUCH:'} {memory:,.0f} of {limit:,.0f} MiB of memory" if limit else ""
-    )
-    return f"about {duration(seconds)}{rest}{fits}"
+    fits = f"; {'about' if memory <= limit else 'TOO MUCH:'} {memory:,.0f} of {limit:,.0f} MiB of memory"
+    return f"about {duration(seconds)}{rest}{fits if limit else ''}"
 
 
 # --- counts ------------------------------------------------------------------------------------------------------
@@ -174,8 +176,6 @@ def work_of(job: Job) -> Work:
     Raises:
         ValueError, OSError: data that cannot be read.
     """
-    from dicap.config import facts_of
-
     train, test = _count(job.cfg)
     if job.prompt or not learns(job):
         return Work(0, test)
