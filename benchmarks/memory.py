@@ -92,7 +92,8 @@ def of_batches(batches: tuple[int, ...], classes: int, quick: bool) -> list[str]
 
 def of_budgets(method: str, classes: int, args) -> tuple[int, list[tuple[str, ...]]]:
     """Bytes under the default budget, and lines of a table: memory and seconds of one step under each."""
-    batch, peaks, lines = BATCH[method], {}, []
+    batch, peaks = BATCH[method], dict[float, int]()
+    lines = list[tuple[str, ...]]()
     for budget in BUDGETS:
         peaks[budget] = peak("DiCap", method, classes, batch, args.quick, budget=budget)
         step = step_of("DiCap", method, classes, batch, False, budget, args.quick)
