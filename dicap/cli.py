@@ -19,10 +19,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dicap.experiments.protocols import Protocol
+from typing import Any
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 GOES_ON = "Finished runs are skipped, interrupted ones go on; a failing run is listed at the end and the others go on."
@@ -56,21 +53,16 @@ def _run(argv: list[str], default: str) -> int | None:
 
     if default and not (argv and argv[0] in {*COMMANDS, *PROTOCOLS}):
         argv = [default, *argv]
-    if argv[:1] == ["world"]:
-        _world(argv[1:])
-        return 0
+    if argv[:1] == ["world"]:  # it has a command line of its own
+        return _world(argv[1:])
     args = _parser(default, PROTOCOLS).parse_args(argv)
     return COMMANDS.get(args.command, _protocol)(args)
 
 
 def _show_error(error: Exception, debug: bool) -> int:
     ours = type(error).__module__.startswith("dicap") or isinstance(error, OSError)
-    module = getattr(error, "name", None) or "dicap"
-    lacking = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] not in (
-        "dicap",
-        "datasets",
-        "trainers",
-    )
+    package = (getattr(error, "name", "") or "dicap").partition(".")[0]
+    lacking = isinstance(error, ModuleNotFoundError) and package not in ("dicap", "datasets", "trainers")
     if debug or not (ours or lacking):
         traceback.print_exc()
     sys.stdout.flush()
@@ -88,7 +80,7 @@ def _show_error(error: Exception, debug: bool) -> int:
 # --- arguments ---------------------------------------------------------------------------------------------------
 
 
-def _parser(default: str, protocols: "dict[str, Protocol]") -> argparse.ArgumentParser:
+def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
     from dicap.data.command import add_data
 
     parser = argparse.ArgumentParser(
@@ -180,13 +172,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     for flag, text in texts.items():
         parser.add_argument(f"--{flag}", default="", metavar=flag.rsplit("-", 1)[-1].upper(), help=text)
     parser.add_argument("--seed", type=int, default=-1, help="0 or more fixes it; -1 does not (default)")
-    texts = {
-        "source-domains": "source domains of a DA/DG dataset",
-        "target-domains": "target domains of a DA/DG dataset",
-        "transforms": "augmentations of the training images",
-    }
-    for flag, text in texts.items():
-        parser.add_argument(f"--{flag}", nargs="+", metavar="NAME", help=text)
+    for which in ("source", "target"):
+        parser.add_argument(f"--{which}-domains", nargs="+", metavar="NAME", help=f"{which} domains of a DA/DG dataset")
+    parser.add_argument("--transforms", nargs="+", metavar="NAME", help="augmentations of the training images")
     parser.add_argument("--eval-only", action="store_true", help="load from --model-dir and test")
     parser.add_argument("--load-epoch", type=int, metavar="N", help="epoch to load (default: best, else last)")
     parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
@@ -195,7 +183,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text)
 
 
-def _add_protocol(parser: argparse.ArgumentParser, protocol: "Protocol") -> None:
+def _add_protocol(parser: argparse.ArgumentParser, protocol: Any) -> None:
     text = "CoOp, DiCap:CLIPAdapter (trainer:learner) ...; default: ZeroshotCLIP CoOp CoCoOp DiCap"
     parser.add_argument("--methods", nargs="+", metavar="NAME", help=text)
     text = (
@@ -300,7 +288,7 @@ def _train(args: argparse.Namespace) -> None:
         no_train=args.no_train,
         protocol=protocol_of(cfg.OUTPUT_DIR),
         dataset=Path(args.dataset_config_file).stem,
-        recipe=recipe_of(method_of(cfg), args.config_file) if args.config_file else "",
+        recipe=recipe_of(method_of(cfg), args.config_file),
         trained_on=_trained_on(args.model_dir),
     )
 
@@ -325,10 +313,8 @@ def _protocol(args: argparse.Namespace) -> None:
     from dicap.experiments.driver import run_protocol
     from dicap.experiments.protocols import PROTOCOLS
 
-    request = _request(
-        args, methods=args.methods, datasets=args.datasets, seeds=args.seeds, source=vars(args).get("source")
-    )
-    protocol = PROTOCOLS[args.command]
+    own = {key: vars(args).get(key) for key in ("methods", "datasets", "seeds", "source")}
+    protocol, request = PROTOCOLS[args.command], _request(args, **own)
     run_protocol(protocol, request, shots=args.shots, policy=args.missing, measure=args.measure, **how)
 
 
@@ -412,11 +398,12 @@ def _data(args: argparse.Namespace) -> int:
     return run_data(args)
 
 
-def _world(argv: list[str]) -> None:
+def _world(argv: list[str]) -> int:
     from dicap.world.__main__ import main as world
 
     sys.argv = ["dicap world", *(arg for arg in argv if arg != "--debug")]
     world()
+    return 0
 
 
 COMMANDS: dict[str, Any] = {  # beside the protocols

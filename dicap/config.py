@@ -105,13 +105,15 @@ def method_of(cfg: CfgNode) -> str:
 
 
 def recipes(method: str) -> dict[str, str]:
-    """The shipped recipes of a method: {"tiny": path of the YAML file, ...}, {} where the method is not ours.
+    """The recipes of a method: {"tiny": path of the YAML file, ...}, {} where there is none.
 
+    They are in configs/trainers/TRAINER, ours or beside a plugin's file.
     "DiCap:CLIPAdapter" has DiCap/tiny_CLIPAdapter.yaml as its recipe `tiny`; DiCap/tiny.yaml is that of the learner
     which it names, else of the default one. "DiCap" alone has those that name no learner in their file name.
     """
     trainer, learner = split_method(method)
-    files = {path.stem: path for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml"))}
+    folders = [CONFIGS, *(Path(plugin).parent / "configs" for plugin in discover.PLUGINS)]
+    files = {path.stem: path for folder in folders for path in sorted((folder / "trainers" / trainer).glob("*.yaml"))}
     plain = {stem: path for stem, path in files.items() if not discover.is_learner(stem.rpartition("_")[2])}
     if not learner:
         return {stem: str(path) for stem, path in plain.items()}
@@ -219,6 +221,8 @@ def check_cfg(cfg: CfgNode) -> None:
         cls = registry.get(name)
         if hasattr(cls, "OPTIONS"):
             read_options(cfg[key][name.upper()], cls.OPTIONS, f"{key}.{name.upper()}")
+        if hasattr(cls, "facts_of"):
+            cls.facts_of(cfg)  # reads the learner's settings
     for key, option in GENERAL.items():
         section, name = key.split(".")
         cfg[section][name] = option.check(cfg[section][name], key)

@@ -37,12 +37,15 @@ IMAGENET = {
 def write_layout(cls: Any, root: Path, shots: int = 6) -> Counts:
     """Write a dataset below `root`, with `shots` (2 or more) training pictures a class.
 
+    Args:
+        cls: its class, or the stem of its file, for one of the benchmark.
     Returns:
         classes, train, val and test of what was written: the dataset's `counts` in a test.
     """
     if shots < 2:
         raise ValueError(f"shots is {shots}; the layouts need 2 or more")
-    return _WRITERS[cls.stem()](Path(root), shots) if cls.stem() in _WRITERS else _of_facts(cls, Path(root), shots)
+    stem = cls if isinstance(cls, str) else cls.stem()
+    return _WRITERS[stem](Path(root), shots) if stem in _WRITERS else _of_facts(cls, Path(root), shots)
 
 
 def has_layout(cls: Any) -> bool:

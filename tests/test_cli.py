@@ -143,7 +143,7 @@ def test_a_plugin_trains(tmp_path, embedded_data):
         (["base2new", "--datasets", "mnist"], 2, "unknown dataset 'mnist'; allowed: causal_shapes"),
         (["report", "/no/such/folder"], 1, "/no/such/folder: no such folder"),
         (["options", "nothing"], 2, "there are: "),
-        (["base2new", "--methods", "DiCap:Nothing"], 2, "unknown method 'DiCap:Nothing'; allowed: CoCoOp, CoOp, DiCap"),
+        (["base2new", "--methods", "DiCap:Nothing"], 2, "unknown method 'DiCap:Nothing'; allowed: CLIPAdapter, "),
         (["base2new", "--jobs", "0"], 2, "--jobs 0: expected 1 or more"),
         (["few_shot", "--jobs", "2", "--verbose"], 2, "lest the logs mix"),
         (

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 
 from dicap import discover
-from dicap.config import build_cfg, config_path
+from dicap.config import build_cfg, config_path, recipes, split_method
 from dicap.experiments.run import model_digest
 from dicap.loading import keep_workers
 
@@ -24,17 +24,13 @@ from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
 from dassl.evaluation import Classification  # noqa: E402
 from dassl.utils import AverageMeter, MetricMeter  # noqa: E402
 
-LEARNING = sorted(
-    name
-    for name in TRAINER_REGISTRY.registered_names()
-    if TRAINER_REGISTRY.get(name).__module__.startswith("dicap.") and name != "ZeroshotCLIP"
-)
+LEARNING = ["CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap", "DiCap:CoOp", "DiCap:CoOp+FeatureMap"]
 QUICK = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "2", "DATALOADER.TRAIN_X.BATCH_SIZE", "2"]
 VARIANTS = [(name, ()) for name in LEARNING] + [
     ("CoOp", ("TRAINER.COOP.CSC", "True", "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle")),
     ("CoOp", ("TRAINER.COOP.PREC", "bf16")),
-    ("DiCap", ("TRAINER.DICAP.L_CON", "1", "TRAINER.DICAP.CON_MODE", "both", "TRAINER.DICAP.L_KG", "1")),
-    ("DiCap", ("TRAINER.DICAP.PROMPT", "cocoop", "TRAINER.DICAP.CONTROL", "random-cf", "TRAINER.DICAP.L_CON", "1")),
+    ("DiCap:CoOp", ("TRAINER.DICAP.L_CON", "1", "TRAINER.DICAP.CON_MODE", "both", "TRAINER.DICAP.L_KG", "1")),
+    ("DiCap:CoCoOp", ("TRAINER.DICAP.CONTROL", "random-cf", "TRAINER.DICAP.L_CON", "1")),
 ]
 
 
@@ -102,13 +98,16 @@ def folders(embedded_data, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+SGD = ["OPTIM.NAME", "sgd"]  # Adam reads a counter of its own in each step, which lives on the CPU whatever the device
+
+
 def trainer_of(name, *opts):
-    quick = ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"] if name == "DiCap" else []
+    quick = ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"] if name.startswith("DiCap") else []
     torch.manual_seed(1)
     trainer = build_trainer(
         build_cfg(
             config_path("datasets", "digits"),
-            config_path(f"trainers/{name}", "tiny"),
+            recipes(name)["tiny"],
             name,
             output_dir="out",
             seed=1,
@@ -154,7 +153,7 @@ def test_every_way_of_waiting_is_seen(wait):
     "name, opts", VARIANTS, ids=lambda value: "-".join(value) if isinstance(value, tuple) else value
 )
 def test_a_step_waits_for_nothing(name, opts):
-    trainer = trainer_of(name, *opts)
+    trainer = trainer_of(name, *SGD, *opts)
     batches = list(trainer.train_loader_x)[:3]
     for trainer.batch_idx, batch in enumerate(batches[:2]):
         trainer.forward_backward(batch)
@@ -167,8 +166,9 @@ def test_a_step_waits_for_nothing(name, opts):
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_between_two_lines_the_loop_waits_for_nothing(name, capsys):
-    trainer = trainer_of(name, "TRAIN.PRINT_FREQ", "3")
+    trainer = trainer_of(name, *SGD, "TRAIN.PRINT_FREQ", "3")
     batches = list(trainer.train_loader_x)[:7]
+    trainer.forward_backward(batches[0])  # the first step prepares what is kept: the packing of texts, hand prompts
     trainer.num_batches, read, reads = 7, MetricMeter.read, []
     waits = Waits()
     write = trainer._write_points
@@ -218,19 +218,19 @@ def test_bf16_trains_near_fp32(name):
     for precision in ("fp32", "bf16"):
         trainer = trainer_of(
             name,
-            f"TRAINER.{name.upper()}.PREC",
+            f"TRAINER.{split_method(name)[0].upper()}.PREC",
             precision,
             "DATALOADER.TRAIN_X.BATCH_SIZE",
             "16",
             "DATASET.SUBSAMPLE_CLASSES",
             "all",
         )
-        before = [p.detach().clone() for p in trainer.model.prompt_learner.parameters()]
+        before = [p.detach().clone() for p in trainer.learner.parameters()]
         torch.manual_seed(0)
         losses.append(trainer.forward_backward(next(iter(trainer.train_loader_x)))["loss"].item())
-        grads.append(torch.cat([p.grad.flatten() for p in trainer.model.prompt_learner.parameters()]))
+        grads.append(torch.cat([p.grad.flatten() for p in trainer.learner.parameters()]))
         assert trainer.scaler is None and {p.dtype for p in trainer.model.parameters()} == {torch.float32}
-        assert not any(map(torch.equal, before, trainer.model.prompt_learner.parameters()))
+        assert not any(map(torch.equal, before, trainer.learner.parameters()))
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
     assert torch.cosine_similarity(*grads, dim=0) > 0.99
     assert grads[1].norm() == pytest.approx(grads[0].norm().item(), rel=0.1)

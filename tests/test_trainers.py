@@ -1,4 +1,4 @@
-"""Every registered trainer: a table of behaviours, on the embedded tiny CLIP. A new method is tested by being registered."""
+"""Every registered method: a table of behaviours, on the embedded tiny CLIP. A new method is tested by being registered."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,10 @@ import torch
 
 from dicap import discover
 from dicap.backbones import weights_digest
-from dicap.config import CONFIGS, build_cfg, config_path
+from dicap.config import CONFIGS, build_cfg, config_path, facts_of, method_of, recipes, split_method
 from dicap.experiments.run import run
-from dicap.options import ConfigError, section_name
+from dicap.learner import LEARNERS, Learner
+from dicap.options import ConfigError
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
@@ -18,10 +19,11 @@ from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
 TRAINERS = sorted(
     n for n in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(n).__module__.startswith("dicap.")
 )
-LEARNING = [n for n in TRAINERS if n != "ZeroshotCLIP"]
 CONFIG_FILES = sorted(CONFIGS.glob("trainers/*/*.yaml"))
+PAIRS = [f"DiCap:{learner}" for learner in (*LEARNERS, "CoOp+FeatureMap") if recipes(f"DiCap:{learner}").get("tiny")]
+METHODS = [name for name in TRAINERS if name != "DiCap"] + PAIRS
 SHORT = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
-QUICK = {"DiCap": ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"]}
+QUICK = ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,47 +31,56 @@ def folders(embedded_data, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def config(name, split="base", out="out", opts=(), seed=1, dataset="digits"):
+def config(method, split="base", out="out", opts=(), seed=1, dataset="digits"):
+    quick = QUICK if method.startswith("DiCap") else []
     return build_cfg(
         config_path("datasets", dataset),
-        config_path(f"trainers/{name}", "tiny"),
-        name,
+        recipes("DiCap:CoOp" if method == "DiCap" else method)["tiny"],
+        method,
         output_dir=out,
         seed=seed,
-        opts=[*SHORT, "DATASET.SUBSAMPLE_CLASSES", split, *QUICK.get(name, []), *opts],
+        opts=[*SHORT, "DATASET.SUBSAMPLE_CLASSES", split, *quick, *opts],
     )
 
 
+LEARNING = [method for method in METHODS if facts_of(config(method)).fit == "steps"]
+
+
 def learned(trainer):
-    return {key: value.clone() for key, value in trainer.model.prompt_learner.state_dict().items()}
+    return {key: value.clone() for key, value in trainer.learner.state_dict().items()}
 
 
 def test_the_tables_agree_and_none_is_short():
     folders = {path.parent.name for path in CONFIG_FILES}
-    assert set(TRAINERS) == folders >= {"ZeroshotCLIP", "CoOp", "CoCoOp", "DiCap"}
+    assert set(TRAINERS) == folders >= {"ZeroshotCLIP", "CoOp", "CoCoOp", "CLIPAdapter", "FeatureMap", "DiCap"}
     assert all((CONFIGS / "trainers" / name / "tiny.yaml").is_file() for name in TRAINERS)
+    named = {"DiCap:CoOp", "DiCap:CoCoOp", "DiCap:CLIPAdapter", "DiCap:FeatureMap", "DiCap:CoOp+FeatureMap"}
+    assert named <= set(PAIRS) and len(LEARNING) >= 9
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_every_config_merges_and_says_what_it_is_for(path):
-    cfg = build_cfg(config_path("datasets", "digits"), str(path), path.parent.name)
-    assert cfg.TRAINER.NAME == path.parent.name and cfg.MODEL.BACKBONE.NAME
+    ending = path.stem.rpartition("_")[2]
+    method = f"{path.parent.name}:{ending}" if discover.is_learner(ending) else path.parent.name
+    cfg = build_cfg(config_path("datasets", "digits"), str(path), method)
+    assert method_of(cfg).startswith(method) and cfg.MODEL.BACKBONE.NAME
     assert path.read_text().startswith("# ") and "bash scripts/" in path.read_text().splitlines()[1]
 
 
-@pytest.mark.parametrize("name", TRAINERS)
-def test_every_option_has_a_reason_and_every_choice_is_enforced(name):
-    for key, option in TRAINER_REGISTRY.get(name).OPTIONS.items():
+@pytest.mark.parametrize("section, cls", discover.classes_with_options().items(), ids=lambda value: str(value))
+def test_every_option_has_a_reason_and_every_choice_is_enforced(section, cls):
+    for key, option in cls.OPTIONS.items():
         assert option.why and option.check(option.default, key) == option.default
-        section = f"TRAINER.{section_name(TRAINER_REGISTRY.get(name))}.{key}"
-        if option.choices:
-            with pytest.raises(ConfigError, match=f"{section} is .*allowed"):
-                config(name, opts=[section, "nonsense"])
+        name = section.partition(".")[2]
+        methods = [method for method in TRAINERS if method.upper() == name]
+        if option.choices and methods:
+            with pytest.raises(ConfigError, match=f"{section}.{key} is .*allowed"):
+                config(methods[0], opts=[f"{section}.{key}", "nonsense"])
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_only_the_prompt_learns_and_all_of_it(name):
-    trainer = build_trainer(config(name))
+@pytest.mark.parametrize("method", LEARNING)
+def test_only_the_learner_learns_and_all_of_it(method):
+    trainer = build_trainer(config(method))
     before, clip = learned(trainer), weights_digest(trainer.model.clip)
     trainer.before_train()
     trainer.num_batches, trainer.batch_idx = 10, 0
@@ -77,7 +88,7 @@ def test_only_the_prompt_learns_and_all_of_it(name):
     for batch in trainer.train_loader_x:
         summary = trainer.forward_backward(batch)
     assert torch.isfinite(torch.tensor(list(summary.values()))).all()
-    for key, p in trainer.model.prompt_learner.named_parameters():
+    for key, p in trainer.learner.named_parameters():
         assert p.grad is not None and p.grad.abs().sum() > 0, key
         assert not torch.equal(p, before[key]), key
     assert weights_digest(trainer.model.clip) == clip
@@ -85,45 +96,40 @@ def test_only_the_prompt_learns_and_all_of_it(name):
     trainer.close_writer()
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_base_prompt_loads_into_new_classes_and_gives_the_same_context(name):
-    base = build_trainer(config(name))
+@pytest.mark.parametrize("method", LEARNING)
+def test_base_prompt_loads_into_new_classes_and_gives_the_same_context(method):
+    base = build_trainer(config(method))
     base.train()
-    again = build_trainer(config(name))
+    again = build_trainer(config(method))
     again.load_model("out")
     assert all(torch.equal(value, learned(again)[key]) for key, value in learned(base).items())
     f = again.test_loader.dataset.features[:5, 0]
     assert torch.equal(again.model_inference(f), base.model_inference(f))
-    new = build_trainer(config(name, "new"))
+    new = build_trainer(config(method, "new"))
     new.load_model("out", epoch=3)
     assert all(torch.equal(value, learned(new)[key]) for key, value in learned(base).items())
     with pytest.raises(FileNotFoundError, match="model.pth.tar-9.*there are: .*model.pth.tar-3"):
         new.load_model("out", epoch=9)
 
 
-@pytest.mark.parametrize("name", TRAINERS)
-def test_base_to_new_ends_in_results_and_repeats_bit_for_bit(name):
+@pytest.mark.parametrize("method", METHODS)
+def test_base_to_new_ends_in_results_and_repeats_bit_for_bit(method):
     results = []
     for out in ("a", "b"):
-        train = run(config(name, out=out), protocol="base2new", dataset="digits", recipe="tiny")
-        new = run(
-            config(name, "new", f"{out}_new"),
-            eval_only=True,
-            model_dir=out if name in LEARNING else "",
-            protocol="base2new",
-            dataset="digits",
-            recipe="tiny",
-        )
-        assert json.loads(Path(out, "result.json").read_text())["accuracy"] == train["accuracy"]
-        assert train["digests"]["model"] == new["digests"]["model"]
-        results.append([train["accuracy"], new["accuracy"], train["digests"], new["digests"]])
+        names = {"protocol": "base2new", "dataset": "digits", "recipe": "tiny"}
+        train = run(config(method, out=out), **names)
+        source = out if method in LEARNING else ""
+        new = run(config(method, "new", f"{out}_new"), eval_only=True, model_dir=source, **names)
+        assert json.loads(Path(out, "result.json").read_text())["metrics"] == train["metrics"]
+        assert train["method"] == method and train["digests"]["model"] == new["digests"]["model"]
+        results.append([train["metrics"], new["metrics"], train["digests"], new["digests"]])
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(name, monkeypatch):
-    whole = run(config(name, out="whole"))
-    cls = TRAINER_REGISTRY.get(name)
+@pytest.mark.parametrize("method", LEARNING)
+def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(method, monkeypatch):
+    whole = run(config(method, out="whole"))
+    cls = TRAINER_REGISTRY.get(split_method(method)[0])
     step = cls.forward_backward
 
     def stop(self, batch):
@@ -133,40 +139,57 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(name, monke
 
     monkeypatch.setattr(cls, "forward_backward", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(config(name, out="cut"))
+        run(config(method, out="cut"))
     assert not Path("cut/result.json").exists()
     monkeypatch.setattr(cls, "forward_backward", step)
-    resumed = run(config(name, out="cut"))
+    resumed = run(config(method, out="cut"))
     assert resumed["digests"]["model"] == whole["digests"]["model"]
-    assert resumed["accuracy"] == whole["accuracy"]
+    assert resumed["metrics"] == whole["metrics"]
 
 
-@pytest.mark.parametrize("name", TRAINERS)
-def test_wrong_image_size_is_refused(name):
+@pytest.mark.parametrize("method", METHODS)
+def test_wrong_image_size_is_refused(method):
     with pytest.raises(ConfigError, match=r"INPUT.SIZE is \(32, 32\); tiny takes \(64, 64\)"):
-        build_trainer(config(name, opts=["INPUT.SIZE", "(32, 32)"]))
+        build_trainer(config(method, opts=["INPUT.SIZE", "(32, 32)"]))
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_fresh_augmentation_trains_too(name):
-    if name == "DiCap":
+@pytest.mark.parametrize("method", LEARNING)
+def test_fresh_augmentation_trains_too(method):
+    if method.startswith("DiCap"):
         with pytest.raises(ConfigError, match="INPUT.VIEWS is 0.*at least 1"):
-            build_trainer(config(name, opts=["INPUT.VIEWS", "0"]))
+            build_trainer(config(method, opts=["INPUT.VIEWS", "0"]))
         return
-    trainer = build_trainer(config(name, opts=["INPUT.VIEWS", "0", "OPTIM.MAX_EPOCH", "1"]))
+    trainer = build_trainer(config(method, opts=["INPUT.VIEWS", "0", "OPTIM.MAX_EPOCH", "1"]))
     assert next(iter(trainer.train_loader_x))["img"].shape[1:] == (3, 64, 64)
     before = learned(trainer)
     trainer.train()
-    assert not torch.equal(before["ctx"], learned(trainer)["ctx"])
+    assert any(not torch.equal(before[key], value) for key, value in learned(trainer).items())
+
+
+def test_a_context_for_each_class_is_bound_to_the_classes_that_it_was_trained_on():
+    csc = ["TRAINER.COOP.CSC", "True"]
+    base = build_trainer(config("CoOp", opts=csc))
+    assert base.facts.classes == "trained"
+    base.train()
+    build_trainer(config("CoOp", opts=csc)).load_model("out")
+    new = build_trainer(config("CoOp", "new", opts=csc))  # as many classes, so that every shape fits
+    with pytest.raises(ConfigError, match="model.pth.tar-3 was trained on other classes.*CoOp.*cannot be tested"):
+        new.load_model("out")
+    with pytest.raises(ConfigError, match="CoOp has parameters for each of the classes"):
+        base.model.score(base.test_loader.dataset.features[:5, 0], ["a", "b"])
 
 
 # -- DiCap's own ------------------------------------------------------------------------------------------------------
 
 
-def context(out):
+def state(out, folder="prompt_learner"):
     from dassl.utils import load_checkpoint
 
-    return load_checkpoint(f"{out}/prompt_learner/model.pth.tar-3")["state_dict"]["ctx"]
+    return load_checkpoint(f"{out}/{folder}/model.pth.tar-3")["state_dict"]
+
+
+def context(out):
+    return state(out)["ctx"]
 
 
 def dicap(out, *opts):
@@ -174,11 +197,39 @@ def dicap(out, *opts):
     return context(out)
 
 
-def test_no_cf_is_coop_on_the_same_views_bit_for_bit_and_dicap_is_not():
-    run(config("CoOp", out="coop"))
-    coop = context("coop")
-    assert torch.equal(dicap("nocf", "TRAINER.DICAP.CONTROL", "no-cf"), coop)
-    assert not torch.equal(dicap("dicap"), coop)
+@pytest.mark.parametrize("learner", [name for name in LEARNERS if f"DiCap:{name}" in PAIRS])
+def test_no_cf_is_the_learner_alone_on_the_same_views_bit_for_bit_and_dicap_is_not(learner):
+    alone, folder = config(learner, out="alone"), LEARNERS[learner].FOLDER
+    run(alone)
+    same = [f"OPTIM.{key}", str(alone.OPTIM[key])] if (key := "LR") else []
+    same += ["OPTIM.NAME", alone.OPTIM.NAME, "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
+    run(config(f"DiCap:{learner}", out="no_cf", opts=[*same, "TRAINER.DICAP.CONTROL", "no-cf"]))
+    run(config(f"DiCap:{learner}", out="dicap", opts=same))
+    expected = state("alone", folder)
+    assert all(torch.equal(value, expected[key]) for key, value in state("no_cf", folder).items())
+    assert not all(torch.equal(value, expected[key]) for key, value in state("dicap", folder).items())
+
+
+def test_plain_dicap_is_stored_as_the_pair_that_it_is():
+    result = run(config("DiCap", out="here"))
+    assert result["method"] == "DiCap:CoOp" and result["config"]["TRAINER"]["DICAP"]["LEARNER"] == "CoOp"
+    with pytest.raises(ConfigError, match="LEARNER contradicts DiCap:CoCoOp"):
+        config("DiCap:CoCoOp", opts=["TRAINER.DICAP.LEARNER", "CoOp"])
+    with pytest.raises(ConfigError, match="unknown learner 'CoOps'; there are: .*CLIPAdapter"):
+        config("DiCap", opts=["TRAINER.DICAP.LEARNER", "CoOps"])
+    with pytest.raises(ConfigError, match="CoOp.CoCoOp: the first of two learners must leave"):
+        build_trainer(config("DiCap", opts=["TRAINER.DICAP.LEARNER", "CoOp+CoCoOp"]))
+
+
+@pytest.mark.parametrize("key, now", [("PROMPT", "LEARNER"), ("N_CTX", "COOP.N_CTX"), ("CTX_INIT", "COOP.CTX_INIT")])
+def test_keys_of_earlier_versions_fail_and_name_the_new_one(key, now):
+    with pytest.raises(ConfigError, match=rf"unknown key TRAINER.DICAP.{key}; it is TRAINER\.(DICAP\.)?{now}"):
+        config("DiCap", opts=[f"TRAINER.DICAP.{key}", "4"])
+
+
+def test_two_places_for_the_precision_must_not_contradict():
+    with pytest.raises(ConfigError, match="TRAINER.COOP.PREC bf16 contradicts TRAINER.DICAP.PREC fp32"):
+        build_trainer(config("DiCap", opts=["TRAINER.COOP.PREC", "bf16"]))
 
 
 def test_the_bank_answers_what_is_generated_on_the_fly():
@@ -186,8 +237,8 @@ def test_the_bank_answers_what_is_generated_on_the_fly():
     for trainer in trainers:
         trainer.before_train()
     batch = trainers[0].parse_batch_train(next(iter(trainers[0].train_loader_x)))
-    (cf, valid, target), (cf2, valid2, target2) = (trainer.counterfactuals(batch) for trainer in trainers)
-    assert trainers[1].bank is None
+    (cf, valid, target), (cf2, valid2, target2) = (t.bank(batch["index"], batch["view"]) for t in trainers)
+    assert trainers[1].bank.features is None
     assert torch.allclose(cf, cf2, atol=1e-5) and torch.equal(valid, valid2) and torch.equal(target, target2)
     assert (target != batch["label"][:, None]).all() and torch.allclose(cf.norm(dim=-1), torch.ones(()), atol=1e-5)
     assert (cf - batch["img"][:, None]).norm(dim=-1).mean() > 0.01
@@ -205,23 +256,39 @@ def test_result_and_folder_keep_the_counterfactuals_figures():
     assert "counterfactual valid_full" in Path("here/log.txt").read_text()
 
 
-def test_a_batch_without_valid_counterfactuals_has_the_gradient_of_cross_entropy_alone():
-    trainer = build_trainer(config("DiCap", opts=["TRAINER.DICAP.L_CON", "1"]))
+@pytest.mark.parametrize("learner", ["CoOp", "FeatureMap"])
+def test_a_batch_without_valid_counterfactuals_has_the_gradient_of_cross_entropy_alone(learner):
+    trainer = build_trainer(config(f"DiCap:{learner}", opts=["TRAINER.DICAP.L_CON", "1"]))
     trainer.before_train()
-    trainer.bank = (trainer.bank[0], torch.zeros_like(trainer.bank[1]))
+    trainer.bank.valid = torch.zeros_like(trainer.bank.valid)
     batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
-    ctx = trainer.model.prompt_learner.ctx
+    (parameter,) = trainer.learner.parameters()
     _, losses = trainer.loss(batch)
-    (every,) = torch.autograd.grad(sum(losses.values()), ctx, retain_graph=True)
-    (alone,) = torch.autograd.grad(losses["ce"], ctx)
+    (every,) = torch.autograd.grad(sum(losses.values()), parameter, retain_graph=True)
+    (alone,) = torch.autograd.grad(losses["ce"], parameter)
     assert {"ce", "cf", "con"} <= set(losses) and torch.equal(every, alone) and alone.abs().sum() > 0
+    trainer.close_writer()
+
+
+def test_counterfactuals_are_scored_as_the_learner_has_them():
+    """logits(image(f_cf), t): through the map of image features, not the frozen ones."""
+    trainer = build_trainer(config("DiCap:FeatureMap"))
+    trainer.before_train()
+    with torch.no_grad():
+        trainer.learner.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    batch = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
+    cf, valid, target = trainer.bank(batch["index"], batch["view"])
+    mapped = torch.nn.functional.normalize(cf + cf @ trainer.learner.weight, dim=-1)
+    logits = trainer.model.clip.logit_scale.exp() * mapped @ trainer.learner.hand_text().T  # (B, M, C)
+    values = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+    expected = (values * valid).sum() / valid.numel() / (1 + valid.float().mean())
+    torch.testing.assert_close(trainer.loss(batch)[1]["cf"], expected)
     trainer.close_writer()
 
 
 @pytest.mark.parametrize(
     "opts",
     [
-        ["PROMPT", "cocoop"],
         ["GENERATOR", "gauss"],
         ["GENERATOR", "shift", "SEARCH", "none"],
         ["L_CON", "1", "CON_MODE", "both"],
@@ -240,18 +307,20 @@ def test_each_variant_trains_to_a_context_of_its_own(opts):
 
 
 @pytest.mark.parametrize(
-    "opts, told",
+    "opts, message",
     [
         (["TRAIN_ON", "minimal"], "TRAIN_ON minimal contradicts L_CF 1.0"),
         (["GENERATOR", "shift"], "search='t0' contradicts generator='shift'"),
         (["BANK", "False", "CONTROL", "recombine"], "BANK False contradicts CONTROL recombine"),
         (["TRAIN_ON", "minimal", "L_CF", "0", "SEARCH", "none"], "TRAIN_ON minimal contradicts SEARCH none"),
         (["TRAIN_ON", "minimal", "L_CF", "0"], "TRAIN_ON minimal contradicts L_CON 0.0"),
+        (["LEARNER", "ZeroshotCLIP"], "DiCap:ZeroshotCLIP: ZeroshotCLIP learns nothing in steps"),
+        (["LEARNER", "FeatureMap", "L_KG", "1"], "L_KG 1.0 contradicts LEARNER FeatureMap"),
     ],
 )
-def test_contradictions_name_both_settings(opts, told):
+def test_contradictions_name_both_settings(opts, message):
     keyed = [x for key, value in zip(opts[::2], opts[1::2]) for x in (f"TRAINER.DICAP.{key}", value)]
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         build_trainer(config("DiCap", opts=keyed))
 
 
@@ -272,11 +341,11 @@ def test_the_truth_of_the_own_class_is_the_factual_itself():
     few = [x for part in ("TRAIN", "VAL", "TEST") for x in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", "2")]
     trainer = build_trainer(config("DiCap", opts=[*control, *few, "DATASET.NUM_SHOTS", "2"], dataset="causal_shapes"))
     trainer.before_train()
-    truth, valid = trainer.bank
+    truth, valid = trainer.bank.features, trainer.bank.valid
     assert truth.shape == (50, 4, 3, truth.shape[-1]) and bool(valid.all())
     assert (truth - trainer.views[:, :, None]).norm(dim=-1).mean() > 0.1
-    trainer.target = trainer.label[:, None]
-    assert torch.equal(trainer.truth()[:, :, 0], trainer.views)
+    label = torch.tensor([item.label for item in trainer.dm.dataset.train_x])
+    assert torch.equal(trainer.truth(label[:, None])[:, :, 0], trainer.views)
     trainer.close_writer()
 
 
@@ -299,3 +368,47 @@ def test_a_cache_that_cannot_be_written_changes_nothing(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "file"))
     assert torch.equal(dicap("again"), first)
+
+
+def test_a_forks_own_trainer_keeps_its_name_and_dicap_trains_our_learner(monkeypatch, tmp_path):
+    """In Dassl's registry "CoOp" may be a fork's; LEARNER CoOp is dicap's all the same."""
+    import subprocess
+    import sys
+
+    code = """
+import torch
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.config import get_cfg_default
+from yacs.config import CfgNode
+@TRAINER_REGISTRY.register()
+class CoOp(TrainerX):
+    pass
+import dicap, dicap.trainers.dicap
+cfg = get_cfg_default()
+cfg.TRAINER.COOP = CfgNode({"N_CTX": 16, "CSC": False, "CTX_INIT": "a photo of a", "OWN": 1})
+dicap.extend_cfg(cfg)
+from dicap.learner import learner_class
+assert TRAINER_REGISTRY.get("CoOp") is CoOp
+assert learner_class("CoOp").__module__ == "dicap.trainers.coop"
+assert cfg.TRAINER.COOP.OWN == 1 and cfg.TRAINER.COOP.CTX_INIT == "a photo of a" and cfg.TRAINER.COOP.PREC == "fp32"
+cfg.merge_from_list(["DATASET.NAME", "Digits", "INPUT.SIZE", (64, 64), "INPUT.VIEWS", 1, "MODEL.BACKBONE.NAME", "tiny",
+    "TRAINER.NAME", "DiCap", "TRAINER.DICAP.TRAIN_STEPS", 5, "DATASET.NUM_SHOTS", 2, "OPTIM.MAX_EPOCH", 1, "OPTIM.NAME", "sgd",
+    "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", "fork"])
+import dicap.datasets.digits
+from dassl.engine import build_trainer
+trainer = build_trainer(cfg)
+trainer.train()
+assert type(trainer.learner).__module__ == "dicap.trainers.coop" and isinstance(trainer.learner.ctx, torch.nn.Parameter)
+"""
+    done = subprocess.run([sys.executable, "-c", "import dicap\n" + code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_learner_is_registered_once():
+    from dicap.trainer import register
+
+    for name in ("CoOp", "Vanilla"):  # ours; one that Dassl itself may have
+        cls = type(name, (Learner,), {"__module__": "somewhere"})
+        if name in LEARNERS or name in TRAINER_REGISTRY.registered_names():
+            with pytest.raises(KeyError, match=f"{name} is already registered"):
+                register(cls)

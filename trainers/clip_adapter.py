@@ -14,7 +14,7 @@ from torch import nn
 
 from dicap.learner import Learner
 from dicap.options import Option
-from dicap.trainer import LR_SCALE, PREC, register
+from dicap.trainer import LR_SCALE, register
 
 
 @register
@@ -25,7 +25,6 @@ class CLIPAdapter(Learner):
     OPTIONS = {
         "RATIO": Option(0.2, "share of the adapted features, 0 to 1; 0.2 in the authors' code", least=0),
         "LR_SCALE": LR_SCALE,
-        "PREC": PREC,
     }
 
     def __init__(self, clip, options, texts, template):

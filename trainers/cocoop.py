@@ -13,7 +13,7 @@ from torch import nn
 
 from dicap.prompts import CONTEXT, PromptLearner, meta_net
 from dicap.text_tower import Prompts
-from dicap.trainer import PREC, register
+from dicap.trainer import register
 
 
 @register
@@ -21,7 +21,7 @@ class CoCoOp(PromptLearner):
     """Conditional context optimisation."""
 
     TEXT = "per_image"
-    OPTIONS = {**CONTEXT, "PREC": PREC}
+    OPTIONS = CONTEXT
 
     def __init__(self, clip, options, texts, template):
         super().__init__(clip, options, texts, template)

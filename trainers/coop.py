@@ -13,7 +13,7 @@ from dicap.learner import Facts
 from dicap.options import Option
 from dicap.prompts import CONTEXT, POSITIONS, PromptLearner, rows_around
 from dicap.text_tower import Prompts
-from dicap.trainer import PREC, register
+from dicap.trainer import register
 
 
 @register
@@ -27,7 +27,6 @@ class CoOp(PromptLearner):
         "CLASS_TOKEN_POSITION": Option(
             "end", "where the class name stands; the end shares one encoded prefix", POSITIONS
         ),
-        "PREC": PREC,
     }
 
     @classmethod

@@ -81,7 +81,6 @@ class DiCap(LearnerTrainer):
     }
 
     def check_cfg(self, cfg):
-        super().check_cfg(cfg)
         o, facts, name = self.read_options(cfg), self.facts_of(cfg), self.learner_name(cfg)
         if facts.fit != "steps":
             raise ConfigError(f"DiCap:{name}: {name} learns nothing in steps, so no loss can use counterfactuals")
@@ -90,6 +89,7 @@ class DiCap(LearnerTrainer):
                 f"DiCap:{name}: {name} changes the image tower, and counterfactuals are features of the frozen one; choose a"
                 " learner of the text or of the image features"
             )
+        super().check_cfg(cfg)
         if cfg.INPUT.VIEWS < 1:
             raise ConfigError("INPUT.VIEWS is 0; a counterfactual belongs to a cached view: DiCap needs at least 1")
         if o.l_kg and facts.text == "fixed":

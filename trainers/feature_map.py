@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dicap.learner import Learner
-from dicap.trainer import LR_SCALE, PREC, register
+from dicap.trainer import LR_SCALE, register
 
 
 @register
@@ -19,7 +19,7 @@ class FeatureMap(Learner):
     """A linear residual map of image features."""
 
     IMAGE = "features"
-    OPTIONS = {"LR_SCALE": LR_SCALE, "PREC": PREC}
+    OPTIONS = {"LR_SCALE": LR_SCALE}
 
     def __init__(self, clip, options, texts, template):
         super().__init__(clip, options, texts, template)

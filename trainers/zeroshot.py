@@ -8,7 +8,7 @@ python train.py --trainer ZeroshotCLIP --dataset-config-file configs/datasets/di
 
 from dicap.learner import Learner
 from dicap.options import Option
-from dicap.trainer import PREC, register
+from dicap.trainer import register
 
 
 @register
@@ -19,8 +19,7 @@ class ZeroshotCLIP(Learner):
     OPTIONS = {
         "TEMPLATE": Option(
             "", 'text with one {} for the class name; "" = the dataset\'s template, else "a photo of a {}."'
-        ),
-        "PREC": PREC,
+        )
     }
 
     def __init__(self, clip, options, texts, template):

@@ -159,8 +159,7 @@ def _verify(args: argparse.Namespace, data: Path | None) -> int:
     names, absent = list(dict.fromkeys(args.names)), []
     if "all" in names:
         if not (data and data.is_dir()):
-            problem = f"--data {data} is not there" if data else "--data DIR"
-            raise ConfigError(f"`all` needs the folder that holds the datasets' folders: {problem}")
+            raise ConfigError(f"`all` needs the data folder: --data {f'{data} is not there' if data else 'DIR'}")
         others = {name: cls for name, cls in chosen(["all"]).items() if name not in names}
         absent = [name for name, cls in others.items() if not (data / cls.folder).is_dir()]
         names = [name for name in (*names, *others) if name != "all" and name not in absent]

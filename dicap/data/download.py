@@ -72,10 +72,9 @@ def check_digests(source: Source, path: Path) -> str:
         while block := file.read(BLOCK):
             for digest in digests.values():
                 digest.update(block)
-    for name, digest in digests.items():
-        known = getattr(source, name)
-        if known and digest.hexdigest() != known:
-            raise DownloadError(f"{path}: {name} is {digest.hexdigest()}, expected {known}")
+    for name, known in (("md5", source.md5), ("sha256", source.sha256)):
+        if known and digests[name].hexdigest() != known:
+            raise DownloadError(f"{path}: {name} is {digests[name].hexdigest()}, expected {known}")
     return f"sha256:{digests['sha256'].hexdigest()}"
 
 
@@ -122,8 +121,7 @@ def _attempt(source: Source, part: Path, bar: tqdm) -> None:
         _check_answer(source, answer)
         start = there if answer.status_code == codes.partial_content else 0
         if answer.status_code == codes.partial_content and not content_range.startswith(f"bytes {there}-"):
-            asked = f"where bytes from {there} on were asked for"
-            raise DownloadError(f"{source.file}: {source.url} sends {content_range!r} {asked}")
+            raise DownloadError(f"{source.file}: {source.url} sends {content_range!r}, not bytes from {there} on")
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else 0
         _check_room(source, part, total or source.size, start)
@@ -242,9 +240,9 @@ def _cause(source: Source, error: Exception, part: Path) -> str:
         return f"{host} is not found; is there a network?"
     early = isinstance(error, requests.exceptions.ChunkedEncodingError)
     reason = "it ended early" if early else " ".join(text.rpartition(": ")[2].strip("')\">").split())[:120]
-    if _size(part):
-        return f"the connection to {host} broke ({reason}); {_going_on(part)}"
-    return f"the connection to {host} broke ({reason})" if early else f"{host} cannot be reached ({reason})"
+    if not (early or _size(part)):
+        return f"{host} cannot be reached ({reason})"
+    return f"the connection to {host} broke ({reason})" + (f"; {_going_on(part)}" if _size(part) else "")
 
 
 def _going_on(part: Path) -> str:

@@ -27,16 +27,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dicap.data.split import PARTS, DatasetError, Items, by_label, digest
+from dicap.data.split import PARTS, DatasetError, Items, Split, by_label, digest
 from dicap.files import write_text
 
 log = logging.getLogger(__name__)
 
-Draw = dict[str, Items]
 LARGEST = 256 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
 
 
-def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None = None) -> dict[str, Items]:
+def few_shot(split: Split, shots: int, seed: int, cache: Path | None = None) -> Split:
     """`shots` items a class of train and min(shots, 4) of val, as CoOp draws them; test stays.
 
     Args:
@@ -53,7 +52,7 @@ def few_shot(split: dict[str, Items], shots: int, seed: int, cache: Path | None 
     return {**drawn, "test": split["test"]}
 
 
-def subsample(split: dict[str, Items], classes: str) -> dict[str, Items]:
+def subsample(split: Split, classes: str) -> Split:
     """Keep the "base" or "new" half of the classes, relabelled from 0; "all" keeps everything. Raises DatasetError."""
     if classes == "all":
         return split
@@ -65,7 +64,7 @@ def subsample(split: dict[str, Items], classes: str) -> dict[str, Items]:
     return {part: [(p, number[y], name) for p, y, name in split[part] if y in number] for part in PARTS}
 
 
-def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed: int) -> dict[str, Items]:
+def hold_out(split: Split, classes: str, folds: int, fold: int, seed: int) -> Split:
     """Base and new classes for the choice of settings, made of the training shots of the base classes alone.
 
     By the seed, the base classes are dealt into `folds` parts and a quarter of each class's shots (at least one) is kept
@@ -97,8 +96,7 @@ def hold_out(split: dict[str, Items], classes: str, folds: int, fold: int, seed:
 def _check_hold_out(shots: dict[int, Items], classes: str, folds: int, fold: int, seed: int) -> None:
     most, key = len(shots) // 2, "DATASET.HOLDOUT_FOLDS"
     if not 2 <= folds <= most:
-        allowed = f"with {len(shots)} base classes 2 to {most} are allowed: each fold needs two classes"
-        raise DatasetError(f"{key} is {folds}; {allowed}")
+        raise DatasetError(f"{key} is {folds}; with {len(shots)} base classes 2 to {most}: a fold needs two classes")
     if not 1 <= fold <= folds:
         raise DatasetError(f"DATASET.HOLDOUT_FOLD is {fold}; allowed: 1 to {folds} ({key})")
     if classes not in ("base", "new"):
@@ -116,7 +114,7 @@ def _draw(items: Items, count: int, rng: random.Random) -> Items:
     return [item for group in drawn for item in group]
 
 
-def _load_draw(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> Draw | None:
+def _load_draw(file: Path, split: Split, wanted: dict[str, int]) -> Split | None:
     """The draw kept as `file` (.json) or beside it (.pkl), None where there is none that counts.
 
     Args:
@@ -134,7 +132,7 @@ def _load_draw(file: Path, split: dict[str, Items], wanted: dict[str, int]) -> D
     return drawn
 
 
-def _save_draw(file: Path, split: dict[str, Items], drawn: Draw, **notes: Any) -> None:
+def _save_draw(file: Path, split: Split, drawn: Split, **notes: Any) -> None:
     """Write a draw as JSON, not over an index file of others; a data folder that cannot be written is no error."""
     kept = _read_json(file)
     if kept is not None and "split" not in kept:
@@ -145,7 +143,7 @@ def _save_draw(file: Path, split: dict[str, Items], drawn: Draw, **notes: Any) -
         log.warning("the few-shot draw is not cached: %s", error)
 
 
-def _checked(file: Path, read: Callable[[], Any], split: dict[str, Items], wanted: dict[str, int]) -> Draw | None:
+def _checked(file: Path, read: Callable[[], Any], split: Split, wanted: dict[str, int]) -> Split | None:
     """The draw that `read` gives, if it is one from this split; else a warning with the reason."""
     try:
         tree = read()

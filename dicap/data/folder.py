@@ -22,7 +22,7 @@ from pathlib import Path
 from dicap.config import dataset_files
 from dicap.data.images import check_images
 from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
-from dicap.data.split import PARTS, DatasetError, Items, read_split
+from dicap.data.split import PARTS, DatasetError, Split, read_split
 from dicap.data.table import PART_NAMES, Row, check_inside, class_names, is_number, natural, read_table
 from dicap.options import ConfigError
 
@@ -62,8 +62,7 @@ def image_folder(path: Path, images: str = "") -> Path:
     """The folder that the images' paths are relative to. Raises ConfigError where there is nothing, or nothing that fits."""
     if path.is_dir():
         if images:
-            problem = f"{path} is a folder: its paths are relative to itself"
-            raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}, but {problem}")
+            raise ConfigError(f"DATASET.FOLDER.IMAGES is {images!r}, but {path} is a folder: paths are relative to it")
         return path
     if not path.is_file() or path.suffix.lower() not in (".json", *TABLES):
         what = "is a file of another kind" if path.exists() else "is not there"
@@ -77,7 +76,7 @@ def image_folder(path: Path, images: str = "") -> Path:
 
 def read_own(
     path: Path, ratio: str, seed: int, names: str = "", images: str = "", elsewhere: Path | None = None
-) -> dict[str, Items]:
+) -> Split:
     """All items by part, with class names as they are prompted.
 
     Args:
@@ -123,7 +122,7 @@ def _classes(keys: dict[str, str], names: str, path: Path) -> dict[str, tuple[in
     return {key: (label, name) for label, (key, name) in enumerate(zip(own, class_names(own, names, path, numbered)))}
 
 
-def _read_json(path: Path, folder: Path, names: str) -> dict[str, Items]:
+def _read_json(path: Path, folder: Path, names: str) -> Split:
     split = read_split(path)
     check_inside((item[0] for part in PARTS for item in split[part]), folder, path)
     own = dict(sorted({label: name for part in PARTS for _, label, name in split[part]}.items()))
@@ -142,8 +141,8 @@ def _read_folder(folder: Path) -> list[Row]:
         for name in _folders(top):
             images = [Row(path, name, part) for path in _images_below(top / name, folder, ignored)]
             if not images and part in ("", "train"):
-                way = f"images end in {' '.join(ENDINGS)}. Add some, or remove the folder"
-                raise DatasetError(f"class {name!r}: no image in {top / name}; {way}")
+                endings = f"images end in {' '.join(ENDINGS)}"
+                raise DatasetError(f"class {name!r}: no image in {top / name}; {endings}. Add some, or remove it")
             rows += images
     keys = sorted({row.key for row in rows})
     loose = [path.name for _, top in parts for path in sorted(top.iterdir()) if _is_image(path.name) and path.is_file()]
@@ -207,14 +206,13 @@ def _split_files(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -
     return [beside, *([elsewhere / f"{path.name}-{digest}" / name] if elsewhere else [])]
 
 
-def _check_parts(split: dict[str, Items], names: list[str], path: Path) -> None:
+def _check_parts(split: Split, names: list[str], path: Path) -> None:
     """Refuse classes that are not trained, and a split without a test; say which classes are not tested."""
     for part in ("train", "test"):
         missing = sorted(set(range(len(names))) - {label for _, label, _ in split[part]})
         first = ", ".join(names[label] for label in missing[:5])
         if missing and (part == "train" or len(missing) == len(names)):
-            rule = "every class is trained, and a test there must be"
-            raise DatasetError(f"{path}: no {part} image of {len(missing)} classes: {first}; {rule}")
+            raise DatasetError(f"{path}: no {part} image of {len(missing)} classes: {first}; train needs all, test one")
         if missing:
             log.warning("%s: %d classes have no test image: %s", path, len(missing), first)
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from dicap.data.split import PARTS, DatasetError, Items
+from dicap.data.split import PARTS, DatasetError, Split
 from dicap.files import cache_folder, keep, write_text
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class BadImage(NamedTuple):
         return f"{self.path} (class {self.name}): {self.why}"
 
 
-def check_images(split: dict[str, Items], folder: str | os.PathLike) -> None:
+def check_images(split: Split, folder: str | os.PathLike) -> None:
     """Check every image of a split. Raises DatasetError that names the first bad ones and the file that lists all."""
     bad = bad_images(split, folder)
     if bad:
@@ -58,7 +58,7 @@ def check_images(split: dict[str, Items], folder: str | os.PathLike) -> None:
         )
 
 
-def bad_images(split: dict[str, Items], folder: str | os.PathLike) -> list[BadImage]:
+def bad_images(split: Split, folder: str | os.PathLike) -> list[BadImage]:
     """The images of a split that cannot be used, in the order of the split; [] where all can.
 
     Args:

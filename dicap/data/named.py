@@ -90,13 +90,11 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     own = dataset_of_path(text)
     if own is not None:
         return Data(own[0], OWN, own[1])
-    there = sorted((Data(name, name) for name in registered() if name != OWN), key=lambda d: (not d.embedded, d.name))
-    data = next((data for data in there if data.name == text), None)
-    if data is None:
-        allowed = (
-            f"{', '.join(data.name for data in there)}, all, or the path of a folder, CSV or split JSON of your own"
-        )
+    there = sorted((name for name in registered() if name != OWN), key=lambda name: (name not in EMBEDDED, name))
+    if text not in there:
+        allowed = f"{', '.join(there)}, all, or the path of a folder, CSV or split JSON of your own"
         raise ConfigError(f"unknown dataset {text!r}; allowed: {allowed}{path_hint(text)}")
+    data = Data(text, text)
     if data.needs_root and not root:
         way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(elsewhere)}"
         raise ConfigError(f"the dataset {text!r} needs a data folder: {way}")

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicap.data.split import DatasetError, Items, by_label, check_split
+from dicap.data.split import DatasetError, Items, Split, by_label, check_split
 from dicap.files import cache_folder, keep, write_text
 
 log = logging.getLogger(__name__)
@@ -82,38 +82,33 @@ def _read_listing(file: Path | None, root: str) -> Listing:
         return {}
 
 
-def by_class_folders(
-    images: str, rename: dict[str, str] | None = None, ignored: tuple[str, ...] = ()
-) -> dict[str, Items]:
+def by_class_folders(images: str, rename: dict[str, str] | None = None, ignored: tuple[str, ...] = ()) -> Split:
     """Labels by the order of the folders' names ("Faces" before "accordion"). Raises DatasetError."""
     folders = [(name, files) for name, files in list_folders(images).items() if name not in ignored]
     groups = [[(f"{name}/{file}", y, name) for file in files] for y, (name, files) in enumerate(folders)]
     return by_groups(images, groups, rename)
 
 
-def by_groups(
-    where: str | os.PathLike, groups: Iterable[Items], rename: dict[str, str] | None = None
-) -> dict[str, Items]:
+def by_groups(where: str | os.PathLike, groups: Iterable[Items], rename: dict[str, str] | None = None) -> Split:
     """50 % train, 20 % val and the rest test of each group, which is a class, shuffled. Raises DatasetError."""
     rng = random.Random(SEED)
-    split: dict[str, Items] = {"train": [], "val": [], "test": []}
+    split: Split = {"train": [], "val": [], "test": []}
     for group in groups:
         items = rng.sample(group, len(group))
         train, val = round(len(items) * 0.5), round(len(items) * 0.2)
         if not (train and val and train + val < len(items)):
-            names = ", ".join(item[2] for item in items[:1])
-            problem = f"a class has {len(items)} images ({names}), too few for train, val and test"
-            raise DatasetError(f"{where}: {problem}; {RESTORE}")
+            problem = f"a class has {len(items)} images, too few for train, val and test"
+            raise DatasetError(f"{where}: {problem}: {', '.join(item[0] for item in items[:2])}; {RESTORE}")
         split["train"] += items[:train]
         split["val"] += items[train : train + val]
         split["test"] += items[train + val :]
     return check_split(where, split, rename)
 
 
-def by_lists(where: str | os.PathLike, trainval: Items, test: Items) -> dict[str, Items]:
+def by_lists(where: str | os.PathLike, trainval: Items, test: Items) -> Split:
     """A fifth of each class of `trainval`, shuffled, validates and the rest trains. Raises DatasetError."""
     rng = random.Random(SEED)
-    split: dict[str, Items] = {"train": [], "val": [], "test": test}
+    split: Split = {"train": [], "val": [], "test": test}
     for label, group in by_label(trainval).items():
         items, val = rng.sample(group, len(group)), round(len(group) * 0.2)
         if not val:

@@ -14,6 +14,7 @@ from typing import Any
 
 Item = tuple[str, int, str]  # path below the image folder, label, class name
 Items = list[Item]
+Split = dict[str, Items]  # by part
 PARTS = ("train", "val", "test")
 
 
@@ -21,7 +22,7 @@ class DatasetError(ValueError):
     """Data that cannot be used; the message names the file, the class or item, and the way out."""
 
 
-def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) -> dict[str, Items]:
+def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) -> Split:
     """Read CoOp's split JSON.
 
     Raises:
@@ -37,7 +38,7 @@ def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) ->
 
 
 @functools.lru_cache(maxsize=4)  # the runs of one process read few files again and again
-def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size: int) -> dict[str, Items]:
+def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size: int) -> Split:
     try:
         with open(path, encoding="utf-8") as file:
             tree = json.load(file)
@@ -49,7 +50,7 @@ def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size:
     return check_split(path, tree, dict(rename))
 
 
-def check_split(where: str | os.PathLike, tree: Any, rename: dict[str, str] | None = None) -> dict[str, Items]:
+def check_split(where: str | os.PathLike, tree: Any, rename: dict[str, str] | None = None) -> Split:
     """The split in `tree` ({part: [[path, label, name], ...]}), checked as `read_split` says; `where` is for messages."""
     for part in PARTS:
         if not isinstance(tree[part], (list, tuple)):
@@ -59,7 +60,7 @@ def check_split(where: str | os.PathLike, tree: Any, rename: dict[str, str] | No
     return split
 
 
-def check_names(split: dict[str, Items], duplicates: tuple[str, ...], where: str | os.PathLike) -> list[str]:
+def check_names(split: Split, duplicates: tuple[str, ...], where: str | os.PathLike) -> list[str]:
     """A line for each class name that two labels share and that is known to be (`duplicates`). Raises DatasetError for others."""
     labels: dict[str, list[int]] = {}
     for label, name in sorted({(label, name) for part in PARTS for _, label, name in split[part]}):
@@ -79,7 +80,7 @@ def by_label(items: Items) -> dict[int, Items]:
     return groups
 
 
-def counts_of(split: dict[str, Items]) -> tuple[int, ...]:
+def counts_of(split: Split) -> tuple[int, ...]:
     """Classes, train, val, test."""
     return (len({label for part in PARTS for _, label, _ in split[part]}), *(len(split[part]) for part in PARTS))
 
@@ -89,7 +90,7 @@ def leaves(path: str) -> bool:
     return path[:1] == "/" or "\\" in path or ":" in path[:2] or ".." in PurePosixPath(path).parts
 
 
-def digest(split: dict[str, Items]) -> str:
+def digest(split: Split) -> str:
     """SHA-256 over every item of a split, in order."""
     return hashlib.sha256(json.dumps([split[part] for part in PARTS]).encode()).hexdigest()
 
@@ -109,7 +110,7 @@ def _item(path: str | os.PathLike, part: str, entry: Any, rename: dict[str, str]
     return image, int(label), str(rename.get(name, name))
 
 
-def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
+def _check_labels(path: str | os.PathLike, split: Split) -> None:
     names: dict[int, str] = {}
     seen: set[str] = set()
     for part, (image, label, name) in ((part, item) for part, items in split.items() for item in items):
@@ -121,9 +122,8 @@ def _check_labels(path: str | os.PathLike, split: dict[str, Items]) -> None:
         seen.add(plain)
     if sorted(names) != list(range(len(names))):
         gap = next(label for label in sorted(names) if label >= len(names))
-        raise DatasetError(
-            f"{path}: label {gap} (class {names[gap]}) is out of range: {len(names)} classes have labels 0..{len(names) - 1}"
-        )
+        allowed = f"0..{len(names) - 1} are the labels of {len(names)} classes"
+        raise DatasetError(f"{path}: label {gap} (class {names[gap]}) is out of range: {allowed}")
     trained = {label for _, label, _ in split["train"]}
     missing = [name for label, name in sorted(names.items()) if label not in trained]
     if missing:

@@ -117,8 +117,8 @@ def class_names(keys: list[str], file: str, path: Path, numbered: bool = False) 
         path: of the data, for messages.
     """
     if numbered and not file:
-        hint = "a file with a name a line for 0, 1, 2 ... or number,name lines"
-        raise DatasetError(f"{path}: labels are numbers; name the classes with DATASET.FOLDER.NAMES, {hint}")
+        hint = "with DATASET.FOLDER.NAMES, a file with a name a line for 0, 1, 2 ... or number,name lines"
+        raise DatasetError(f"{path}: labels are numbers; name the classes {hint}")
     names = _read_names(keys, Path(os.path.expanduser(file)), numbered) if file else keys
     seen: dict[str, str] = {}
     for key, name in zip(keys, names):
@@ -173,10 +173,9 @@ def _listed_names(keys: list[str], names: list[str], file: Path, numbered: bool)
         return names
     outside = next((key for key in keys if not 0 <= int(key) < len(names)), None)
     if outside is not None:
-        there = f"{file} has {len(names)} names, for 0..{len(names) - 1}; number,name lines name any numbers"
-        raise DatasetError(f"label {outside} is out of range: {there}")
+        there = f"{file} has {len(names)} names, for 0..{len(names) - 1}"
+        raise DatasetError(f"label {outside} is out of range: {there}; number,name lines name any numbers")
     unused = min(set(range(len(names))) - set(map(int, keys)), default=None)
     if unused is not None:
-        hint = "leave it out with number,name lines"
-        raise DatasetError(f"{file}: class {unused} ({names[unused]}) has no image; {hint}")
+        raise DatasetError(f"{file}: class {unused} ({names[unused]}) has no image; number,name lines may leave it out")
     return names

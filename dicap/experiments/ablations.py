@@ -207,14 +207,8 @@ def run_ablations(
     chosen = choose(ablation, cells)
     jobs = {cell.name: ablation.jobs(cell) for cell in ablation.cells}
     wanted = [job for cell in chosen for job in jobs[cell.name]]
-    log.info(
-        "%s: %d of %d cells, %d runs in %s",
-        ablation.name,
-        len(chosen),
-        len(ablation.cells),
-        len(wanted),
-        Path(request.out, "ablations", ablation.name),
-    )
+    number, out = len(ablation.cells), Path(request.out, "ablations", ablation.name)
+    log.info("%s: %d of %d cells, %d runs in %s", ablation.name, len(chosen), number, len(wanted), out)
     if dry_run:
         show_plan(wanted)
         return

@@ -6,10 +6,11 @@
     with --measure                from trials of what has not run on the same dataset and classes
     downloads                     backbone weights that CLIP's cache lacks
 
-A trial is the run itself, made shorter by settings (fewer epochs, fewer shots, fewer test items), twice, in a process of its
-own, with an output folder and a cache of its own; nothing of it is kept. The seconds in its results count as those of a finished
-run do, and what the longer one takes beyond the shorter is the price of an item. An estimate is good to a factor of two. A
-trial cannot know what is in the cache already (then encoding is free), and its memory is a lower bound: it has fewer images.
+A trial is the run itself, made shorter by settings (fewer epochs, shots and test items), twice, in a process, an output folder
+and a cache of its own; nothing of it is kept. Its results count as those of finished runs, and what the longer one takes beyond
+the shorter is the price of an item. Meant to be near to a factor of two on a machine that does nothing else, which
+benchmarks/preflight.py measures; beside other work it errs by more. A trial cannot know what is in the cache already (then
+encoding is free), and its memory is a lower bound: it has fewer images.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import results as store
+from dicap.config import facts_of
 from dicap.data.named import Data
 from dicap.experiments.executor import duration, quiet
 from dicap.experiments.protocols import Job, learns, many
@@ -57,14 +59,12 @@ class Rate:
         step: an optimiser step, None where none of these trained.
         item: a test item. fixed: all that does not grow.
         fit: each training item before the first step. encode: each test item, once for all methods and seeds.
-        near: of the same dataset and classes.
     """
 
     step: float | None
     item: float
     memory: float
     source: str
-    near: bool = False
     fixed: float = 0.0
     fit: float = 0.0
     encode: float = 0.0
@@ -77,6 +77,34 @@ class Rate:
 
 
 _SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of the DATASET section
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Runs that differ in the seed alone: what each does, the rate of its cost, or why there is none."""
+
+    jobs: list[Job]
+    work: Work = Work(0, 0)
+    rate: Rate | None = None
+    why: str = "no estimate yet"
+
+    @property
+    def seconds(self) -> float | None:
+        """Of each run, where anything is known."""
+        return self.rate.seconds(self.work) if self.rate else None
+
+    def line(self) -> str:
+        """What a plan says of it."""
+        job, work, rate = self.jobs[0], self.work, self.rate
+        what = f"{job.stage.split} classes, {many(job.request.shots, 'shot')}"
+        head = f"{job.method} ({job.recipe}) on {job.dataset}, {what}: {len(self.jobs)} to run"
+        if work.items:
+            head += f", each {many(work.steps, 'optimiser step')} and {many(work.items, 'test image')}"
+        if rate is None or self.seconds is None:
+            return f"{head}; {self.why}"
+        encoding = rate.encode * work.items
+        also = f" and {duration(encoding)} to encode images, once for all methods" if encoding >= 1 else ""
+        return f"{head}; about {duration(self.seconds)} each{also}, {rate.memory:,.0f} MiB ({rate.source})"
 
 
 def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
@@ -92,71 +120,52 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
     for line in downloads(jobs):
         log.info("%s", line)
     results = gather(out)[0] if Path(out).is_dir() else []
-    costs, groups = _Costs(results, {} if measure else None), dict[tuple, list[Job]]()
+    groups: dict[tuple, list[Job]] = {}
     for job in jobs:
         key = (job.protocol.name, job.stage, job.data, job.method, job.recipe, job.request.shots)
         groups.setdefault(key, []).append(job)
+    estimates: list[Estimate] = []
+    trials: dict[tuple, Rate | str] = {}
+    unreadable: set[Data] = set()
     for some in groups.values():
-        log.info("%s", costs.add(some))
-    if jobs:
-        log.info("In all: %s", costs.in_all())
-
-
-class _Costs:
-    """Sums up what runs cost.
-
-    Args:
-        trials: those made so far, or what went wrong; None where none are made.
-    """
-
-    def __init__(self, results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> None:
-        self.results, self.trials = results, trials
-        self.seconds = self.memory = 0.0
-        self.once: dict[tuple, float] = {}  # seconds of encoding test items, by what they are
-        self.known = self.unknown = 0  # runs
-        self.unreadable: set[Data] = set()
-
-    def add(self, jobs: Sequence[Job]) -> str:
-        """A line on runs that differ in the seed alone."""
-        job = jobs[0]
-        what = f"{job.stage.split} classes, {many(job.request.shots, 'shot')}"
-        head = f"{job.method} ({job.recipe}) on {job.dataset}, {what}: {len(jobs)} to run"
-        self.unknown += len(jobs)
         try:
-            work = work_of(job)
+            estimates.append(_estimate(some, results, trials if measure else None))
         except (ValueError, OSError) as error:
-            told = "as said above" if job.data in self.unreadable else error
-            self.unreadable.add(job.data)
-            return f"{head}; its data cannot be read: {told}"
-        head += f", each {many(work.steps, 'optimiser step')} and {many(work.items, 'test image')}"
-        rate = self._rate(job)
-        seconds = rate.seconds(work) if isinstance(rate, Rate) else None
-        if not isinstance(rate, Rate) or seconds is None:
-            return f"{head}; no estimate{f', its trial failed: {rate}' if isinstance(rate, str) else ' yet'}"
-        self.unknown, self.known = self.unknown - len(jobs), self.known + len(jobs)
-        self.seconds, self.memory = self.seconds + len(jobs) * seconds, max(self.memory, rate.memory)
-        self.once[job.data, job.stage.split, job.cfg.MODEL.BACKBONE.NAME] = encoding = rate.encode * work.items
-        also = f" and {duration(encoding)} to encode images, once for all methods" if encoding >= 1 else ""
-        return f"{head}; about {duration(seconds)} each{also}, {rate.memory:,.0f} MiB ({rate.source})"
+            why = "as said above" if some[0].data in unreadable else error
+            unreadable.add(some[0].data)
+            estimates.append(Estimate(some, why=f"its data cannot be read: {why}"))
+        log.info("%s", estimates[-1].line())
+    if jobs:
+        log.info("In all: %s", in_all(estimates))
 
-    def _rate(self, job: Job) -> "Rate | str | None":
-        rate = rate_of(job, self.results)
-        if self.trials is None or (rate and rate.near):
-            return rate
-        key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)
-        if key not in self.trials:
-            log.info("Measuring %s", job.name)
-            self.trials[key] = measured(job)
-        return self.trials[key]
 
-    def in_all(self) -> str:
-        """Time of all runs; memory of the one that needs most, where the device's is known."""
-        if not self.known:
-            return "no estimate yet"
-        rest = f", and {many(self.unknown, 'run')} without an estimate yet" if self.unknown else ""
-        text, limit = f"about {duration(self.seconds + sum(self.once.values()))}{rest}", capacity()
-        fits = "about" if self.memory <= limit else "TOO MUCH:"
-        return f"{text}; {fits} {self.memory:,.0f} of {limit:,.0f} MiB of memory" if limit else text
+def _estimate(jobs: list[Job], results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> Estimate:
+    job, work = jobs[0], work_of(jobs[0])
+    rate = rate_of(job, results, nearest=trials is not None)
+    if rate or trials is None:
+        return Estimate(jobs, work, rate)
+    key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)  # seeds and shots share a trial
+    trials[key] = found = trials.get(key) or measured(job)
+    if isinstance(found, Rate):
+        return Estimate(jobs, work, found)
+    return Estimate(jobs, work, why=f"no estimate, its trial failed: {found}")
+
+
+def in_all(estimates: Sequence[Estimate]) -> str:
+    """Time of all runs; memory of the one that needs most, where the device's is known."""
+    known = [(one, one.rate, one.seconds) for one in estimates if one.rate and one.seconds is not None]
+    if not known:
+        return "no estimate yet"
+    once: dict[tuple, float] = {}
+    for one, rate, _ in known:
+        images = one.jobs[0].data, one.jobs[0].stage.split
+        once[images] = max(once.get(images, 0.0), rate.encode * one.work.items)
+    seconds = sum(len(one.jobs) * seconds for one, _, seconds in known) + sum(once.values())
+    unknown = sum(len(one.jobs) for one in estimates if one.seconds is None)
+    rest = f", and {many(unknown, 'run')} without an estimate yet" if unknown else ""
+    memory, limit = max(rate.memory for _, rate, _ in known), capacity()
+    fits = f"; {'about' if memory <= limit else 'TOO MUCH:'} {memory:,.0f} of {limit:,.0f} MiB of memory"
+    return f"about {duration(seconds)}{rest}{fits if limit else ''}"
 
 
 # --- counts ------------------------------------------------------------------------------------------------------
@@ -168,8 +177,6 @@ def work_of(job: Job) -> Work:
     Raises:
         ValueError, OSError: data that cannot be read.
     """
-    from dicap.config import facts_of
-
     train, test = _count(job.cfg)
     if job.prompt or not learns(job):
         return Work(0, test)
@@ -210,35 +217,35 @@ def _changed(cfg: Any, **settings: Any) -> Any:
 # --- rates -------------------------------------------------------------------------------------------------------
 
 
-def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
-    """What finished runs like this one took, None where there is none: of its dataset and classes, else of its dataset,
-    else of any."""
+def rate_of(job: Job, results: Sequence[dict], nearest: bool = False) -> Rate | None:
+    """What finished runs like this one took, None where there is none.
+
+    Args:
+        nearest: of its dataset and classes only; else, where there are none, of its dataset, or of any.
+    """
     name = job.cfg.MODEL.BACKBONE.NAME
     alike = [r for r in results if (r["method"], r["recipe"], r["backbone"]) == (job.method, job.recipe, name)]
     near = [r for r in alike if r["dataset"] == job.dataset]
-    nearest = [r for r in near if r["split"] == job.stage.split]
-    kinds = ((nearest, f" on {job.dataset}, {job.stage.split} classes"), (near, f" on {job.dataset}"), (alike, ""))
-    for some, where in kinds:
+    same = [r for r in near if r["split"] == job.stage.split]
+    for some in (same,) if nearest else (same, near, alike):
         trained = [r for r in some if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
         if some and (trained or job.prompt or not learns(job)):
-            where = where or f" on {', '.join(sorted({r['dataset'] for r in some}))}"
+            where = ", ".join(sorted({r["dataset"] for r in some})) + f", {job.stage.split} classes" * (some is same)
             devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in some}))
-            source = f"from {many(len(some), 'finished run')}{where}; {devices}"
-            return dataclasses.replace(_rate(some, trained, source), near=some is nearest)
+            return _mean_rate(some, trained, f"from {many(len(some), 'finished run')} on {where}; {devices}")
     return None
 
 
-def _rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate:
+def _mean_rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate:
     fits = [r["seconds"].get("fit", 0.0) if r["steps"] else r["seconds"]["train"] for r in trained]
     steps = sum(r["steps"] for r in trained)
     training = sum(r["seconds"]["train"] for r in trained) - sum(fits)
-    fixed = statistics.median(r["seconds"].get("build", 0.0) for r in results)
     return Rate(
         step=training / steps if steps else 0.0 if trained else None,
         item=sum(r["seconds"]["test"] for r in results) / sum(r["n"] for r in results),
         memory=max(r["peak_memory_mib"] for r in results),
         source=source,
-        fixed=fixed + statistics.median(fits or [0.0]),
+        fixed=statistics.median(r["seconds"].get("build", 0.0) for r in results) + statistics.median(fits or [0.0]),
     )
 
 
@@ -247,13 +254,12 @@ def _rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate
 
 def measured(job: Job) -> Rate | str:
     """What trials of a job took, or what went wrong."""
-    process = Processes(1)
-    try:
-        found = process.submit(try_out, job).result()
-    except BrokenProcessPool:
-        return DIED
-    finally:
-        process.shutdown()
+    log.info("Measuring %s", job.name)
+    with Processes(1) as process:
+        try:
+            found = process.submit(try_out, job).result()
+        except BrokenProcessPool:
+            return DIED
     return found if isinstance(found, str) else rate_between(*found)
 
 
@@ -261,18 +267,17 @@ def rate_between(short: tuple[Work, dict], long: tuple[Work, dict]) -> Rate:
     """The rate of two trials: a step's is that of the longer one, an item's what that one takes beyond the shorter."""
     (before, first), (work, last) = short, long
 
-    def grown(part: str, number: int, less: int) -> tuple[float, float]:
+    def grown(part: str, what: str) -> tuple[float, float]:
         """Seconds of each item more, and of none."""
-        seconds = last["seconds"][part]
+        less, number, seconds = getattr(before, what), getattr(work, what), last["seconds"][part]
         slope = max(0.0, seconds - first["seconds"][part]) / (number - less) if number > less else 0.0
         return slope, max(0.0, seconds - slope * number)
 
-    encode, build = grown("build", work.items, before.items)
-    fit, start = grown("fit" if work.steps else "train", work.train, before.train)
-    item, test = grown("test", work.items, before.items)
+    (encode, build), (item, test) = grown("build", "items"), grown("test", "items")
+    fit, start = grown("fit" if work.steps else "train", "train")
     steps = f"{many(work.steps, 'step')} and " if work.steps else ""
     source = f"measured now: {steps}{many(work.items, 'test image')}; {last['versions']['device']}"
-    rate = _rate([first, last], [last], source)
+    rate = _mean_rate([first, last], [last], source)
     return dataclasses.replace(rate, item=item, fixed=build + start + test, fit=fit, encode=encode)
 
 

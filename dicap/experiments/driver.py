@@ -45,16 +45,10 @@ def run_protocol(
     """
     shots = tuple(dict.fromkeys(shots or protocol.shots))
     jobs = [job for number in shots for job in plan(protocol, dataclasses.replace(request, shots=number))]
-    log.info(
-        "%s: %d runs (%s; %s; seeds %s; %s shots) in %s",
-        protocol.name,
-        len(jobs),
-        ", ".join(dict.fromkeys(job.dataset for job in jobs)),
-        ", ".join(f"{method} ({recipe})" for method, recipe in dict.fromkeys((j.method, j.recipe) for j in jobs)),
-        " ".join(map(str, request.seeds)),
-        " ".join(map(str, shots)),
-        Path(request.out, protocol.name),
-    )
+    datasets, methods = (dict.fromkeys(some) for some in zip(*((j.dataset, f"{j.method} ({j.recipe})") for j in jobs)))
+    what = f"{', '.join(datasets)}; {', '.join(methods)}; seeds {' '.join(map(str, request.seeds))}"
+    where = Path(request.out, protocol.name)
+    log.info("%s: %d runs (%s; %s shots) in %s", protocol.name, len(jobs), what, " ".join(map(str, shots)), where)
     absent = absent_datasets(jobs, request, policy, dry_run)
     if dry_run:
         show_costs(show_plan(jobs, absent), request.out, measure)
@@ -76,29 +70,16 @@ def absent_datasets(jobs: Sequence[Job], request: Request, policy: str = "", dry
     why = {data: missing(data, request.data) for data in dict.fromkeys(job.data for job in jobs)}
     absent = [data for data, reason in why.items() if reason]
     sources = {job.depends_on.data for job in jobs if job.depends_on and job.depends_on.data != job.data}
-    refused = [
-        data
-        for data in absent
-        if data in sources or policy == "refuse" or (not policy and data.name in request.datasets)
-    ]
+    named = request.datasets if not policy else ()
+    refused = [data for data in absent if data in sources or policy == "refuse" or data.name in named]
     for data in absent:
-        log.info(
-            "%s is missing (%s): %s; get it with: dicap data download %s --data %s",
-            data.name,
-            why[data],
-            "refused" if data in refused else "skipped",
-            data.name,
-            request.data,
-        )
+        verdict = "refused" if data in refused else "skipped"
+        command = f"dicap data download {data.name} --data {request.data}"
+        log.info("%s is missing (%s): %s; get it with: %s", data.name, why[data], verdict, command)
     if refused and not dry_run:
-        raise ConfigError(
-            f"missing below {request.data}: {', '.join(data.name for data in refused)}; "
-            + (
-                "prompts are trained on it"
-                if set(refused) & sources
-                else "MISSING=skip (--missing skip) leaves them out"
-            )
-        )
+        trained = "prompts are trained on it"
+        hint = trained if set(refused) & sources else "MISSING=skip (--missing skip) leaves them out"
+        raise ConfigError(f"missing below {request.data}: {', '.join(data.name for data in refused)}; {hint}")
     if len(absent) == len(why) and not dry_run:
         raise ConfigError(f"no dataset of this comparison is in {request.data}; `dicap data list` tells what there is")
     return absent
@@ -126,27 +107,20 @@ def show_plan(jobs: Sequence[Job], absent: Sequence[Data] = ()) -> list[Job]:
     for data in absent:
         log.info("%s: %s without data", data.name, many(sum(job.data == data for job in waiting), "run"))
     for job in (job for job in jobs if job.data not in absent):
-        why = _why_planned(job, set(remade))
+        why = _why_planned(job)
+        if not why and job.depends_on and job.depends_on.folder in remade:
+            why = "its prompt will be trained again"
         if why:
             remade[job.folder] = job
         log.info("%s: %s", job.name, f"to run ({why})" if why else "finished")
-    log.info(
-        "%d to run, %d finished%s",
-        len(remade),
-        len(jobs) - len(remade) - len(waiting),
-        f", {len(waiting)} without data" if waiting else "",
-    )
+    without = f", {len(waiting)} without data" if waiting else ""
+    log.info("%d to run, %d finished%s", len(remade), len(jobs) - len(remade) - len(waiting), without)
     return list(remade.values())
 
 
-def _why_planned(job: Job, remade: set[Path]) -> str:
+def _why_planned(job: Job) -> str:
     try:
-        planned = (
-            planned_digests(job) if (job.folder / store.FILE).exists() else {"config": store.config_digest(job.cfg)}
-        )
+        there = (job.folder / store.FILE).exists()
+        return why_run(job, planned_digests(job) if there else {"config": store.config_digest(job.cfg)})
     except (ValueError, OSError) as error:
         return f"its data cannot be read: {error}"
-    why = why_run(job, planned)
-    if not why and job.depends_on and job.depends_on.folder in remade:
-        return "its prompt will be trained again"
-    return why

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import io
 import logging
+import os
 import sys
 import time
 import traceback
@@ -210,13 +211,6 @@ def _run(job: Job, verbose: bool) -> dict:
     return result
 
 
-class _Sink(io.TextIOBase):
-    """A console that shows nothing and is no terminal."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-
 class _ToStdout(io.TextIOBase):
     """sys.stderr while a run is quiet: its warnings go where its output goes, into log.txt."""
 
@@ -230,8 +224,9 @@ class _ToStdout(io.TextIOBase):
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Show nothing of what a run prints."""
-    with contextlib.redirect_stdout(_Sink()), contextlib.redirect_stderr(_ToStdout()):
-        yield
+    with open(os.devnull, "w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink):
+        with contextlib.redirect_stderr(_ToStdout()):
+            yield
 
 
 def raise_failures(failures: Sequence[Outcome], total: int) -> None:

@@ -1,11 +1,7 @@
 """Protocols: which runs make up a published comparison, planned and checked before anything runs (executor.py runs them).
 
-    base2new                train on the first half of the classes, test on it and on the other half (arXiv 2203.05557, 4.1)
-    few_shot                train on all classes with 1, 2, 4, 8 and 16 shots, test on them (arXiv 2109.01134, 4.1)
-    cross_dataset           train on a source dataset, test its prompt on other datasets (arXiv 2203.05557, 4.2)
-    domain_generalization   the same training, tested on shifts of the source (arXiv 2203.05557, 4.3)
-
-A protocol is a list of stages; docs/protocols.md tells what each fixes. The last two share one training ("source").
+A protocol is a list of stages; docs/protocols.md tells what each fixes. base2new: arXiv 2203.05557, 4.1; few_shot: arXiv
+2109.01134, 4.1; cross_dataset and domain_generalization: arXiv 2203.05557, 4.2 and 4.3, with one training for both ("source").
 The command line takes its help from here, so importing this imports neither torch nor dassl.
 """
 
@@ -17,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from dicap import discover
-from dicap.config import CONFIGS, build_cfg, config_path, published_recipes, recipe_learner, recipes, split_method
+from dicap.config import (
+    CONFIGS,
+    build_cfg,
+    config_path,
+    facts_of,
+    published_recipes,
+    recipe_learner,
+    recipes,
+    split_method,
+)
 from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
 
@@ -126,12 +131,9 @@ class Request:
 
 def request_of(**values: Any) -> Request:
     """A Request from a command line's values; None and empty ones keep their default."""
-    given: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-        if value not in (None, "", [])
-    }
-    return dataclasses.replace(Request(), **given)
+    given = {key: value for key, value in values.items() if value not in (None, "", [])}
+    tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return Request(**tuples)
 
 
 def many(number: int, what: str) -> str:
@@ -209,8 +211,6 @@ class Job:
 
 def learns(job: Job) -> bool:
     """Whether a run's method has something to train. Raises ConfigError where its configuration does not fit."""
-    from dicap.config import facts_of
-
     return facts_of(job.cfg).fit != "none"
 
 
@@ -232,7 +232,9 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
     else:
         source = find_source(protocol, request)
         trained = {run: _stages(protocol.source, source, *run, request)[0] for run in runs}
-        jobs = [*trained.values(), *(_test(protocol, data, trained[run]) for data in datasets for run in runs)]
+        test = functools.partial(dataclasses.replace, protocol=protocol, stage=protocol.stages[0])
+        tests = (test(trained[run], data=data, prompt=trained[run]) for data in datasets for run in runs)
+        jobs = [*trained.values(), *tests]
     for job in jobs:
         _check_job(job)
     return list({job.folder: job for job in jobs}.values())  # "DiCap" and the pair that it stands for are one method
@@ -244,11 +246,6 @@ def _stages(protocol: Protocol, data: Data, method: str, seed: int, request: Req
     for stage in protocol.stages:
         made[stage.folder] = Job(protocol, stage, data, method, recipe, seed, request, made.get(stage.prompt_from))
     return list(made.values())
-
-
-def _test(protocol: Protocol, data: Data, trained: Job) -> Job:
-    """The run that tests a source run's prompt on another dataset."""
-    return dataclasses.replace(trained, protocol=protocol, stage=protocol.stages[0], data=data, prompt=trained)
 
 
 def _check_request(request: Request) -> None:
@@ -273,8 +270,6 @@ def _check_request(request: Request) -> None:
 def _check_job(job: Job) -> None:
     """Settings that contradict each other are found here, not after an hour of other runs. Raises ConfigError."""
     from dassl.engine import TRAINER_REGISTRY
-
-    from dicap.config import facts_of
 
     if job.prompt and facts_of(job.cfg).classes == "trained":
         sections = [f"TRAINER.{part.upper()}" for part in job.method.replace(":", "+").split("+")]

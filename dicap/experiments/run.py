@@ -9,6 +9,7 @@ evaluator's lists of true and predicted labels are measured as a classification;
 (SHA-256 of the frozen backbone).
 """
 
+import contextlib
 import functools
 import gc
 import hashlib
@@ -21,12 +22,12 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from dicap import results as store
+from dicap.config import facts_of, method_of
 from dicap.console import StdoutHandler, show_log
 from dicap.options import ConfigError
 
@@ -163,12 +164,8 @@ def _time(trainer: Any, name: str, seconds: dict[str, float]) -> None:
     setattr(trainer, name, timed)
 
 
-def _result(
-    trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float], eval_only: bool
-) -> dict[str, Any] | None:
+def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, float], eval_only: bool) -> dict | None:
     """The result of the schema, or None where nothing was tested."""
-    from dicap.config import method_of
-
     measured = _evaluation(trainer, cfg)
     if measured is None:
         return None
@@ -239,37 +236,35 @@ def model_digest(trainer: Any) -> str:
     """
     import torch
 
-    total, empty = hashlib.sha256(), True
-    for name, model in sorted(getattr(trainer, "_models", {}).items()):
-        learned = {key: value for key, value in model.named_parameters() if value.requires_grad}
-        learned |= {key: value for key, value in model.named_buffers() if key in getattr(model, "FITTED", ())}
-        for key, value in sorted(learned.items()):
-            data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            total.update(f"{name}.{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
-            empty = False
-    return "" if empty else total.hexdigest()
+    learned = _parameters(trainer)
+    for name, model in getattr(trainer, "_models", {}).items():
+        learned |= {f"{name}.{key}": x for key, x in model.named_buffers() if key in getattr(model, "FITTED", ())}
+    total = hashlib.sha256()
+    for key, value in sorted(learned.items()):
+        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total.update(f"{key} {value.dtype} {tuple(value.shape)} ".encode() + data.numpy().tobytes())
+    return total.hexdigest() if learned else ""
+
+
+def _parameters(trainer: Any) -> dict[str, Any]:
+    """Those that take a gradient, by model and name."""
+    models = getattr(trainer, "_models", {}).items()
+    return {f"{name}.{key}": x for name, model in models for key, x in model.named_parameters() if x.requires_grad}
 
 
 def trainable_parameters(trainer: Any) -> int:
     """How many numbers the trainer learns; 0 where it learns nothing."""
-    return sum(
-        value.numel()
-        for model in getattr(trainer, "_models", {}).values()
-        for value in model.parameters()
-        if value.requires_grad
-    )
+    return sum(value.numel() for value in _parameters(trainer).values())
 
 
 def _optimiser_steps(trainer: Any, cfg: Any) -> int:
     """Steps of a whole training, before a resumed one too; 0 where the trainer takes none."""
-    from dicap.config import facts_of
-
     steps = facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
     return len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if steps else 0
 
 
 def _versions(trainer: Any) -> dict[str, Any]:
-    """What ran: package versions, engine, device, threads."""
+    """What ran: package versions, engine, device (a GPU's model, else "cpu"), threads."""
     import torch
 
     import dicap
@@ -283,24 +278,15 @@ def _versions(trainer: Any) -> dict[str, Any]:
         "numpy": _version("numpy"),
         "python": platform.python_version(),
         "engine": os.environ.get("DICAP_ENGINE", "dassl"),
-        "device": device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
 
 
-def device_name(device: Any) -> str:
-    """Of a torch.device: a GPU's model, else "cpu"."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def _version(*names: str) -> str:
     for name in names:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return f"{name} {importlib.metadata.version(name)}" if len(names) > 1 else importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return ""
 
 
@@ -310,10 +296,8 @@ def _reset_peak_memory() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        pass
 
 
 def _peak_memory(trainer: Any) -> tuple[float, str]:
@@ -333,7 +317,7 @@ def _peak_memory(trainer: Any) -> tuple[float, str]:
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1), "process since its start, ru_maxrss"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _logged(folder: str) -> Iterator[None]:
     """Copy stdout to folder/log.txt while a run lasts; on an error its traceback goes to the file only."""
     from dassl.utils import setup_logger

@@ -4,7 +4,8 @@
 
 The rule: on the few shots of the base classes, deal the base classes into folds; train on the shots of all folds but
 one, a quarter of each class's shots kept back; test on what was kept back (pseudo-base) and on all shots of the fold that
-was left out (pseudo-new); take the settings with the highest mean H over folds and seeds. dicap/data/draw.py deals.
+was left out (pseudo-new); take the settings with the best mean H (of an error, the lowest mean) over folds and seeds.
+dicap/data/draw.py deals.
 
 Why shots are kept back instead of using the few-shot validation split: it would be no fairer a judge (where training
 shots tie a scene to a class, so do validation shots, so neither can select for robustness to that tie) and many
@@ -36,7 +37,7 @@ from dicap.report.sheet import print_sheet, write_sheet
 
 log = logging.getLogger(__name__)
 
-GRID = ("OPTIM.MAX_EPOCH=5,10,20,50",)  # CoOp's new-class accuracy peaks early and falls: length is the strongest lever
+GRID = ("OPTIM.MAX_EPOCH=5,10,20,50",)  # CoOp is best on new classes early: length is the strongest lever
 FOLDS = 5
 
 
@@ -132,15 +133,9 @@ def run_selection(
     points = read_grid(grid or GRID)
     jobs = plan_points(points, request, folds)
     every = [job for some in jobs.values() for job in some]
-    log.info(
-        "select: %s on %s, %d points, %d folds, seeds %s: %d runs of pseudo-base and pseudo-new classes",
-        every[0].method,
-        every[0].dataset,
-        len(points),
-        folds,
-        " ".join(map(str, request.seeds)),
-        len(every),
-    )
+    what = f"{every[0].method} on {every[0].dataset}, {len(points)} points, {folds} folds"
+    seeds = " ".join(map(str, request.seeds))
+    log.info("select: %s, seeds %s: %d runs of pseudo-base and pseudo-new classes", what, seeds, len(every))
     if dry_run:
         show_plan(every)
         return

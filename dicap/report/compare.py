@@ -23,7 +23,7 @@ PROTOCOLS = ("base2new", "few_shot", "source", "cross_dataset", "domain_generali
 TIE = 1e-9  # in a measure's unit; shares are of counts, so that equal ones are equal
 COUNTS = {"wins": "Win", "ties": "Tie", "losses": "Loss", "n": "n"}
 
-Unit = tuple[dict[str, float], tuple]  # measures of one seed, digests of its data
+Units = dict[tuple[str, int], tuple[dict[str, float], tuple]]  # (dataset, seed) -> measures, digests of the data
 
 
 def paired_sheets(results: Iterable[dict], compare: Sequence[str] = ()) -> list[Sheet]:
@@ -112,11 +112,14 @@ def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> lis
     names = {"combined": measure.combined_label, "base": "Base", "new": "New", "worst_group": "Worst group"}
     names, sign, rows = names | {"primary": measure.label}, 1 if measure.higher_is_better else -1, []
     for one, other in _chosen(list(lines), compare):
-        units = [_by_dataset(lines[name]) for name in (one, other)]
-        measured = {key for of in units for by_seed in of.values() for unit, _ in by_seed.values() for key in unit}
+        units = [_units(lines[name]) for name in (one, other)]
+        measured = {key for of in units for measures, _ in of.values() for key in measures}
         facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
         for key in filter(measured.__contains__, names):
-            rows += [{**facts, "key": key, "measure": names[key], **row} for row in _rows(units, key, sign, facts)]
+            rows += [
+                {**facts, "key": key, "measure": names[key], **row}
+                for row in _rows(units[0], units[1], key, sign, facts)
+            ]
     return rows
 
 
@@ -127,15 +130,15 @@ def _chosen(lines: list[str], compare: Sequence[str]) -> list[tuple[str, str]]:
     return [(one, other) for one, other in itertools.product(first, second) if one != other]
 
 
-def _by_dataset(results: list[dict]) -> dict[str, dict[int, Unit]]:
-    """dataset -> seed -> what one run measured; nothing where settings differ."""
-    by_dataset: dict[str, dict[int, Unit]] = {}
+def _units(results: list[dict]) -> Units:
+    """What each seed measured; nothing where the seeds of its dataset differ in settings."""
+    units: Units = {}
     for dataset, of in grouped(results, lambda r: r["dataset"]).items():
         differ = any(table.unequal(half) for half in grouped(of, lambda r: r["split"]).values())
         for seed, some in grouped(of, lambda r: r["seed"]).items():
             data = tuple(sorted((r["split"], r["digests"]["data"]) for r in some))
-            by_dataset.setdefault(dataset, {})[seed] = {} if differ else _measured(some), data
-    return by_dataset
+            units[dataset, seed] = {} if differ else _measured(some), data
+    return units
 
 
 def _measured(results: list[dict]) -> dict[str, float]:
@@ -148,33 +151,34 @@ def _measured(results: list[dict]) -> dict[str, float]:
     return table.measures_of(halves["base"], halves["new"])
 
 
-def _rows(units: list[dict[str, dict[int, Unit]]], key: str, sign: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(one: Units, other: Units, key: str, sign: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a dataset, and the one over all."""
     rows: list[dict[str, Any]] = []
-    means: dict[str, float] = {}
-    some = [{name for name, of in by.items() if any(key in unit for unit, _ in of.values())} for by in units]
-    datasets = sorted(set.union(*some) if key == "worst_group" else {*units[0], *units[1]}, key=dataset_rank)
-    for dataset in datasets:
-        one, other = (of.get(dataset, {}) for of in units)
-        problem = _problem(one, other, key)
-        gains = {} if problem else {seed: one[seed][0][key] - other[seed][0][key] for seed in sorted(one)}
+    means: dict[str, float | None] = {}
+    by_dataset = grouped(
+        sorted({*one, *other}, key=lambda pair: (dataset_rank(pair[0]), pair[1])), lambda pair: pair[0]
+    )
+    for dataset, pairs in by_dataset.items():
+        if key == "worst_group" and not any(key in of[pair][0] for of in (one, other) for pair in pairs if pair in of):
+            continue  # no groups there
+        problem = _problem(one, other, pairs, key)
+        gains = {} if problem else {pair: one[pair][0][key] - other[pair][0][key] for pair in pairs}
         where = "{protocol}, {shots} shots, {comparison} on {}".format(dataset, **facts)
         problems = [f"{where}: {problem}"] if problem else []
         rows.append({"dataset": dataset, "unit": "seeds", "problems": problems, **_counted(gains, sign)})
-        means |= {dataset: statistics.fmean(gains.values())} if gains else {}
-    if len(datasets) > 1:
-        whole = _counted(means if len(means) == len(datasets) else {}, sign)
-        rows.append({"dataset": "overall", "unit": "datasets", "problems": [], **whole})
+        means[dataset] = statistics.fmean(gains.values()) if gains else None
+    if len(means) > 1:
+        whole = {name: mean for name, mean in means.items() if mean is not None and None not in means.values()}
+        rows.append({"dataset": "overall", "unit": "datasets", "problems": [], **_counted(whole, sign)})
     return rows
 
 
-def _problem(one: dict[int, Unit], other: dict[int, Unit], key: str) -> str:
+def _problem(one: Units, other: Units, pairs: list[tuple[str, int]], key: str) -> str:
     """What keeps a dataset from being compared, "" where nothing does."""
-    seeds = sorted({*one, *other})
-    lacks = [str(seed) for seed in seeds if any(seed not in of or key not in of[seed][0] for of in (one, other))]
+    lacks = [str(pair[1]) for pair in pairs if any(pair not in of or key not in of[pair][0] for of in (one, other))]
     if lacks:
         return f"not both have one whole result, with equal settings, of seed {', '.join(lacks)}"
-    differ = [str(seed) for seed in seeds if one[seed][1] != other[seed][1]]
+    differ = [str(pair[1]) for pair in pairs if one[pair][1] != other[pair][1]]
     return f"the data differ for seed {', '.join(differ)}" if differ else ""
 
 

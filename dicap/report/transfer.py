@@ -45,14 +45,13 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
     blocks = sorted(table.grouped(results, _block).items())
     by_block = [_rows(of, [r for r in sources if _block(r) == block]) for block, of in blocks]
     rows = [row for block in by_block for row in block]
-    origins, keys = {row.place for row in rows}, list(dict.fromkeys(key for row in rows for key in row.cells))
-    names = {key: key.removeprefix("on_") for key in keys}
-    names["on_source"] = f"Source: {rows[0].place}" if len(origins) == 1 else "Source"
+    keys = sorted(dict.fromkeys(key for row in rows for key in row.cells), key=lambda key: key == "average")
     targets = [key for key in keys if key not in ("on_source", "average")]
-    names["average"] = f"Average of {len(targets)} targets"
-    keys = [key for key in ("on_source", *targets, *["average"][: len(targets) > 1]) if key in keys]
-    figures = [Column(key, names[key], digits=table.digits_of(measure)) for key in keys]
-    over = [table.AVERAGE.format("the targets, without the source")] if len(targets) > 1 else []
+    origin = f"Source: {rows[0].place}" if len({row.place for row in rows}) == 1 else "Source"
+    names = {"on_source": origin, "average": f"Average of {len(targets)} targets"}
+    digits = table.digits_of(measure)
+    figures = [Column(key, names.get(key, key.removeprefix("on_")), digits=digits) for key in keys]
+    over = [table.AVERAGE.format("the targets, without the source")] if "average" in keys else []
     return table.sheet_of(
         name,
         TITLES[name],
@@ -82,7 +81,7 @@ def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
     labels = {"on_source": "source"} if shown or not sources else {}
     labels |= {f"on_{name}": f"target {name}" for name in names}
     rows = table.rows_of([*shown, *targets], labels, _column, trained_on, mine)
-    for row in rows:
+    for row in rows if len(names) > 1 else []:
         row.cells["average"] = _average({name: row.cells[f"on_{name}"] for name in names})
     return rows
 
@@ -93,16 +92,12 @@ def _column(result: dict) -> str:
 
 def _average(targets: dict[str, Cell]) -> Cell:
     missing = [name for name, cell in targets.items() if cell.problems]
-    if not missing or len(targets) < 2:
-        return table.average_of(list(targets.values()))
-    return Cell(problems=(f"average of targets: not complete: {', '.join(missing)}",))
+    problems = (f"average of targets: not complete: {', '.join(missing)}",)
+    return Cell(problems=problems) if missing else table.average_of(list(targets.values()))
 
 
 def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
     backbone, shots, source = _block(rows[0].results[0])
-    cells = rows[0].cells
-    keys = [key for key in cells if key != "average" or len(cells) - ("on_source" in cells) > 2]
-    names = {"on_source": f"{source} (source)"} | {key: key.removeprefix("on_") for key in keys if key != "on_source"}
-    series = {row.line: tuple(row.cells[key].shown for key in keys) for row in rows}
-    labels = tuple(names[key] for key in keys)
+    labels = tuple(f"{source} (source)" if key == "on_source" else key.removeprefix("on_") for key in rows[0].cells)
+    series = {row.line: tuple(cell.shown for cell in row.cells.values()) for row in rows}
     return Plot("dots", f"{title} from {source}, {shots} shots, {backbone}", measure, labels, series)

@@ -270,8 +270,8 @@ MUTATIONS = (
         15,
         "class names are saved with the prompt",
         "dicap/prompts.py",
-        'prompt.register_buffer("name", torch.cat(own), persistent=False)',
-        'prompt.register_buffer("name", torch.cat(own))',
+        'self.register_buffer("name", words.suffix, persistent=False)',
+        'self.register_buffer("name", words.suffix)',
         IN_PROMPT + "15_a_prompt_of_five_classes_loads_into_seven",
     ),
     Mutation(

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from dicap import discover
-from dicap.prompts import ConditionalContext, StaticContext, load_prompt
+from dicap.learner import build_learner
+from dicap.tasks.classification import Classification
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY  # noqa: E402
@@ -23,24 +24,21 @@ def unit(*shape, seed):
 
 
 def gradients(cf, valid, mode="text", scale=24.0):
-    """Gradients (C, E) of each term of DiCap.loss in texts that are learned themselves, with every loss on."""
+    """Gradients (C, E) of each term of DiCap's objective in texts that are learned themselves, with every loss on."""
     text = unit(C, E, seed=0).requires_grad_()
     f, label, target = unit(B, E, seed=1), torch.arange(B), (torch.arange(B)[:, None] + 1 + torch.arange(M)) % C
     logits = lambda features, text: scale * features @ text.T  # noqa: E731
-    model = SimpleNamespace(
-        parts=lambda f: (f, text, logits(f, text)),
-        logits=logits,
-        clip=SimpleNamespace(logit_scale=torch.tensor(scale).log()),
-    )
     trainer = SimpleNamespace(
         options=SimpleNamespace(**EVERY, con_mode=mode),
-        model=model,
-        condition=unit(C, E, seed=5),
+        model=SimpleNamespace(clip=SimpleNamespace(logit_scale=torch.tensor(scale).log())),
+        learner=SimpleNamespace(image=lambda f: f, logits=logits),
+        task=Classification(),
         frozen=unit(C, E, seed=5),
+        bank=lambda index, view: (f[:, None].expand(B, M, E) if cf is None else cf, valid, target),
     )
-    trainer.counterfactuals = lambda batch: (f[:, None].expand(B, M, E) if cf is None else cf, valid, target)
     trainer.contrast = lambda *parts: DiCap.contrast(trainer, *parts)
-    losses = DiCap.loss(trainer, {"img": f, "label": label})[1]
+    batch = {"target": label, "index": None, "view": None}
+    losses = DiCap.objective(trainer, batch, f, text, trainer.task.losses(logits(f, text), label))
     return {name: torch.autograd.grad(value, text, retain_graph=True)[0] for name, value in losses.items()}
 
 
@@ -61,11 +59,12 @@ def test_13_an_unmoved_counterfactual_says_nothing_to_the_trainers_contrast():
     assert gradients(unit(B, M, E, seed=2), torch.ones(B, M, dtype=torch.bool))["con"].abs().max() > 0.1
 
 
-@pytest.mark.parametrize("kind", [StaticContext, ConditionalContext])
-def test_15_a_prompt_of_five_classes_loads_into_seven(random_clip, kind):
+@pytest.mark.parametrize("name", ["CoOp", "CoCoOp"])
+def test_15_a_prompt_of_five_classes_loads_into_seven(random_clip, name):
     clip, names = random_clip("vit"), ["dog", "old tree", "cat", "red bus", "sea", "house", "big green ball"]
+    options = SimpleNamespace(n_ctx=4, ctx_init="", csc=False, class_token_position="end")
     with torch.random.fork_rng():  # contexts start from the global random state
-        base, new = kind(clip, names[:5], 4), kind(clip, names, 4)
-    load_prompt(new, base.state_dict(), "base")
+        base, new = (build_learner(name, clip, options, some, "a photo of a {}.") for some in (names[:5], names))
+    new.load(base.state_dict(), "base")
     assert all(torch.equal(value, new.state_dict()[key]) for key, value in base.state_dict().items())
-    assert len(base(torch.zeros(1, 32)).lens) == 5 and len(new(torch.zeros(1, 32)).lens) == 7
+    assert len(base.prompts(torch.zeros(1, 32)).lens) == 5 and len(new.prompts(torch.zeros(1, 32)).lens) == 7

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_an_embedded_one_has_halves(cls, make_cfg, root):
     halves = [cls(make_cfg(cls, root, 4, 1, part, **knobs_of(cls))) for part in ("base", "new")]
     whole = cls(make_cfg(cls, root, 4, 1, "all", **knobs_of(cls)))
     assert halves[0].classnames + halves[1].classnames == whole.classnames
-    assert len(whole.train_x) == 4 * whole.num_classes
+    pool = Counter(d.label for d in cls(make_cfg(cls, root, -1, 1, "all", **knobs_of(cls))).train_x)
+    assert Counter(d.label for d in whole.train_x) == {label: min(4, count) for label, count in pool.items()}
     assert len(halves[0].test) + len(halves[1].test) == len(whole.test)
 
 
