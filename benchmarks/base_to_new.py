@@ -255,17 +255,16 @@ def encoded(trios: Sequence[Trio]) -> list[str]:
         "Pictures that DiCap's runs encoded, methods in the order of the runs. Goal: no test image after the first method.",
         "Training views are encoded by the first method that trains.",
         "",
-        "| dataset | run | " + " | ".join(methods) + " |",
-        "|---" * (len(methods) + 2) + "|",
     ]
+    rows = []
     for dataset in dict.fromkeys(trio[OURS].job.dataset for trio in trios):
         for split in ("base", "new"):
             counts = [
                 sum(trio[OURS].images for trio in trios if _is(trio, dataset=dataset, split=split, method=method))
                 for method in methods
             ]
-            lines.append(f"| {dataset} | {split} classes | " + " | ".join(f"{count:,}" for count in counts) + " |")
-    return lines
+            rows.append((dataset, f"{split} classes", *(f"{count:,}" for count in counts)))
+    return lines + harness.markdown(("dataset", "run", *methods), rows)
 
 
 def main(arguments: list[str] | None = None) -> int:

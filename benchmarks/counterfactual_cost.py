@@ -161,11 +161,8 @@ def parts_table(costs: list[Cost]) -> list[str]:
     for cost in costs:
         cost.parts["targets, counterfactuals of all views"] = cost.seconds - sum(cost.parts.values())
     names = list(costs[0].parts)
-    lines = ["| stage 1 | seconds | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    return lines + [
-        f"| {cost.figure} | {cost.seconds:.1f} | " + " | ".join(f"{cost.parts[name]:.1f}" for name in names) + " |"
-        for cost in costs
-    ]
+    rows = [(c.figure, f"{c.seconds:.1f}", *(f"{c.parts[name]:.1f}" for name in names)) for c in costs]
+    return harness.markdown(("stage 1", "seconds", *names), rows)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,12 +13,10 @@ import argparse
 import concurrent.futures
 import copy
 import dataclasses
-import datetime
 import functools
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
@@ -29,7 +27,7 @@ import sklearn
 import torch
 from torch import Tensor
 
-import dicap
+from benchmarks import harness
 from benchmarks.truth_measures import Case, Probe, best_additive, bound_terms, errors, minimality, probe_shares
 from dicap.backbones import load_clip
 from dicap.counterfactual import CounterfactualGenerator, GeneratorConfig, choose_targets
@@ -208,11 +206,11 @@ def measure_all(tasks: list[Task], probes: dict[str, Probe], jobs: int) -> dict[
 
 def table(results: list[dict[str, dict[str, float]]], columns: dict[str, str]) -> list[str]:
     """Markdown: rows by name, means over results."""
-    lines = ["| | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = []
     for row in results[0]:
         means = [statistics.fmean(result[row].get(name, math.nan) for result in results) for name in columns]
-        lines.append(f"| {row} | " + " | ".join("" if math.isnan(mean) else f"{mean:.3f}" for mean in means) + " |")
-    return lines
+        rows.append((row, *("" if math.isnan(mean) else f"{mean:.3f}" for mean in means)))
+    return harness.markdown(("", *columns.values()), rows)
 
 
 FIGURES = {
@@ -284,11 +282,7 @@ def statements(shapes: dict[int, dict], scm: dict[int, dict]) -> list[tuple[bool
 
 def machine() -> str:
     """What ran this, and when."""
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, scikit-learn {sklearn.__version__}"
-    return (
-        f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} cores, {platform.system()}, {versions},"
-        f" dicap {dicap.__version__}"
-    )
+    return f"{harness.machine()}, scikit-learn {sklearn.__version__}"
 
 
 def report(

@@ -78,8 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help=f"time all {IMAGES} images in every round")
     args = harness.parse(parser, arguments)
     args.full = args.full or torch.device(args.device).type == "cuda"
-    clip, classes = sides.start(args)
-    rows = [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
+    rows = sides.rows_of(measure, args)
     few = ", ".join(f"{part} {count}" for part, count in FEW.items())
     told = (
         f"All {IMAGES} images in every round."

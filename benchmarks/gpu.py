@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 from xml.etree import ElementTree
@@ -229,18 +229,12 @@ Trained weights (these are random, of the true sizes), other GPUs, several GPUs 
 """
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown lines."""
-    clean = [[" ".join(cell.replace("|", "/").split())[:300] for cell in row] for row in rows]
-    return ["| " + " | ".join(row) + " |" for row in [list(head), ["---"] * len(head), *clean]]
-
-
 def page(session: Session, where: str, rounds: int, seconds: float) -> str:
     """The whole page. where: what measured, and when."""
     results = [check.result for check in session.checks]
     counts = ", ".join(f"{results.count(result)} {result}" for result in ("passed", "failed", "not run"))
     checks = [
-        (c.name, c.result if c.result != "failed" else "**failed**", c.measured, _seconds(c.seconds), c.reason)
+        (c.name, c.result.replace("failed", "**failed**"), c.measured, _seconds(c.seconds), _one_line(c.reason))
         for c in sorted(session.checks, key=lambda check: check.result == "passed")
     ]
     peaks = [
@@ -249,10 +243,15 @@ def page(session: Session, where: str, rounds: int, seconds: float) -> str:
     ]
     goals = performance.goals(session.rows)
     lines = [HEAD.format(where=where, minutes=seconds / 60, counts=f"Checks: {counts}")]
-    lines += table(("check", "result", "measured", "seconds", "why"), checks)
+    lines += harness.markdown(("check", "result", "measured", "seconds", "why"), checks)
     lines += [STEPS.format(rounds=rounds), *harness.table(session.rows), "", *goals]
-    lines += [BUDGET.format(over=OVER), *table(("step", "planned", "measured", "times"), peaks), NOT_SEEN]
+    lines += [BUDGET.format(over=OVER), *harness.markdown(("step", "planned", "measured", "times"), peaks), NOT_SEEN]
     return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    """As it fits into a table's cell."""
+    return " ".join(text.replace("|", "/").split())[:300]
 
 
 def _seconds(value: float | None) -> str:

@@ -63,20 +63,13 @@ class Growth:
 
     def lines(self) -> list[str]:
         """Markdown."""
-        made = [
-            "",
-            f"{self.title}:",
-            "",
-            "| size | tokens | textbook | DiCap | DiCap a token |",
-            "|---|---|---|---|---|",
-        ]
+        rows = []
         for size, value in self.ours.items():
             textbook = harness.amount(self.textbook[size], self.unit) if size in self.textbook else ""
-            made.append(
-                f"| {size:,} | {self.tokens[size]:,} | {textbook} | {harness.amount(value, self.unit)} |"
-                f" {harness.amount(value / self.tokens[size], self.unit)} |"
-            )
-        return made
+            ours = (harness.amount(amount, self.unit) for amount in (value, value / self.tokens[size]))
+            rows.append((f"{size:,}", f"{self.tokens[size]:,}", textbook, *ours))
+        head = ("size", "tokens", "textbook", "DiCap", "DiCap a token")
+        return ["", f"{self.title}:", "", *harness.markdown(head, rows)]
 
     def slopes(self, limit: float) -> tuple[harness.Row, str]:
         """What one more of the size costs on both sides, and in words how straight the lines are."""

@@ -19,7 +19,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -312,10 +312,14 @@ def amount(value: float, unit: str) -> str:
     return f"{value:g}{unit and ' ' + unit}"
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table."""
+    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
+
+
 def table(rows: Iterable[Row]) -> list[str]:
-    """Markdown lines."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    """Lines of a table of figures."""
+    return markdown(COLUMNS, (row.cells() for row in rows))
 
 
 def machine(device: torch.device | str = "cpu") -> str:

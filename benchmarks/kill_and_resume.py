@@ -36,27 +36,10 @@ sys.exit(main(sys.argv[1:]))
 
 def start(trainer: str, out: Path, epochs: int, **environment: str) -> subprocess.Popen:
     """One training process that writes into out."""
-    arguments = [
-        "train",
-        "--seed",
-        "1",
-        "--trainer",
-        trainer,
-        "--output-dir",
-        str(out),
-        "--dataset-config-file",
-        "configs/datasets/digits.yaml",
-        "--config-file",
-        f"configs/trainers/{trainer}/tiny.yaml",
-        "DATASET.NUM_SHOTS",
-        "16",
-        "DATASET.SUBSAMPLE_CLASSES",
-        "base",
-        "OPTIM.MAX_EPOCH",
-        str(epochs),
-        "DATALOADER.TRAIN_X.BATCH_SIZE",
-        "8",
-    ]
+    files = f"--dataset-config-file configs/datasets/digits.yaml --config-file configs/trainers/{trainer}/tiny.yaml"
+    settings = f"DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base OPTIM.MAX_EPOCH {epochs}"
+    arguments = ["train", "--seed", "1", "--trainer", trainer, "--output-dir", str(out), *files.split()]
+    arguments += [*settings.split(), "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments],
         stdout=subprocess.DEVNULL,

@@ -90,16 +90,17 @@ def of_batches(batches: tuple[int, ...], classes: int, quick: bool) -> list[str]
     ]
 
 
-def of_budgets(method: str, classes: int, args) -> tuple[int, list[str]]:
+def of_budgets(method: str, classes: int, args) -> tuple[int, list[tuple[str, ...]]]:
     """Bytes under the default budget, and lines of a table: memory and seconds of one step under each."""
-    batch, found, lines = BATCH[method], {}, []
+    batch, peaks = BATCH[method], dict[float, int]()
+    lines = list[tuple[str, ...]]()
     for budget in BUDGETS:
-        found[budget] = peak("DiCap", method, classes, batch, args.quick, budget=budget)
+        peaks[budget] = peak("DiCap", method, classes, batch, args.quick, budget=budget)
         step = step_of("DiCap", method, classes, batch, False, budget, args.quick)
         seconds = harness.interleaved({"DiCap": step}, 1)["DiCap"].median
         name = "none" if budget == BUDGETS[-1] else f"{budget:g} GiB"
-        lines.append(f"| {method} | {name} | {harness.amount(found[budget], 'B')} | {harness.amount(seconds, 's')} |")
-    return found[MEMORY], lines
+        lines.append((method, name, harness.amount(peaks[budget], "B"), harness.amount(seconds, "s")))
+    return peaks[MEMORY], lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,9 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"One step by DiCap, {many:,} classes, with cached features, under a budget of the text tower's activations"
         " (MODEL.TEXT_MEMORY, default 4 GiB):",
         "",
-        "| step | budget | peak | time |",
-        "|---|---|---|---|",
-        *budgets,
+        *harness.markdown(("step", "budget", "peak", "time"), budgets),
     ]
     harness.finish("Memory of a training step", rows, args, notes)
     return 0

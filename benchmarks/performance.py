@@ -197,13 +197,12 @@ def read_figures(benchmark: Benchmark, folder: Path) -> dict | None:
 
 def goals(rows: Iterable[harness.Row]) -> list[str]:
     """A table of the figures that have a goal."""
-    lines = ["| figure | goal | measured | limit | of the limit | |", "|---|---|---|---|---|---|"]
+    lines = []
     for row in rows:
         if row.goal is not None:
-            limit, reached = (f"{row.limit:.1f}", f"{row.reached:.0%}") if row.limit and row.reached else ("", "")
-            met = "met" if row.ratio >= row.goal else "**missed**"
-            lines.append(f"| {row.figure} | {row.goal:g} | {row.ratio:.1f} | {limit} | {reached} | {met} |")
-    return lines
+            figure, _, _, ratio, goal, *limit_and_reached, _ = row.cells()
+            lines.append((figure, goal, ratio, *limit_and_reached, "met" if row.ratio >= row.goal else "**missed**"))
+    return harness.markdown(("figure", "goal", "measured", "limit", "of the limit", ""), lines)
 
 
 def _named(row: harness.Row, benchmark: Benchmark) -> harness.Row:

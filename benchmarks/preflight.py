@@ -119,13 +119,11 @@ def make_pictures(folder: Path, classes: int, each: int) -> None:
 def report(title: str, rows: Sequence[Row], path: Path | None) -> None:
     """Print the table and what is off; write the JSON that was asked for."""
     machine = harness.machine("cuda" if torch.cuda.is_available() else "cpu")
-    lines = [["run", "estimated", "seen", "factor"], ["---"] * 4, *(row.cells() for row in rows)]
+    lines = harness.markdown(("run", "estimated", "seen", "factor"), (row.cells() for row in rows))
     off = [f"{row.run} ({row.factor:.2f})" for row in rows if row.off]
     verdict = f"All figures of {SHORT:g} s or more, and of memory, are within a factor of {GOAL:g}"
     verdict += f", but {', '.join(off)}." if off else "."
-    print(
-        "\n".join([f"## {title}", "", f"Measured {machine}.", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
-    )
+    print("\n".join([f"## {title}", "", f"Measured {machine}.", "", *lines, ""]))
     print(verdict, flush=True)
     if path:
         found = [{**dataclasses.asdict(row), "factor": row.factor, "off": row.off} for row in rows]

@@ -164,6 +164,12 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def rows_of(measure: Callable[..., list[harness.Row]], args: argparse.Namespace) -> list[harness.Row]:
+    """measure(method, clip, names, args) of each method and each list of names."""
+    clip, classes = start(args)
+    return [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
+
+
 def start(args: argparse.Namespace) -> tuple[nn.Module, list[list[str]]]:
     """The random CLIP, and lists of class names: Caltech101's base classes, names as long as ImageNet's where more are needed.
 

@@ -70,8 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = sides.arguments(__doc__)
     parser.add_argument("--coop", type=Path, help="a clone of github.com/KaiyangZhou/CoOp to time beside")
     args = harness.parse(parser, arguments)
-    clip, classes = sides.start(args)
-    rows = [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
+    rows = sides.rows_of(measure, args)
     harness.finish("Text tower", rows, args)
     return 0
 

@@ -43,8 +43,7 @@ def measure(method: str, clip: nn.Module, names: list[str], args: Namespace) -> 
 
 def main(arguments: list[str] | None = None) -> int:
     args = harness.parse(sides.arguments(__doc__), arguments)
-    clip, classes = sides.start(args)
-    rows = [row for method in args.methods for names in classes for row in measure(method, clip, names, args)]
+    rows = sides.rows_of(measure, args)
     harness.finish(
         "Training step", rows, args, ["The textbook's side encodes the images in every step, in both rows of a method."]
     )
