@@ -14,6 +14,7 @@ from a context that was changed by two roundings. Beside it: how many pictures e
 
 import argparse
 import dataclasses
+import functools
 import os
 import statistics
 import sys
@@ -34,9 +35,9 @@ from dicap.data.named import EMBEDDED
 from dicap.experiments.executor import finish
 from dicap.experiments.finished import planned_digests
 from dicap.experiments.protocols import BASE2NEW, METHODS, SHOTS, Request, learns, many, plan
-from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext
+from dicap.learner import LearnedCLIP, Learner
+from dicap.prompts import PromptLearner
 from dicap.results import primary
-from dicap.trainer import PromptTrainer
 from dicap.wording import readable
 
 GOAL = 2.0  # halved
@@ -47,7 +48,7 @@ NUDGE = 2**-22  # two roundings in fp32
 
 
 class ImageDoor:
-    """Takes the place of PromptedCLIP.encode_image and counts the images; in the textbook's runs nothing stays encoded.
+    """Takes the place of LearnedCLIP's `encode_image` and `image`: counts images; in the textbook's runs nothing stays encoded.
 
     Args:
         again: encode a kept feature again from its picture, whenever a step or a test asks for it.
@@ -59,11 +60,9 @@ class ImageDoor:
     def __init__(self, again: bool):
         self.again, self.images, self.seconds = again, 0, 0.0
         self.pictures: dict[bytes, Tensor] = {}  # of a feature's bytes: (3, H, W)
-        self.encode = PromptedCLIP.encode_image
+        self.encode, self.features = LearnedCLIP.encode_image, LearnedCLIP.image
 
-    def __call__(self, model: PromptedCLIP, image: Tensor) -> Tensor:
-        if image.dim() == 2:
-            return self.encode(model, self.pictures_of(image)) if self.again else image
+    def encode_image(self, model: LearnedCLIP, image: Tensor) -> Tensor:
         start = time.perf_counter()
         f = self.encode(model, image)
         harness.synchronize(f.device)
@@ -71,6 +70,10 @@ class ImageDoor:
         if self.again:
             self.pictures.update(zip(map(_bytes, f), image.cpu()))
         return f
+
+    def image(self, model: LearnedCLIP, x: Tensor) -> Tensor:
+        again = self.again and x.dim() == 2
+        return self.features(model, self.encode(model, self.pictures_of(x)) if again else x)
 
     def pictures_of(self, f: Tensor) -> Tensor:
         """(B, 3, H, W) pictures of features (B, e)."""
@@ -81,37 +84,34 @@ def _bytes(row: Tensor) -> bytes:
     return row.cpu().numpy().tobytes()
 
 
-def textbook_text(model: PromptedCLIP, f: Tensor | None = None) -> Tensor:
-    """In place of PromptedCLIP.encode_text: 77 tokens a prompt, one image after the other."""
-    clip, prompt = model.clip, model.prompt_learner
-    tokens = prompt.tokens
-    if isinstance(prompt, FixedPrompt):
+def textbook_text(model: LearnedCLIP, f: Tensor) -> Tensor:
+    """In place of LearnedCLIP.text: 77 tokens a prompt, one image after the other, encoded again for each batch."""
+    learner = model.learner
+    if not isinstance(learner, PromptLearner):
+        return learner.text()
+    tokens = padded(learner.texts, f"{learner.context_words} {{}}.")
+    if model.facts.text == "shared":
+        return textbook.class_features(model.clip, learner.ctx, tokens, [])
+    contexts = [learner.ctx + learner.meta_net(one) for one in f]
+    return torch.stack([textbook.class_features(model.clip, ctx, tokens, []) for ctx in contexts])
+
+
+def textbook_hand_text(learner: Learner) -> Tensor:
+    """In place of Learner.hand_text, which is computed once."""
+    tokens, clip = padded(learner.texts, learner.template), learner.clip
+    with torch.no_grad():
         return textbook.unit(textbook.encode_prompts(clip, clip.token_embedding(tokens), tokens.argmax(dim=-1)))
-    if not model.conditional:
-        return textbook.class_features(clip, prompt.ctx, tokens, [])
-    assert f is not None
-    return torch.stack([textbook.class_features(clip, prompt.ctx + prompt.meta_net(one), tokens, []) for one in f])
 
 
-def keeping_tokens(build: Callable) -> Callable:
-    """A prompt's constructor that also keeps the tokens (C, 77) of each text, which the textbook needs."""
-
-    def init(prompt: Any, clip: Any, names: list[str], *args: Any, **kwargs: Any) -> None:
-        build(prompt, clip, names, *args, **kwargs)
-        template = args[0] if isinstance(prompt, FixedPrompt) else " ".join(["X"] * len(prompt.ctx)) + " {}."
-        prompt.tokens = tokenize([template.format(readable(name)) for name in names])
-
-    return init
+@functools.lru_cache(maxsize=4)
+def padded(texts: tuple[str, ...], template: str) -> Tensor:
+    """Tokens (C, 77)."""
+    return tokenize([template.format(readable(text)) for text in texts])
 
 
-def nudged(build: Callable) -> Callable:
-    """A prompt's constructor that changes the initial context by as much as rounding does."""
-
-    def init(prompt: Any, *args: Any, **kwargs: Any) -> None:
-        build(prompt, *args, **kwargs)
-        prompt.ctx.data *= 1 + NUDGE
-
-    return init
+def nudged(start: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The initial context, changed by as much as rounding does."""
+    return lambda *args: start(*args) * (1 + NUDGE)
 
 
 @contextmanager
@@ -123,16 +123,14 @@ def side(name: str, cache: Path) -> Iterator[ImageDoor]:
         def put(owner: Any, attribute: str, value: Callable) -> None:
             stack.enter_context(patch.object(owner, attribute, value))
 
-        put(PromptedCLIP, "encode_image", lambda model, image: door(model, image))
+        put(LearnedCLIP, "encode_image", lambda model, image: door.encode_image(model, image))
+        put(LearnedCLIP, "image", lambda model, x: door.image(model, x))
         stack.enter_context(patch.dict(os.environ, DICAP_CACHE="off" if name == TEXTBOOK else str(cache)))
         if name == NUDGED:
-            for prompt in (StaticContext, ConditionalContext):
-                put(prompt, "__init__", nudged(prompt.__init__))
+            put(PromptLearner, "start_context", nudged(PromptLearner.start_context))
         if name == TEXTBOOK:
-            put(PromptedCLIP, "encode_text", textbook_text)
-            put(PromptTrainer, "model_inference", lambda trainer, image: trainer.model(image))
-            for prompt in (FixedPrompt, StaticContext, ConditionalContext):
-                put(prompt, "__init__", keeping_tokens(prompt.__init__))
+            put(LearnedCLIP, "text", textbook_text)
+            put(Learner, "hand_text", textbook_hand_text)
         yield door
 
 

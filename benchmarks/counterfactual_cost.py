@@ -25,18 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import harness
-from dicap import discover
+from benchmarks.sides import make_learner
 from dicap.config import build_cfg, config_path
 from dicap.counterfactual import CounterfactualGenerator, bank
 from dicap.data.named import EMBEDDED
 from dicap.experiments.executor import finish
 from dicap.experiments.finished import planned_digests
 from dicap.experiments.protocols import BASE2NEW, Request, plan
-from dicap.options import read_options
-from dicap.prompts import PromptedCLIP, StaticContext
-
-discover.load_all()
-from dicap.trainers import dicap as method  # noqa: E402  registered once, by load_all
+from dicap.learner import LearnedCLIP
+from dicap.trainers.dicap import DiCap, generator_config
 
 ALLOWED = 60.0  # seconds, in the tiny recipe
 GOAL = 20.0  # a CoOp run over stage 1: at most 5 per cent
@@ -51,11 +48,6 @@ class Cost:
     figure: str
     seconds: float
     parts: dict[str, float]
-
-    @classmethod
-    def of(cls, figure: str, seconds: float, parts: dict[str, float]) -> "Cost":
-        """What fit and diagnosis leave goes to the counterfactuals."""
-        return cls(figure, seconds, parts | {"counterfactuals of all views": seconds - sum(parts.values())})
 
 
 @contextmanager
@@ -73,8 +65,10 @@ def clocked() -> Iterator[dict[str, float]]:
 
         return timed
 
-    fit, diagnose = noting("fit", CounterfactualGenerator.fit), noting("diagnosis", bank.diagnose)
-    with patch.object(CounterfactualGenerator, "fit", fit), patch.object(bank, "diagnose", diagnose):
+    with (
+        patch.object(CounterfactualGenerator, "fit", noting("fit", CounterfactualGenerator.fit)),
+        patch.object(bank, "diagnose", noting("diagnosis", bank.diagnose)),
+    ):
         yield parts
 
 
@@ -92,7 +86,7 @@ def tiny(dataset: str, quick: bool) -> Cost:
         job = plan(BASE2NEW, request)[0]
         with clocked() as parts:
             result, _ = finish(job, planned_digests(job))
-    return Cost.of(f"tiny recipe, {dataset}", result["method_record"]["counterfactual"]["stage1_seconds"], parts)
+    return Cost(f"tiny recipe, {dataset}", result["method_record"]["counterfactual"]["stage1_seconds"], parts)
 
 
 def random_shots(classes: int, shots: int, views: int, e: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,11 +104,21 @@ def random_shots(classes: int, shots: int, views: int, e: int) -> tuple[Tensor, 
 
 
 def stage1_of(cfg: Any, views: Tensor, label: Tensor, texts: Tensor) -> float:
-    """Seconds of stage 1 on given features, as DiCap with this configuration builds its bank."""
-    options = read_options(cfg.TRAINER.DICAP, method.DiCap.OPTIONS, "TRAINER.DICAP")
-    config = method.generator_config(options, cfg.SEED)
-    settings = {"m": options.m, "target": options.target, "logit_scale": 100.0, "seed": cfg.SEED}
-    return bank.CounterfactualBank.build(views, label, texts, config, **settings).figures["stage1_seconds"]
+    """Seconds of the bank that DiCap.before_train makes, on given features."""
+    o = DiCap.read_options(cfg)
+    made = bank.CounterfactualBank.build(
+        views,
+        label,
+        texts,
+        generator_config(o, cfg.SEED),
+        m=o.m,
+        target=o.target,
+        train_on=o.train_on,
+        lazy=not o.bank,
+        logit_scale=100.0,
+        seed=cfg.SEED,
+    )
+    return made.figures["stage1_seconds"]
 
 
 def vit(quick: bool) -> Cost:
@@ -130,7 +134,7 @@ def vit(quick: bool) -> Cost:
         )
         with clocked() as parts:
             seconds = stage1_of(cfg, *random_shots(classes, 2 if quick else SHOTS, cfg.INPUT.VIEWS, 512))
-    return Cost.of(f"vit_b16_ctxv1, {classes} classes x {cfg.INPUT.VIEWS} views", seconds, parts)
+    return Cost(f"vit_b16_ctxv1, {classes} classes x {cfg.INPUT.VIEWS} views", seconds, parts)
 
 
 def coop_run(args: Any) -> tuple[float, int, dict[str, harness.Timing]]:
@@ -140,7 +144,7 @@ def coop_run(args: Any) -> tuple[float, int, dict[str, harness.Timing]]:
     )
     batch, names = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, list(harness.CALTECH101_BASE)
     clip = harness.make_clip(args.quick)
-    model = PromptedCLIP(clip, StaticContext(clip, names, cfg.TRAINER.COOP.N_CTX))
+    model = LearnedCLIP(clip, make_learner("CoOp", clip, names, ctx_init="", n_ctx=cfg.TRAINER.COOP.N_CTX))
     images = torch.randn(batch, 3, *[clip.visual.input_resolution] * 2)
     f, label = model.encode_image(images), torch.arange(batch) % len(names)
     parts = {
@@ -154,6 +158,8 @@ def coop_run(args: Any) -> tuple[float, int, dict[str, harness.Timing]]:
 
 def parts_table(costs: list[Cost]) -> list[str]:
     """Where the seconds go."""
+    for cost in costs:
+        cost.parts["targets, counterfactuals of all views"] = cost.seconds - sum(cost.parts.values())
     names = list(costs[0].parts)
     lines = ["| stage 1 | seconds | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     return lines + [

@@ -19,8 +19,8 @@ from torch import nn
 
 from benchmarks import harness
 from benchmarks.memory import PADDED, names_of, peak, tokens_of
-from benchmarks.sides import make_sides, make_step, random_features, random_labels
-from dicap.prompts import ConditionalContext, PromptedCLIP
+from benchmarks.sides import make_learner, make_sides, make_step, random_features, random_labels
+from dicap.learner import LearnedCLIP
 
 CLASSES, TEXTBOOK_CLASSES = (10, 30, 100, 300, 1000), (10, 30, 100)
 CONTEXT = (4, 8, 16, 32)
@@ -121,7 +121,8 @@ def of_context(clip: nn.Module, names: list[str], args: Namespace) -> Growth:
         random_labels(clip, 1, len(names)),
     )
     for n in CONTEXT:
-        sides: Sides = {"DiCap": make_step(PromptedCLIP(clip, ConditionalContext(clip, names, n_ctx=n)), f, label)}
+        model = LearnedCLIP(clip, make_learner("CoCoOp", clip, names, ctx_init="", n_ctx=n))
+        sides: Sides = {"DiCap": make_step(model, f, label)}
         if n == CONTEXT[0]:
             sides["textbook"] = steps(clip, names, 1, True)["textbook"]
         growth.add(n, tokens_of(names, n_ctx=n), sides, args.rounds)

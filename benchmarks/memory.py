@@ -35,8 +35,7 @@ def step_of(
 ) -> Callable[[], None]:
     """One training step of "textbook" or "DiCap" with cached features or with images; runs in a fresh process."""
     clip = harness.make_clip(quick)
-    textbook, ours = make_sides(method, clip, names_of(classes))
-    ours.text_tower.memory = budget
+    textbook, ours = make_sides(method, clip, names_of(classes), text_memory=budget)
     given = random_images(clip, batch) if images else random_features(clip, batch)
     return make_step(textbook if side == "textbook" else ours, given, random_labels(clip, batch, classes))
 

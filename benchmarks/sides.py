@@ -6,17 +6,21 @@ import copy
 import importlib.util
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks import harness, textbook
+from dicap import discover
 from dicap.choose_engine import choose_engine
-from dicap.prompts import ConditionalContext, PromptedCLIP, StaticContext
+from dicap.learner import LearnedCLIP, Learner, build_learner, learner_class
+
+discover.load_all()
 
 METHODS = ("CoOp", "CoCoOp")
 BATCH = {"CoOp": 32, "CoCoOp": 1}  # of the published recipes
@@ -28,15 +32,15 @@ class Textbook(nn.Module):
 
     Args:
         clip: a frozen `clip.model.CLIP`.
-        prompt: DiCap's prompt, whose learned parameters are copied.
+        learner: DiCap's, whose learned parameters are copied.
         names: C class names.
     """
 
-    def __init__(self, clip: nn.Module, prompt: nn.Module, names: list[str]):
+    def __init__(self, clip: nn.Module, learner: Learner, names: list[str]):
         super().__init__()
         self.clip = clip
-        self.ctx = copy.deepcopy(prompt.ctx)
-        self.meta_net = copy.deepcopy(prompt.meta_net) if isinstance(prompt, ConditionalContext) else None
+        self.ctx = copy.deepcopy(learner.ctx)
+        self.meta_net = copy.deepcopy(getattr(learner, "meta_net", None))
         self.tokens, self.lens = harness.prompt_tokens(names, clip.logit_scale.device)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -47,19 +51,29 @@ class Textbook(nn.Module):
         return textbook.cocoop_logits(self.clip, self.ctx, self.meta_net, self.tokens, self.lens, f)
 
 
-def make_sides(method: str, clip: nn.Module, names: list[str]) -> tuple[Textbook, PromptedCLIP]:
-    """CoOp or CoCoOp with the context "a photo of a", on both sides."""
+def make_learner(name: str, clip: nn.Module, texts: Sequence[str], **settings: Any) -> Learner:
+    """A learner by its name, with the context "a photo of a" where it has one, and else its default settings.
+
+    Args:
+        settings: others, as attributes of its options: ctx_init="", n_ctx=8, text_memory=1.0.
+    """
+    options = {key.lower(): option.default for key, option in learner_class(name).OPTIONS.items()}
+    options |= {"ctx_init": harness.WORDS, **settings}
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        prompt = {"CoOp": StaticContext, "CoCoOp": ConditionalContext}[method](clip, names, ctx_init=harness.WORDS)
-    prompt.to(clip.logit_scale.device)
-    return Textbook(clip, prompt, names), PromptedCLIP(clip, prompt)
+        return build_learner(name, clip, SimpleNamespace(**options), texts, f"{harness.WORDS} {{}}.")
+
+
+def make_sides(method: str, clip: nn.Module, names: list[str], **settings: Any) -> tuple[Textbook, LearnedCLIP]:
+    """CoOp or CoCoOp with the context "a photo of a", on both sides; settings: see `make_learner`."""
+    learner = make_learner(method, clip, names, **settings)
+    return Textbook(clip, learner, names), LearnedCLIP(clip, learner)
 
 
 def learned(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Name and value of what is learned, the same names on both sides."""
     found = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return [(name.removeprefix("prompt_learner."), p) for name, p in found]
+    return [(name.removeprefix("prompt_").removeprefix("learner."), p) for name, p in found]
 
 
 def random_images(clip: nn.Module, count: int) -> Tensor:

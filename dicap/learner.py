@@ -104,6 +104,11 @@ class Learner(nn.Module):
         """Its facts under some settings. Override it where a setting decides one."""
         return Facts(cls.IMAGE, cls.TEXT, cls.CLASSES, cls.FIT)
 
+    @classmethod
+    def has_fit(cls) -> bool:
+        """Whether `fit` computes something, so that cached views are needed."""
+        return cls.fit is not Learner.fit
+
     @property
     def facts(self) -> Facts:
         """Its facts under its settings."""
@@ -241,9 +246,18 @@ class Pair(Learner):
                 f"{cls.__name__}: the first of two learners must leave the image features frozen and the second the text"
                 f" fixed, both be learned in steps; here they are {text} and {image}"
             )
-        return Facts(
-            image.image, text.text, "trained" if "trained" in (text.classes, image.classes) else "any", "steps"
-        )
+        of_text, of_image = cls.parts
+        if of_text.logits is not Learner.logits or any(part.backward is not Learner.backward for part in cls.parts):
+            raise ConfigError(
+                f"{cls.__name__}: a learner with a backward of its own cannot be one of two, nor be the first with logits of"
+                " its own: the other would not know of them"
+            )
+        classes = "trained" if "trained" in (text.classes, image.classes) else "any"
+        return Facts(image.image, text.text, classes, "steps")
+
+    @classmethod
+    def has_fit(cls) -> bool:
+        return any(part.has_fit() for part in cls.parts)
 
     def read_texts(self, texts: Sequence[str]) -> None:
         for learner in self.learners:

@@ -117,7 +117,7 @@ class LearnerTrainer(TrainerX):
                 f"INPUT.VIEWS is {cfg.INPUT.VIEWS}, but {self.learner_name(cfg)} changes the image tower: cached views are"
                 " features of the frozen one. Set INPUT.VIEWS 0"
             )
-        if facts.fit == "closed_form" and not cfg.INPUT.VIEWS:
+        if learner_class(self.learner_name(cfg)).has_fit() and not cfg.INPUT.VIEWS:
             raise ConfigError(
                 f"INPUT.VIEWS is 0; {self.learner_name(cfg)} is computed from cached views: set it to 1 or more"
             )
@@ -266,7 +266,7 @@ class LearnerTrainer(TrainerX):
             self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
             self.views = self.train_views()
             self.train_loader_x = self._loader(features.Features(self.views, items), train=True)
-        if self.views is not None and type(self.learner).fit is not Learner.fit:
+        if self.views is not None and self.learner.has_fit():
             labels = torch.tensor([item.label for item in items]).to(self.device)
             self.learner.fit(self.views.to(self.device), labels, self._val_features())
         self._texts_change = type(self.task).texts is not Task.texts
@@ -287,7 +287,12 @@ class LearnerTrainer(TrainerX):
         """Logits (B, C) and the named losses () of a batch on the device, whose sum is minimised."""
         f, t, logits = self.model.parts(batch["img"])  # (B, e), (C, e) or (B, C, e), (B, C)
         losses = self.objective(batch, f, t, self.task.losses(logits, batch["target"]))
-        return logits, {**losses, **self.learner.penalties(f, t)}
+        penalties = self.learner.penalties(f, t)
+        if twice := losses.keys() & penalties.keys():
+            raise ValueError(
+                f"{type(self.learner).__name__}: a penalty is called {', '.join(twice)}, as the task's loss is"
+            )
+        return logits, {**losses, **penalties}
 
     def objective(self, batch: dict, f: Tensor, t: Tensor, losses: Tensor) -> dict[str, Tensor]:
         """How the losses of the items (B,) are weighed: named losses (). Here their mean.

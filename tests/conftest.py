@@ -12,6 +12,14 @@ import torch  # noqa: E402
 from dicap.backbones.package import clip_package  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that are marked gpu are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU that torch can use"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """What tests remember goes into a folder of this session, not into the user's cache; DICAP_CACHE says otherwise."""

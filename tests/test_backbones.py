@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from safetensors.torch import save_file
 
 from dicap.backbones import load_clip, weights_digest
 from dicap.backbones.package import clip_package
+from dicap.learner import Learner
 from dicap.options import ConfigError
-from dicap.prompts import FixedPrompt, PromptedCLIP
 
 
 def test_importing_clip_leaves_no_stand_in_for_pkg_resources():
@@ -138,8 +139,9 @@ def test_open_clip_models_give_open_clips_features(tmp_path, quick_gelu):
         .eval()
         .encode_text(open_clip.tokenize(["a photo of a cat.", "a photo of a sea lion."]))
     )
-    ours = PromptedCLIP(clip, FixedPrompt(clip, ["cat", "sea lion"], "a photo of a {}.")).encode_text()
-    assert torch.allclose(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
+    learner = Learner(clip, SimpleNamespace(), (), "a photo of a {}.")
+    learner.bind(("cat", "sea lion"))
+    assert torch.allclose(learner.text(), torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
     config["text_cfg"]["heads"] = 4  # not OpenAI's: a head is 64 wide
     (tmp_path / f"{name}-heads.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path)

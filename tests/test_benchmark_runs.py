@@ -13,7 +13,8 @@ import torch
 ROOT = str(Path(__file__).parents[1])
 sys.path.insert(0, ROOT)  # benchmarks is no part of the package
 from benchmarks import base_to_new, counterfactual_cost, growth, harness, memory, performance  # noqa: E402
-from dicap.prompts import FixedPrompt, PromptedCLIP, StaticContext  # noqa: E402
+from benchmarks.sides import make_learner  # noqa: E402
+from dicap.learner import LearnedCLIP  # noqa: E402
 
 sys.path.remove(ROOT)
 
@@ -49,23 +50,23 @@ def test_base_to_new(tmp_path, capsys):
 def test_the_textbook_side_encodes_each_picture_whenever_it_is_asked_for(random_clip, tmp_path):
     clip, images, seen = random_clip("vit"), torch.randn(3, 3, 32, 32), []
     with base_to_new.side(base_to_new.TEXTBOOK, tmp_path) as door:
-        model = PromptedCLIP(clip, FixedPrompt(clip, ["one", "two words"], "a {}."))
+        model = LearnedCLIP(clip, make_learner("ZeroshotCLIP", clip, ["one", "two words"], template="a {}."))
         f = model.encode_image(images)
         hook = clip.visual.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-        assert torch.allclose(model.encode_image(f[[2, 0]]), f[[2, 0]], atol=1e-6)
+        assert torch.allclose(model.image(f[[2, 0]]), f[[2, 0]], atol=1e-6)
         hook.remove()
-        text = model.encode_text()
+        text = model.text(f)
         assert os.environ["DICAP_CACHE"] == "off"
     assert torch.equal(seen[0], images[[2, 0]]) and door.images == 3
-    assert model.encode_image(f) is f  # outside, nothing is patched
-    assert torch.allclose(text, model.encode_text(), atol=1e-5) and not torch.equal(text, model.encode_text())
+    assert model.image(f) is f  # outside, nothing is patched
+    assert torch.allclose(text, model.text(f), atol=1e-5) and not torch.equal(text, model.text(f))
 
 
 def test_a_nudge_is_as_small_as_rounding(random_clip, tmp_path):
     made = {}
     for name in (base_to_new.OURS, base_to_new.NUDGED):
         with base_to_new.side(name, tmp_path):
-            made[name] = StaticContext(random_clip("vit"), ["one"], ctx_init="a photo of a").ctx.data
+            made[name] = make_learner("CoOp", random_clip("vit"), ["one"]).ctx.data
     gap = (made[base_to_new.OURS] - made[base_to_new.NUDGED]).abs().max() / made[base_to_new.OURS].abs().max()
     assert 0 < gap < 5e-7
 
@@ -95,9 +96,9 @@ def test_peaks_are_of_the_side_and_the_budget_that_are_asked_for(monkeypatch):
         next(cell.cell_contents for cell in cells if isinstance(cell.cell_contents, torch.nn.Module)) for cells in asked
     ]
     assert (
-        not isinstance(models[0], PromptedCLIP)
-        and isinstance(models[1], PromptedCLIP)
-        and models[1].text_tower.memory == 0.25
+        not isinstance(models[0], LearnedCLIP)
+        and isinstance(models[1], LearnedCLIP)
+        and models[1].learner.text_tower.memory == 0.25
     )
 
 

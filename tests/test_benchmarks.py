@@ -99,10 +99,8 @@ def test_a_wrong_gradient_is_seen_where_the_logits_agree(clip, monkeypatch):
     plain, ours = sides.make_sides("CoOp", clip, names)
     f, label = sides.random_features(clip, 2), sides.random_labels(clip, 2, 3)
     sides.check_step("right", (plain, ours), (f, f), label)
-    encode = ours.encode_text
-    monkeypatch.setattr(
-        ours, "encode_text", lambda f: 2 * encode(f) - encode(f).detach()
-    )  # same value, twice the gradient
+    encode = ours.text
+    monkeypatch.setattr(ours, "text", lambda f: 2 * encode(f) - encode(f).detach())  # same value, twice the gradient
     with pytest.raises(SystemExit, match="wrong: gradient of ctx differ"):
         sides.check_step("wrong", (plain, ours), (f, f), label)
 
@@ -151,10 +149,10 @@ def test_flags_that_mean_nothing_are_refused(flags, message, capsys):
 @pytest.mark.parametrize("method", sides.METHODS)
 def test_bf16_runs_and_moves_what_is_learned(clip, method):
     _, ours = sides.make_sides(method, clip, ["cat", "dog"])
-    before = ours.prompt_learner.ctx.detach().clone()
+    before = ours.learner.ctx.detach().clone()
     step = sides.make_step(ours, sides.random_features(clip, 1), torch.tensor([1]), "bf16")
     step()
-    assert not torch.equal(ours.prompt_learner.ctx, before) and ours.prompt_learner.ctx.dtype == torch.float32
+    assert not torch.equal(ours.learner.ctx, before) and ours.learner.ctx.dtype == torch.float32
     assert sides.make_inference(lambda x: x @ x.t(), torch.ones(2, 2), "bf16")().dtype == torch.bfloat16
 
 

@@ -175,6 +175,29 @@ def test_closed_forms_are_computed_from_cached_views_alone():
     assert Path("out/learner/model.pth.tar-1").is_file()
 
 
+def test_what_is_fitted_before_the_steps_needs_cached_views_too():
+    with pytest.raises(ConfigError, match="INPUT.VIEWS is 0; Cache is computed from cached views"):
+        build_trainer(config("Cache", opts=["INPUT.VIEWS", "0"]))
+
+
+def test_two_learners_of_which_one_would_not_be_heard_are_refused():
+    for pair in ("TextShift+Projected", "Cache+Shift"):
+        with pytest.raises(ConfigError, match=r".*\+.*: (a learner with a backward|the first of two)"):
+            build_trainer(config("DiCap", opts=["TRAINER.DICAP.LEARNER", pair]))
+    trainer = trained("DiCap", opts=["TRAINER.DICAP.LEARNER", "TextShift+Shift"])
+    assert set(trainer.learner.state_dict()) == {"learners.0.shift", "learners.1.shift"}
+    assert all(p.abs().sum() > 0 for p in trainer.learner.parameters())
+
+
+def test_a_penalty_cannot_take_the_place_of_the_tasks_loss(monkeypatch):
+    trainer = build_trainer(config("TextShift"))
+    trainer.before_train()
+    monkeypatch.setattr(type(trainer.learner), "penalties", lambda self, f, t: {"ce": f.sum()})
+    with pytest.raises(ValueError, match="TextShift: a penalty is called ce"):
+        trainer.loss(trainer.parse_batch_train(next(iter(trainer.train_loader_x))))
+    trainer.close_writer()
+
+
 def test_the_average_over_the_epochs_is_what_is_tested():
     trainer = trained("Averaged")
     torch.testing.assert_close(trainer.learner.shift, trainer.learner.total / 2)

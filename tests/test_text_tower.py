@@ -1,15 +1,30 @@
-"""The prompted text tower and the prompts against the textbook formula (77 padded tokens, one image at a time)."""
+"""The text tower and the learners of prompts against the textbook formula (77 padded tokens, one image at a time)."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from reference_clip import cocoop_logits, coop_logits
 
-from dicap import prompts, text_tower
+import dicap.learner
+from dicap import discover, text_tower
 from dicap.backbones import tokenize
+from dicap.learner import LearnedCLIP, build_learner
 from dicap.options import ConfigError
-from dicap.prompts import ConditionalContext, FixedPrompt, PromptedCLIP, StaticContext, load_prompt
+
+discover.load_all()
 
 NAMES = ["striped star", "cat", "red-winged_blackbird of the northern marshes"]  # unequal lengths, odd count
+
+
+def learn(name, clip, texts, n_ctx=16, ctx_init="", csc=False, position="end", template="a photo of a {}."):
+    """A learner by its name, on a CLIP."""
+    options = SimpleNamespace(n_ctx=n_ctx, ctx_init=ctx_init, csc=csc, class_token_position=position, template=template)
+    return build_learner(name, clip, options, texts, template)
+
+
+def prompted(name, clip, texts, *args, **kwargs):
+    return LearnedCLIP(clip, learn(name, clip, texts, *args, **kwargs))
 
 
 def relative(a, b):
@@ -29,10 +44,10 @@ def tokens_and_lens(n_ctx, words=""):
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
 def test_plain_prompts_equal_clips_own_encode_text(random_clip, tower):
     clip = random_clip(tower)
-    model = PromptedCLIP(clip, FixedPrompt(clip, NAMES, "a photo of a {}."))
-    own = clip.encode_text(tokenize([f"a photo of a {name.replace('_', ' ')}." for name in NAMES]))
-    got = model.text_tower(model.prompt_learner())[0]
-    assert relative(got, own) < 1e-5
+    sentences = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
+    own, learner = clip.encode_text(tokenize(sentences)), learn("ZeroshotCLIP", clip, NAMES)
+    assert relative(learner.text_tower(text_tower.embed(clip, sentences))[0], own) < 1e-5
+    assert relative(learner.text(), torch.nn.functional.normalize(own, dim=-1)) < 1e-5
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -41,8 +56,8 @@ def test_plain_prompts_equal_clips_own_encode_text(random_clip, tower):
 def test_static_context_equals_the_textbook_forward_and_gradient(random_clip, position, csc, b):
     clip = random_clip("vit")
     torch.manual_seed(3)
-    model = PromptedCLIP(clip, StaticContext(clip, NAMES, n_ctx=5, csc=csc, position=position))
-    ctx = model.prompt_learner.ctx
+    model = prompted("CoOp", clip, NAMES, n_ctx=5, csc=csc, position=position)
+    ctx = model.learner.ctx
     f, weights = features(clip, b), torch.linspace(-1, 1, b * len(NAMES)).view(b, -1)
     logits = model(f)
     (logits * weights).sum().backward()
@@ -58,8 +73,8 @@ def test_static_context_equals_the_textbook_forward_and_gradient(random_clip, po
 def test_conditional_context_equals_one_image_at_a_time(random_clip, b):
     clip = random_clip("vit")
     torch.manual_seed(4)
-    prompt = ConditionalContext(clip, NAMES, ctx_init="a photo of a")
-    model, f = PromptedCLIP(clip, prompt), features(clip, b)
+    prompt = learn("CoCoOp", clip, NAMES, ctx_init="a photo of a")
+    model, f = LearnedCLIP(clip, prompt), features(clip, b)
     weights = torch.linspace(-1, 1, b * len(NAMES)).view(b, -1)
     logits = model(f)
     (logits * weights).sum().backward()
@@ -76,7 +91,7 @@ MANY = [f"{'very ' * (k % 6)}{word} {k}" for k, word in enumerate(["cat", "old t
 
 
 def gradients(model, f):
-    prompt, logits = model.prompt_learner, model(f)
+    prompt, logits = model.learner, model(f)
     prompt.zero_grad()
     (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
     return logits.detach(), {name: p.grad.clone() for name, p in prompt.named_parameters()}
@@ -85,19 +100,19 @@ def gradients(model, f):
 def tiny_memory(model, tokens):
     """A budget that lets so many tokens through at once."""
     layers, d = len(model.clip.transformer.resblocks), model.clip.text_projection.shape[0]
-    model.text_tower.memory = tokens * 4 * d * layers * text_tower.KEPT / 2**30
+    model.learner.text_tower.memory = tokens * 4 * d * layers * text_tower.KEPT / 2**30
 
 
-@pytest.mark.parametrize("kind", [StaticContext, ConditionalContext])
+@pytest.mark.parametrize("kind", ["CoOp", "CoCoOp"])
 @pytest.mark.parametrize("tokens", [1, 70, 120])  # less than a sequence, one, two
 def test_parts_under_a_budget_give_the_logits_and_gradients_of_the_whole(random_clip, kind, tokens, monkeypatch):
     clip = random_clip("vit")
     torch.manual_seed(5)
-    model, f = PromptedCLIP(clip, kind(clip, MANY, n_ctx=3)), features(clip, 5)
+    model, f = prompted(kind, clip, MANY, n_ctx=3), features(clip, 5)
     whole, expected = gradients(model, f)
     tiny_memory(model, tokens)
-    calls, encode = [], model.text_tower._encode
-    monkeypatch.setattr(model.text_tower, "_encode", lambda *args: calls.append(1) or encode(*args))
+    calls, encode = [], model.learner.text_tower._encode
+    monkeypatch.setattr(model.learner.text_tower, "_encode", lambda *args: calls.append(1) or encode(*args))
     logits, got = gradients(model, f)
     assert len(calls) > 2 and len(calls) % 2 == 0  # in parts, each once more in the backward pass
     assert relative(logits, whole) < 1e-6 and torch.equal(logits.argmax(-1), whole.argmax(-1))
@@ -106,26 +121,26 @@ def test_parts_under_a_budget_give_the_logits_and_gradients_of_the_whole(random_
 
 def test_the_budget_counts_what_the_gradient_keeps(random_clip):
     clip = random_clip("vit")
-    model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 8)
-    prompts, kept = model.prompt_learner(f), {}
+    model, f = prompted("CoCoOp", clip, MANY, n_ctx=3), features(clip, 8)
+    prompts, kept, tower = model.learner.prompts(f), {}, model.learner.text_tower
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: kept.__setitem__(x.untyped_storage().data_ptr(), x) or x, lambda x: x
     ):  # kept alive: no address twice
-        model.text_tower(prompts)
+        tower(prompts)
     weights = {p.untyped_storage().data_ptr() for p in clip.parameters()}
     seen = sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in weights)
     n, _, size, _ = text_tower.pack_classes(prompts.lens, 4, 128, torch.device("cpu")).mask.shape
-    model.text_tower.memory = seen / 2**30
-    assert 0.7 < model.text_tower.tokens_at_once(True, torch.device("cpu")) / (len(f) * n * size) < 1.3
+    tower.memory = seen / 2**30
+    assert 0.7 < tower.tokens_at_once(True, torch.device("cpu")) / (len(f) * n * size) < 1.3
 
 
 def test_parts_without_a_gradient_are_not_computed_twice(random_clip, monkeypatch):
     clip = random_clip("vit")
-    model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 5)
+    model, f = prompted("CoCoOp", clip, MANY, n_ctx=3), features(clip, 5)
     whole = model(f).detach()
     monkeypatch.setattr(text_tower, "CACHED", 100)
-    calls, encode = [], model.text_tower._encode
-    monkeypatch.setattr(model.text_tower, "_encode", lambda *args: calls.append(1) or encode(*args))
+    calls, encode = [], model.learner.text_tower._encode
+    monkeypatch.setattr(model.learner.text_tower, "_encode", lambda *args: calls.append(1) or encode(*args))
     with torch.no_grad():
         assert relative(model(f), whole) < 1e-6
     assert len(calls) > 1
@@ -157,12 +172,12 @@ def test_a_class_sees_its_prefix_and_itself_and_nothing_else(lens, n_prefix):
 
 
 def test_a_packing_first_asked_for_in_inference_mode_serves_training_too(random_clip):
-    model = PromptedCLIP(
-        random_clip("vit"), StaticContext(random_clip("vit"), ["first seen", "so long a name, seen here first"], 9)
-    )
+    clip = random_clip("vit")
+    model, f = prompted("CoOp", clip, NAMES, 9), features(clip, 2)
     with torch.inference_mode():
-        model.encode_text()
-    assert gradients(model, features(model.clip, 2))[1]["ctx"].abs().sum() > 0
+        model.bind(["first seen", "so long a name, seen here first"])
+        model.text(f)
+    assert gradients(model, f)[1]["ctx"].abs().sum() > 0
 
 
 def test_one_long_name_costs_its_own_tokens_only():
@@ -173,10 +188,8 @@ def test_one_long_name_costs_its_own_tokens_only():
 
 def test_a_class_alone_has_the_features_it_has_among_others(random_clip):
     clip = random_clip("vit")
-    together = PromptedCLIP(clip, FixedPrompt(clip, MANY, "a photo of a {}.")).encode_text()
-    alone = torch.cat(
-        [PromptedCLIP(clip, FixedPrompt(clip, [name], "a photo of a {}.")).encode_text() for name in MANY]
-    )
+    together = learn("ZeroshotCLIP", clip, MANY).text()
+    alone = torch.cat([learn("ZeroshotCLIP", clip, [name]).text() for name in MANY])
     assert relative(together, alone) < 1e-6
 
 
@@ -185,25 +198,24 @@ def test_a_name_that_ends_in_a_full_stop_is_cut_where_the_textbook_cuts(random_c
     clip = random_clip("vit")
     names = ["st. john's dr.", "cat"]
     torch.manual_seed(6)
-    model, f = PromptedCLIP(clip, StaticContext(clip, names, n_ctx=4, position=position)), features(clip, 2)
+    model, f = prompted("CoOp", clip, names, n_ctx=4, position=position), features(clip, 2)
     tokens = tokenize([f"X X X X {name}." for name in names])
     lens = (tokenize(names).argmax(-1) - 1).tolist()
-    assert relative(model(f), coop_logits(clip, model.prompt_learner.ctx, tokens, lens, f, position)) < 1e-5
+    assert relative(model(f), coop_logits(clip, model.learner.ctx, tokens, lens, f, position)) < 1e-5
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 0.03), (torch.float16, 0.005)])  # 8 and 11 bits of mantissa
 def test_autocast_stays_within_its_own_rounding(random_clip, dtype, bound):
     clip = random_clip("vit")
     torch.manual_seed(7)
-    model, f = PromptedCLIP(clip, ConditionalContext(clip, MANY, n_ctx=3)), features(clip, 2)
+    model, f = prompted("CoCoOp", clip, MANY, n_ctx=3), features(clip, 2)
     logits, expected = gradients(model, f)
     with torch.autocast("cpu", dtype):
         low, got = gradients(model, f)
-        text = model.encode_text(f).detach()
-        inside = model.logits(f, text)
-    assert inside.dtype == torch.float32 and torch.equal(
-        inside, model.logits(f, text)
-    )  # the last product is not rounded
+        text = model.text(f).detach()
+        inside = model.learner.logits(f, text)
+    outside = model.learner.logits(f, text)
+    assert inside.dtype == torch.float32 and torch.equal(inside, outside)  # the last product is not rounded
     assert 1e-6 < relative(low, logits) < bound
     assert all(
         relative(got[name], expected[name]) < 3 * bound and got[name].dtype == torch.float32 for name in expected
@@ -212,18 +224,18 @@ def test_autocast_stays_within_its_own_rounding(random_clip, dtype, bound):
 
 def test_context_starts_from_words(random_clip):
     clip = random_clip("vit")
-    prompt = StaticContext(clip, NAMES, n_ctx=16, ctx_init="a photo of a")
-    assert torch.equal(prompt.ctx, clip.token_embedding(tokenize(["a photo of a"]))[0, 1:5])
-    fixed = PromptedCLIP(clip, FixedPrompt(clip, NAMES, "a photo of a {}.")).encode_text()
-    assert relative(PromptedCLIP(clip, prompt).encode_text(), fixed) < 1e-6
+    learner = learn("CoOp", clip, NAMES, n_ctx=16, ctx_init="a photo of a")
+    assert torch.equal(learner.ctx, clip.token_embedding(tokenize(["a photo of a"]))[0, 1:5])
+    assert relative(learner.text(), learn("ZeroshotCLIP", clip, NAMES).text()) < 1e-6
 
 
 def test_saved_names_are_the_familys_and_hold_no_class_count(random_clip):
     clip = random_clip("vit")
-    assert set(StaticContext(clip, NAMES, 4).state_dict()) == {"ctx"}
-    prompt = ConditionalContext(clip, NAMES, 4)
-    assert set(prompt.state_dict()) == {"ctx", *(f"meta_net.linear{i}.{p}" for i in (1, 2) for p in ("weight", "bias"))}
-    load_prompt(ConditionalContext(clip, ["dog", "old tree"], 4), prompt.state_dict(), "here")
+    assert set(learn("CoOp", clip, NAMES, 4).state_dict()) == {"ctx"}
+    learner = learn("CoCoOp", clip, NAMES, 4)
+    layers = (f"meta_net.linear{i}.{p}" for i in (1, 2) for p in ("weight", "bias"))
+    assert set(learner.state_dict()) == {"ctx", *layers}
+    learn("CoCoOp", clip, ["dog", "old tree"], 4).load(learner.state_dict(), "here")
 
 
 def test_a_published_state_dict_loads_and_a_wrong_one_names_the_sizes(random_clip):
@@ -234,29 +246,28 @@ def test_a_published_state_dict_loads_and_a_wrong_one_names_the_sizes(random_cli
         "token_prefix": torch.zeros(9, 1, d),
         "token_suffix": torch.zeros(9, 72, d),
     }
-    prompt = StaticContext(clip, NAMES, 4)
-    load_prompt(prompt, published, "theirs")
-    assert torch.equal(prompt.ctx, torch.ones(4, d))
-    with pytest.raises(ConfigError, match=r"theirs does not fit \(ctx: this prompt has \(4, .*the file \(16,"):
-        load_prompt(prompt, {"ctx": torch.ones(16, d)}, "theirs")
+    learner = learn("CoOp", clip, NAMES, 4)
+    learner.load(published, "theirs")
+    assert torch.equal(learner.ctx, torch.ones(4, d))
+    with pytest.raises(ConfigError, match=r"theirs does not fit \(ctx: expected \(4, .*the file has \(16,"):
+        learner.load({"ctx": torch.ones(16, d)}, "theirs")
 
 
 def test_too_long_prompts_name_the_class(random_clip):
     clip = random_clip("vit")
     with pytest.raises(ConfigError, match="word word"):
-        StaticContext(clip, ["word " * 80], 4)
+        learn("CoOp", clip, ["word " * 80], 4)
+    learner = learn("CoOp", clip, NAMES, 4)
+    prompts = learner.prompts(None)
     with pytest.raises(ValueError, match="CLIP's context has 77"):
-        prompts = StaticContext(clip, NAMES, 4)()
-        PromptedCLIP(clip, StaticContext(clip, NAMES, 4)).text_tower(
-            text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.lens)
-        )
+        learner.text_tower(text_tower.Prompts(prompts.prefix.repeat(1, 20, 1), prompts.suffix, prompts.lens))
 
 
 def test_images_go_through_the_tower_in_slices_on_a_cpu(random_clip, monkeypatch):
     clip = random_clip("vit")
-    model, images = PromptedCLIP(clip, FixedPrompt(clip, NAMES, "{}")), torch.rand(7, 3, 32, 32)
+    model, images = prompted("ZeroshotCLIP", clip, NAMES, template="{}"), torch.rand(7, 3, 32, 32)
     sizes, encode = [], clip.encode_image
     monkeypatch.setattr(clip, "encode_image", lambda part: sizes.append(len(part)) or encode(part))
     whole = model.encode_image(images)
-    monkeypatch.setattr(prompts, "CACHED_PIXELS", 3 * 32 * 32)
+    monkeypatch.setattr(dicap.learner, "IMAGES_AT_ONCE", 3 * 32 * 32)
     assert relative(model.encode_image(images), whole) < 1e-6 and sizes == [7, 3, 3, 1]

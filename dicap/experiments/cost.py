@@ -8,8 +8,9 @@
 
 A trial is the run itself, made shorter by settings (fewer epochs, shots and test items), twice, in a process, an output folder
 and a cache of its own; nothing of it is kept. Its results count as those of finished runs, and what the longer one takes beyond
-the shorter is the price of an item. Good to a factor of two. A trial cannot know what is in the cache already (then encoding
-is free), and its memory is a lower bound: it has fewer images.
+the shorter is the price of an item. Meant to be near to a factor of two on a machine that does nothing else, which
+benchmarks/preflight.py measures; beside other work it errs by more. A trial cannot know what is in the cache already (then
+encoding is free), and its memory is a lower bound: it has fewer images.
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from dicap.experiments.cost import Rate, Work, rate_between, shortened, show_cos
 from dicap.experiments.executor import execute
 from dicap.experiments.protocols import BASE2NEW, FEW_SHOT, plan, request_of
 from dicap.experiments.workers import DIED
-from dicap.results import flatten, plain, read_result
+from dicap.results import flatten, plain
 
 RATE = Rate(step=0.1, item=0.01, memory=700.0, source="measured now", fixed=2.0, fit=0.05, encode=0.02)
 WORK = Work(steps=200, items=300, train=160)
@@ -143,7 +143,7 @@ def test_a_trial_has_figures_and_leaves_nothing_behind(own_cache, tmp_path, monk
     tested = try_out(test)
     assert [work.steps for work, _ in tested] == [0, 0] and rate_between(*tested).seconds(work_of(test)) > 0
     assert not own_cache.exists() and not (tmp_path / "out").exists()
-    assert not any((tmp_path / "temporary").iterdir())
+    assert not any((tmp_path / "temporary").glob("dicap*"))  # torch may leave a folder of its own
     os.environ["DICAP_CACHE"] = str(own_cache)
 
 
@@ -167,19 +167,6 @@ def test_a_plan_is_measured_in_processes_of_their_own(own_cache, tmp_path, caplo
     assert all("from 1 finished run on digits" in line for line in zeroshot) and len(zeroshot) == 1
     assert "In all: about" in caplog.text and "2 runs without an estimate yet; about" in caplog.text
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_an_estimate_is_within_a_factor_of_two(own_cache, tmp_path):
-    """Of the seconds that the run then takes, a second of noise apart; the trial is of this process."""
-    request = make_request(tmp_path, seeds=[1], shots=16, settings=["OPTIM.MAX_EPOCH", "60"])
-    (job,) = plan(FEW_SHOT, request)
-    rate = rate_between(*try_out(job))
-    estimate = rate.seconds(work_of(job)) + rate.encode * work_of(job).items
-    os.environ["DICAP_CACHE"] = str(own_cache)
-    assert execute([job]) == []
-    seconds = read_result(job.folder)["seconds"]
-    seen = seconds["build"] + seconds["train"] + seconds["test"]
-    assert seen / 2 - 1 < estimate < 2 * seen + 1
 
 
 def test_measuring_is_for_dry_runs(capsys, tmp_path):
