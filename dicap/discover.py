@@ -59,11 +59,6 @@ def load_plugin(path: str) -> ModuleType:
     return module
 
 
-def learner_names() -> tuple[str, ...]:
-    """Names of the learners that a trainer with a LEARNER may train; two of them may be named as CoOp+FeatureMap."""
-    return tuple(_learners())
-
-
 def is_learner(name: str) -> bool:
     """Whether a name is that of a learner, or of two with a plus."""
     return all(part in _learners() for part in name.split("+"))

@@ -5,25 +5,12 @@ weighs the same whatever else is in its batch.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Sum of the valid values (B, M) over B M; 0 with zero gradient where none is valid."""
     return torch.where(valid, values, torch.zeros_like(values)).sum() / max(1, values.numel())
-
-
-def counterfactual_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """L_cf: the counterfactual image as the anchor, all texts as candidates: InfoNCE = cross-entropy to its target class.
-
-    Args:
-        logits: (B, M, C) of the counterfactuals.
-        target: (B, M) class that was intervened for.
-        valid: (B, M) bool.
-    """
-    values = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
-    return masked_mean(values.view_as(target), valid)
 
 
 def text_contrast(text_y: Tensor, f: Tensor, cf: Tensor, valid: Tensor, scale: Tensor | float) -> Tensor:

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from dicap import losses
+from dicap.counterfactual.bank import weighted
+from dicap.tasks.classification import Classification
 
 
 def unit(*shape, seed=0):
@@ -36,11 +38,17 @@ def test_invalid_counterfactuals_have_no_say(loss):
     assert torch.allclose(loss(*args, cf, valid, 24.0), alone.float() / 2)  # the second image has none: it adds 0
 
 
-def test_counterfactual_loss_is_cross_entropy_over_valid_ones():
+def counterfactual_loss(logits, target, valid):
+    """The term of counterfactuals alone, undivided: of logits (B, M, C), as DiCap makes it."""
+    values = Classification().losses(logits, target)
+    return weighted(torch.zeros(len(logits)), values, valid, 1.0)["cf"] * (1 + valid.float().mean())
+
+
+def test_the_loss_of_counterfactuals_is_cross_entropy_over_valid_ones():
     logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     target = torch.tensor([[0, 1, 2], [3, 3, 0]])
     valid = torch.tensor([[True, False, True], [False, True, False]])
-    got = losses.counterfactual_loss(logits, target, valid)
+    got = counterfactual_loss(logits, target, valid)
     by_hand = sum(-logits[b, m].log_softmax(-1)[target[b, m]] for b, m in valid.nonzero().tolist()) / 6
     assert torch.allclose(got, by_hand)
     got.backward()
@@ -49,9 +57,8 @@ def test_counterfactual_loss_is_cross_entropy_over_valid_ones():
 
 def test_a_batch_without_a_valid_one_gives_zero_and_no_gradient():
     logits = torch.full((2, 1, 3), float("inf")).requires_grad_()  # even where the numbers are useless
-    loss = losses.counterfactual_loss(
-        torch.nan_to_num(logits, posinf=1.0), torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 1, dtype=torch.bool)
-    )
+    none = torch.zeros(2, 1, dtype=torch.bool)
+    loss = counterfactual_loss(torch.nan_to_num(logits, posinf=1.0), torch.zeros(2, 1, dtype=torch.long), none)
     loss.backward()
     assert loss == 0 and (logits.grad == 0).all()
 
