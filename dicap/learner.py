@@ -131,7 +131,7 @@ class Learner(nn.Module):
                 self.read_texts(self.texts)
 
     def read_texts(self, texts: Sequence[str]) -> None:
-        """Called by `bind`: prepare what `text` needs of the texts. Nothing that is saved may have C in its shape."""
+        """Called by `bind`: prepare what `text` needs of the texts. With CLASSES any, nothing that is saved has C in its shape."""
 
     def image(self, x: Tensor) -> Tensor:
         """Features f (..., e), L2-normalised, of frozen features x (..., e); with IMAGE tower of images (B, 3, H, W)."""
@@ -149,12 +149,17 @@ class Learner(nn.Module):
         """Scores logit_scale.exp() <f, t>: (..., C) for f (..., e) and t (C, e), or f (B, ..., e) and t (B, C, e)."""
         scale = self.clip.logit_scale.exp().float()
         with torch.autocast(t.device.type, enabled=False):  # rounding, times 100, would err most of all here
+            f, t = f.float(), t.float()
             if t.dim() == 2:
                 return scale * f @ t.t()
             return scale * torch.einsum("b...e,bce->b...c", f, t)
 
-    def penalties(self, f: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """Losses () by name beside the task's, of a batch's features f (B, e) and text features t."""
+    def penalties(self, f: Tensor, t: Tensor, batch: dict) -> dict[str, Tensor]:
+        """Losses () by name beside the task's, of a batch: its features f (B, e) and text features t.
+
+        Args:
+            batch: "img" (images, or their frozen features), "target", "index", "view", "group", on the device.
+        """
         return {}
 
     def backward(self, losses: dict[str, Tensor]) -> None:
@@ -162,7 +167,10 @@ class Learner(nn.Module):
         sum(losses.values()).backward()  # type: ignore[union-attr]
 
     def fit(self, features: Tensor, labels: Tensor, val: tuple[Tensor, Tensor] | None = None) -> None:
-        """Compute what needs no steps, from frozen features (N, V, e) and labels (N,); val: features (N', e) and labels."""
+        """Compute what needs no steps, from frozen features (N, V, e) and labels (N,); val: features (N', e) and labels.
+
+        What it makes goes into buffers, or parameters to be trained on, that FITTED names. Called without gradients.
+        """
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called behind each epoch, counted from 0, before anything is saved."""
@@ -176,9 +184,12 @@ class Learner(nn.Module):
     @torch.no_grad()
     def hand_text(self) -> Tensor:
         """(C, e) frozen text features of the hand prompts of the texts that are bound, L2-normalised fp32."""
+        if self._hand_text is None and not self.texts:
+            raise ConfigError(f"{type(self).__name__}: no texts are bound yet; hand prompts are there after `bind`")
         if self._hand_text is None:
             prompts = embed(self.clip, [self.template.format(readable(text)) for text in self.texts])
-            self._hand_text = F.normalize(self.text_tower(prompts)[0].float(), dim=-1)
+            with torch.autocast(self.clip.logit_scale.device.type, enabled=False):  # kept, also for evaluation
+                self._hand_text = F.normalize(self.text_tower(prompts)[0].float(), dim=-1)
         return self._hand_text
 
     def load(self, state: dict[str, Tensor], source: str) -> None:
@@ -189,18 +200,19 @@ class Learner(nn.Module):
                 the source, the tensor and the sizes.
         """
         state = {key: value for key, value in state.items() if key not in ("token_prefix", "token_suffix")}
-        for name in self.FITTED:
-            if name in state:
-                setattr(self, name, state[name])
+        for name, module in self.named_modules():
+            if isinstance(module, Learner):
+                module._take_fitted(state, f"{name}." if name else "")
         own = self.state_dict()
-        classes = state.get("trained_classes", own.get("trained_classes"))
         if "trained_classes" in own:
-            if not torch.equal(classes.cpu(), own["trained_classes"].cpu()):
+            if "trained_classes" not in state:
+                log.warning("%s does not say which classes it was trained on: they are taken to be these", source)
+                state["trained_classes"] = own["trained_classes"]
+            if not torch.equal(state["trained_classes"].cpu(), own["trained_classes"].cpu()):
                 raise ConfigError(
                     f"{source} was trained on other classes, and {type(self).__name__} has parameters for each class with these"
                     " settings: it cannot be tested on classes that it was not trained on"
                 )
-            state = {**state, "trained_classes": classes}
         wanted = {key: tuple(value.shape) for key, value in own.items()}
         given = {key: tuple(value.shape) for key, value in state.items()}
         if wanted != given:
@@ -213,6 +225,19 @@ class Learner(nn.Module):
                 " backbone must be those of the training"
             )
         self.load_state_dict({key: _like(value, own[key]) for key, value in state.items()})
+
+    def _take_fitted(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Make room for what `fit` made when the state was saved: here it may not have run."""
+        for name in self.FITTED:
+            if prefix + name in state:
+                value = state[prefix + name].to(self.clip.logit_scale.device)
+                setattr(self, name, nn.Parameter(value) if name in self._parameters else value)
+            elif getattr(self, name) is None:
+                raise ConfigError(f"{type(self).__name__}: {name}, which `fit` makes, is not in the file")
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        self._take_fitted(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _like(value: Tensor, own: Tensor) -> Tensor:
@@ -272,8 +297,9 @@ class Pair(Learner):
     def logits(self, f: Tensor, t: Tensor) -> Tensor:
         return self.learners[1].logits(f, t)
 
-    def penalties(self, f: Tensor, t: Tensor) -> dict[str, Tensor]:
-        return {**self.learners[0].penalties(f, t), **self.learners[1].penalties(f, t)}
+    def penalties(self, f: Tensor, t: Tensor, batch: dict) -> dict[str, Tensor]:
+        of_text, of_image = (learner.penalties(f, t, batch) for learner in self.learners)
+        return merge_losses(of_text, of_image, type(self).__name__)
 
     def fit(self, features: Tensor, labels: Tensor, val: tuple[Tensor, Tensor] | None = None) -> None:
         for learner in self.learners:
@@ -290,6 +316,13 @@ class Pair(Learner):
         return groups
 
 
+def merge_losses(one: dict[str, Tensor], other: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Named losses of two sources. Raises ValueError where a name stands for two losses."""
+    if twice := one.keys() & other.keys():
+        raise ValueError(f"{name}: two losses are called {', '.join(sorted(twice))}; rename one")
+    return {**one, **other}
+
+
 class LearnedCLIP(nn.Module):
     """A frozen CLIP and its learner: what trains, tests and scores. Features are L2-normalised and fp32.
 
@@ -301,7 +334,7 @@ class LearnedCLIP(nn.Module):
         super().__init__()
         self.clip, self.learner, self.facts = clip, learner, learner.facts
         self.classnames = learner.texts
-        self._kept: Tensor | None = None  # text features, in an evaluation
+        self._kept: tuple[Any, Tensor | None] = ((), None)  # texts and their features, in an evaluation
         self._evaluating = False
         check_learner(learner)
 
@@ -330,24 +363,17 @@ class LearnedCLIP(nn.Module):
         Raises:
             ValueError: their shape is not what the learner's TEXT says.
         """
-        if self._kept is not None:
-            return self._kept
-        of_image = self.facts.text == "per_image"
-        t = self.learner.text(f if of_image else None)
-        expected = (*((len(f),) if of_image else ()), len(self.learner.texts))
-        if t.shape[:-1] != expected:
-            raise ValueError(
-                f"{type(self.learner).__name__}: TEXT is {self.facts.text}, so text features of shape {(*expected, f.shape[-1])} were"
-                f" expected; they are {tuple(t.shape)}"
-            )
-        self._kept = t if self._evaluating and not of_image else None
+        texts, t = self._kept
+        if t is None or texts is not self.learner.texts:
+            t = text_of(self.learner, f)
+            if self._evaluating and self.facts.text != "per_image":
+                self._kept = self.learner.texts, t
         return t
 
     def bind(self, texts: Sequence[str] | None) -> None:
         """Bind the learner to texts; None: to the class names."""
         texts = self.classnames if texts is None else texts
         if tuple(texts) != self.learner.texts:
-            self._kept = None
             self.learner.bind(texts)
 
     def score(self, image: Tensor, texts: Sequence[str] | None = None) -> Tensor:
@@ -368,15 +394,19 @@ class LearnedCLIP(nn.Module):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Nothing is learned meanwhile: text features that no image decides are encoded once for all batches."""
-        self._evaluating, self._kept = True, None
+        self._evaluating, self._kept = True, ((), None)
         try:
             yield
         finally:
-            self._evaluating, self._kept = False, None
+            self._evaluating, self._kept = False, ((), None)
 
 
-def check_learner(learner: Learner) -> None:
-    """Raises ConfigError where a learner's methods and parameters contradict its facts."""
+def check_learner(learner: Learner, fitted: bool = False) -> None:
+    """Raises ConfigError where a learner does not do what its facts say.
+
+    Args:
+        fitted: whether `fit` was called, where there is one: what it makes can be checked only then.
+    """
     cls, facts = type(learner), learner.facts
     trainable = any(p.requires_grad for p in learner.parameters())
     overridden = {name: getattr(cls, name) is not getattr(Learner, name) for name in ("image", "text", "fit")}
@@ -384,15 +414,86 @@ def check_learner(learner: Learner) -> None:
     contradictions = [
         (constant and overridden["image"] != (facts.image != "frozen"), f"IMAGE is {facts.image}", "image"),
         (constant and overridden["text"] != (facts.text != "fixed"), f"TEXT is {facts.text}", "text"),
-        (facts.fit == "closed_form" and not overridden["fit"], "FIT is closed_form", "fit"),
+        (facts.fit == "closed_form" and not learner.has_fit(), "FIT is closed_form", "fit"),
+        (facts.fit == "none" and learner.has_fit(), "FIT is none", "fit"),
     ]
     for wrong, fact, method in contradictions:
         if wrong:
             state = "defines" if overridden[method] else "does not define"
             raise ConfigError(f"{cls.__name__}: {fact}, but it {state} the method {method}; correct one of the two")
+    if learner.has_fit() and not fitted:
+        return
     if trainable != (facts.fit == "steps"):
         state = "has" if trainable else "has no"
         raise ConfigError(f"{cls.__name__}: FIT is {facts.fit}, but it {state} parameters that take a gradient")
+    texts, training = learner.texts, learner.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        learner.eval()
+        try:
+            _try_out(learner, facts)
+        finally:
+            learner.train(training)
+            learner.bind(texts)
+
+
+def _try_out(learner: Learner, facts: Facts) -> None:
+    """Score random inputs, with CLASSES any against texts of no training, and compare with the facts."""
+    name, generator = type(learner).__name__, torch.Generator().manual_seed(0)
+    if facts.classes == "any":
+        learner.bind(("one text", "another one", "a third"))
+    size = learner.clip.visual.input_resolution
+    shape = (2, 3, size, size) if facts.image == "tower" else (2, learner.clip.text_projection.shape[1])
+    results = []
+    for _ in range(2):
+        x = torch.randn(shape, generator=generator).to(learner.clip.logit_scale.device)
+        f = learner.image(x if facts.image == "tower" else F.normalize(x, dim=-1))
+        t = text_of(learner, f)
+        results.append((f, t, learner.logits(f, t)))
+    (f, t, logits), (_, other, _) = results
+    if logits.shape != (2, len(learner.texts)):
+        raise ConfigError(
+            f"{name}: CLASSES is {facts.classes}, but {len(learner.texts)} texts give logits {tuple(logits.shape)}; it may have"
+            " parameters for each class: then CLASSES is trained"
+        )
+    if facts.text != "per_image" and not torch.equal(t, other):
+        raise ConfigError(
+            f"{name}: TEXT is {facts.text}, but its text features change with the images: then TEXT is per_image"
+        )
+    for kind, value in (("image", f), ("text", t)):
+        if value.dtype != torch.float32 or (value.norm(dim=-1) - 1).abs().max() > 1e-2:
+            raise ConfigError(
+                f"{name}: its {kind} features are not of unit length and fp32; end with F.normalize(x.float(), dim=-1)"
+            )
+
+
+def text_of(learner: Learner, f: Tensor) -> Tensor:
+    """Text features (C, e) or (B, C, e) for image features f (B, e). Raises ValueError for another shape than TEXT says."""
+    of_image = learner.facts.text == "per_image"
+    t = learner.text(f if of_image else None)
+    expected = (*((len(f),) if of_image else ()), len(learner.texts))
+    if t.shape[:-1] != expected:
+        raise ValueError(
+            f"{type(learner).__name__}: TEXT is {learner.facts.text}, so text features of shape {(*expected, f.shape[-1])} were"
+            f" expected; they are {tuple(t.shape)}"
+        )
+    return t
+
+
+def plain_tensors(learner: Learner) -> set[str]:
+    """Names of tensors, also in lists and dictionaries, that a learner holds as plain attributes: no file keeps them."""
+
+    def holds(value: Any) -> bool:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        return any(isinstance(one, Tensor) for one in values)
+
+    own = ("_parameters", "_buffers", "_modules", "_hand_text")
+    modules = learner.named_modules()
+    return {
+        f"{m}.{key}".lstrip(".")
+        for m, module in modules
+        for key, v in vars(module).items()
+        if key not in own and holds(v)
+    }
 
 
 # -- the learners that there are -------------------------------------------------------------------------------------------

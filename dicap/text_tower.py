@@ -51,9 +51,10 @@ def embed(clip: nn.Module, texts: list[str], skip: int = 0) -> Prompts:
     Raises:
         ConfigError: a text is too long; the message quotes it.
     """
-    tokens = tokenize(texts).to(clip.token_embedding.weight.device)
-    eot = tokens.argmax(dim=-1)  # (C,)
-    embedding = clip.token_embedding(tokens[:, : int(eot.max()) + 1]).float()  # (C, L, d)
+    tokens = tokenize(texts)
+    eot = tokens.argmax(dim=-1)  # (C,), on the CPU: lengths are needed here
+    tokens = tokens[:, : int(eot.max()) + 1].to(clip.token_embedding.weight.device)
+    embedding = clip.token_embedding(tokens).float()  # (C, L, d)
     lens = tuple((eot - skip).tolist())
     rows = [row[1 + skip : 1 + skip + length] for row, length in zip(embedding, lens)]
     return Prompts(embedding[:1, :1], torch.cat(rows), lens)
@@ -92,14 +93,15 @@ class TextTower(nn.Module):
         prefix = prompts.prefix.to(dtype) + positions[:n_prefix].to(dtype)  # (P, Lp, d)
         suffix = prompts.suffix.index_select(0, pack.rows.flatten()).unflatten(0, pack.rows.shape)  # (n, S, d)
         suffix = suffix.to(dtype) + positions[pack.positions].to(dtype)
-        wanted = torch.is_grad_enabled() and (prefix.requires_grad or suffix.requires_grad)
+        tower = self.clip.transformer
+        learned = prefix.requires_grad or suffix.requires_grad or any(p.requires_grad for p in tower.parameters())
+        wanted = torch.is_grad_enabled() and learned
         at_once = max(1, self.tokens_at_once(wanted, prefix.device) // pack.mask.shape[-1])  # sequences
         parts = [(p, s) for p in _spans(count, max(1, at_once // len(suffix))) for s in _spans(len(suffix), at_once)]
-        encode = (
-            functools.partial(checkpoint, self._encode, use_reentrant=False, preserve_rng_state=False)
-            if wanted and len(parts) > 1
-            else self._encode
-        )
+        encode = self._encode
+        if wanted and len(parts) > 1:
+            dropout = any(isinstance(module, nn.Dropout) and module.p for module in tower.modules())
+            encode = functools.partial(checkpoint, self._encode, use_reentrant=False, preserve_rng_state=dropout)
         encoded = [encode(prefix[p], suffix[s], pack.mask[s], pack.ends[s]) for p, s in parts]
         across = len(parts) // len({p.start for p, _ in parts})  # parts of one span of prefixes
         rows = [torch.cat(encoded[i : i + across], dim=1) for i in range(0, len(encoded), across)]

@@ -24,7 +24,18 @@ from torch.utils.data import DataLoader
 
 from dicap import features
 from dicap.backbones import PRECISIONS, load_clip, weights_digest
-from dicap.learner import LEARNERS, Facts, LearnedCLIP, Learner, build_learner, learner_class, options_of
+from dicap.learner import (
+    LEARNERS,
+    Facts,
+    LearnedCLIP,
+    Learner,
+    build_learner,
+    check_learner,
+    learner_class,
+    merge_losses,
+    options_of,
+    plain_tensors,
+)
 from dicap.loading import keep_workers
 from dicap.options import ConfigError, Option, read_options, section_name
 from dicap.tasks.classification import Classification
@@ -112,12 +123,17 @@ class LearnerTrainer(TrainerX):
     def check_cfg(self, cfg) -> None:
         """Raises ConfigError for settings that contradict each other; reads nothing but the config."""
         options, facts = self.read_options(cfg), self.facts_of(cfg)
+        has_fit = learner_class(self.learner_name(cfg)).has_fit()
+        if facts.image == "tower" and has_fit:
+            raise ConfigError(
+                f"{self.learner_name(cfg)} changes the image tower and defines fit, which is given frozen features"
+            )
         if facts.image == "tower" and cfg.INPUT.VIEWS:
             raise ConfigError(
                 f"INPUT.VIEWS is {cfg.INPUT.VIEWS}, but {self.learner_name(cfg)} changes the image tower: cached views are"
                 " features of the frozen one. Set INPUT.VIEWS 0"
             )
-        if learner_class(self.learner_name(cfg)).has_fit() and not cfg.INPUT.VIEWS:
+        if has_fit and not cfg.INPUT.VIEWS:
             raise ConfigError(
                 f"INPUT.VIEWS is 0; {self.learner_name(cfg)} is computed from cached views: set it to 1 or more"
             )
@@ -148,20 +164,37 @@ class LearnerTrainer(TrainerX):
             self.learner_name(cfg), clip, self.learner_options(cfg), dataset.classnames, hand_template(dataset)
         )
         self.learner, self.model, self.facts = learner, LearnedCLIP(clip, learner), learner.facts
+        self._plain = plain_tensors(learner)
+        if self.facts.image != "tower" and weights_digest(clip) != self.weights_digest:
+            raise ConfigError(
+                f"{type(learner).__name__} changes the weights of CLIP, but IMAGE is {self.facts.image}: then it is tower"
+            )
+        if self.facts.classes == "trained" and type(self.task).texts is not Task.texts:
+            raise ConfigError(
+                f"{type(learner).__name__} has parameters for each class: the task {self.task.name!r} has none that stay"
+            )
         if cfg.MODEL.INIT_WEIGHTS:
             learner.load(load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
         self.scaler = torch.amp.GradScaler("cuda") if self._amp() else None
-        if self.facts.fit == "steps":
-            self.optim = build_optimizer(learner, cfg.OPTIM, learner.parameter_groups(cfg.OPTIM.LR))
-            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-            self.register_model(learner.FOLDER, learner, self.optim, self.sched)
-        elif self.facts.fit == "closed_form":
+        if self.facts.fit != "none":
             self.register_model(learner.FOLDER, learner)
+        if self.facts.fit == "steps" and not learner.has_fit():
+            self._build_optimizer()
         if self.facts.image != "tower":
             self._use_cached_features()
         self.views: Any = None  # (N, K, e), a tensor in training where INPUT.VIEWS > 0
         self.outcomes: list[Any] | None = None  # of the last test, where the task is not Dassl's classification
         self._trained_on: int | None = None  # views of each image, once training begins
+
+    def _build_optimizer(self) -> None:
+        groups = self.learner.parameter_groups(self.cfg.OPTIM.LR)
+        self.optim = build_optimizer(self.learner, self.cfg.OPTIM, groups)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self._optims[self.learner.FOLDER], self._scheds[self.learner.FOLDER] = self.optim, self.sched
+        known = {id(p) for group in self.optim.param_groups for p in group["params"]}
+        left_out = [name for name, p in self.learner.named_parameters() if p.requires_grad and id(p) not in known]
+        if left_out:
+            raise ConfigError(f"{type(self.learner).__name__}: no group of parameter_groups has {', '.join(left_out)}")
 
     def _amp(self) -> bool:
         return self.options.prec == "amp" and self.device.type == "cuda"
@@ -246,10 +279,12 @@ class LearnerTrainer(TrainerX):
             return
         if self.facts.fit == "closed_form":
             self._prepare()
+            self._check_state()
             self.save_model(0, self.output_dir)
         else:
             log.info("%s has nothing to learn", type(self).__name__)
-        self.test()
+        if not self.cfg.TEST.NO_TEST:
+            self.test()
 
     def before_train(self) -> None:
         """Dassl's; where INPUT.VIEWS > 0 training sees cached features, else images from workers that stay."""
@@ -268,7 +303,11 @@ class LearnerTrainer(TrainerX):
             self.train_loader_x = self._loader(features.Features(self.views, items), train=True)
         if self.views is not None and self.learner.has_fit():
             labels = torch.tensor([item.label for item in items]).to(self.device)
-            self.learner.fit(self.views.to(self.device), labels, self._val_features())
+            with torch.no_grad():
+                self.learner.fit(self.views.to(self.device), labels, self._val_features())
+            check_learner(self.learner, fitted=True)
+            if self.facts.fit == "steps":
+                self._build_optimizer()
         self._texts_change = type(self.task).texts is not Task.texts
         self._target = None if self._texts_change else self.task.target(items, None).to(self.device)
         self._group = group_index(items, getattr(dataset, "groups", {}))
@@ -286,13 +325,9 @@ class LearnerTrainer(TrainerX):
     def loss(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (B, C) and the named losses () of a batch on the device, whose sum is minimised."""
         f, t, logits = self.model.parts(batch["img"])  # (B, e), (C, e) or (B, C, e), (B, C)
+        penalties = self.learner.penalties(f, t, batch)
         losses = self.objective(batch, f, t, self.task.losses(logits, batch["target"]))
-        penalties = self.learner.penalties(f, t)
-        if twice := losses.keys() & penalties.keys():
-            raise ValueError(
-                f"{type(self.learner).__name__}: a penalty is called {', '.join(twice)}, as the task's loss is"
-            )
-        return logits, {**losses, **penalties}
+        return logits, merge_losses(losses, penalties, type(self.learner).__name__)
 
     def objective(self, batch: dict, f: Tensor, t: Tensor, losses: Tensor) -> dict[str, Tensor]:
         """How the losses of the items (B,) are weighed: named losses (). Here their mean.
@@ -312,14 +347,15 @@ class LearnerTrainer(TrainerX):
         self._step(losses, total)
         if (self.batch_idx + 1) == self.num_batches:
             self.update_lr()
-        summary = {"loss": total, **(losses if len(losses) > 1 else {}), **self.task.progress(logits, batch["target"])}
+        several = losses if len(losses) > 1 else {}
+        summary = merge_losses({"loss": total, **self.task.progress(logits, batch["target"])}, several, "the log")
         return {name: value.detach().reshape(()) for name, value in summary.items()}
 
     def _step(self, losses: dict[str, Tensor], total: Tensor) -> None:
         self.detect_anomaly(total)
         self.optim.zero_grad()
         if self.scaler is None:
-            self.learner.backward(losses)
+            self.learner.backward(dict(losses))
             self.optim.step()
         else:
             self.learner.backward({name: self.scaler.scale(loss) for name, loss in losses.items()})
@@ -347,13 +383,26 @@ class LearnerTrainer(TrainerX):
     def after_epoch(self) -> None:
         """Dassl's, behind the learner's own."""
         self.learner.after_epoch(self.epoch, self.max_epoch)
+        self._check_state()
         super().after_epoch()
+
+    def _check_state(self) -> None:
+        """Raises ConfigError where the learner has come to hold what no file would keep."""
+        if lost := plain_tensors(self.learner) - self._plain:
+            raise ConfigError(
+                f"{type(self.learner).__name__}: {', '.join(sorted(lost))} would not be saved: use register_buffer"
+            )
+
+    def _run_facts(self) -> dict[str, Any]:
+        """The built-in engine's: what must agree between a resume file and the run that takes it."""
+        return {**super()._run_facts(), "the learner": self.learner_name(self.cfg)}
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Test; returns the primary measure, with its sign turned where lower is better, so that more is better."""
+        self.learner.eval()  # Dassl does so with what is registered alone
         with self.model.evaluating():
             if type(self.task) is Classification:
                 self.model.bind(None)
@@ -392,7 +441,7 @@ class LearnerTrainer(TrainerX):
         if not directory:
             log.info("no model is loaded: no directory given")
             return
-        for name in self.get_model_names():
+        for name in [name for name, model in self._models.items() if isinstance(model, Learner)]:
             path = _checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')

@@ -192,8 +192,8 @@ def test_two_learners_of_which_one_would_not_be_heard_are_refused():
 def test_a_penalty_cannot_take_the_place_of_the_tasks_loss(monkeypatch):
     trainer = build_trainer(config("TextShift"))
     trainer.before_train()
-    monkeypatch.setattr(type(trainer.learner), "penalties", lambda self, f, t: {"ce": f.sum()})
-    with pytest.raises(ValueError, match="TextShift: a penalty is called ce"):
+    monkeypatch.setattr(type(trainer.learner), "penalties", lambda self, f, t, batch: {"ce": f.sum()})
+    with pytest.raises(ValueError, match="TextShift: two losses are called ce"):
         trainer.loss(trainer.parse_batch_train(next(iter(trainer.train_loader_x))))
     trainer.close_writer()
 
@@ -355,9 +355,43 @@ class Tower(Base):
         return F.normalize(self.clip.encode_image(x) + self.shift, dim=-1)
 
 
+class UndeclaredProbe(Base):  # its weights are of the classes of the training
+    def logits(self, f, t):
+        return super().logits(f, t) + f @ self.shift.expand(2, -1).T
+
+
+class Stash(Base):
+    IMAGE, TEXT = "features", "shared"
+
+    def image(self, x):
+        self.seen = x
+        return F.normalize(x + self.shift, dim=-1)
+
+    def text(self, f=None):
+        return F.normalize(self.hand_text() + self.seen[0], dim=-1)
+
+
+class Unnormalised(Base):
+    IMAGE = "features"
+
+    def image(self, x):
+        return 3 * (x + self.shift)
+
+
+class FitsNothing(Learner):
+    FIT = "none"
+
+    def fit(self, features, labels, val=None):
+        raise AssertionError
+
+
 @pytest.mark.parametrize(
     "cls, message",
     [
+        (UndeclaredProbe, "UndeclaredProbe: CLASSES is any|must match the size of tensor"),
+        (Stash, "Stash: TEXT is shared, but its text features change with the images"),
+        (Unnormalised, "Unnormalised: its image features are not of unit length"),
+        (FitsNothing, "FitsNothing: FIT is none, but it defines the method fit"),
         (MovesImages, "MovesImages: IMAGE is frozen, but it defines the method image"),
         (ForgetsText, "ForgetsText: TEXT is shared, but it does not define the method text"),
         (LearnsNothing, "LearnsNothing: FIT is steps, but it has no parameters that take a gradient"),
@@ -366,15 +400,177 @@ class Tower(Base):
     ],
 )
 def test_facts_that_contradict_the_class_are_refused(random_clip, cls, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, RuntimeError), match=message):
         model_of(random_clip("vit"), cls)
+
+
+@pytest.fixture
+def plug():
+    """plug(cls) makes a learner a method for one test."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from dicap.trainer import register
+
+    names = []
+
+    def add(cls):
+        cls.__module__ = "somewhere"
+        register(cls)
+        names.append(cls.__name__)
+        return cls.__name__
+
+    yield add
+    for name in names:
+        del LEARNERS[name], TRAINER_REGISTRY._obj_map[name]
+
+
+class Wide(Learner):
+    """For the tiny CLIP: features of 128."""
+
+    IMAGE = "features"
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.shift = nn.Parameter(torch.zeros(128))
+
+    def image(self, x):
+        return F.normalize(x + self.shift, dim=-1)
+
+
+def test_state_that_no_file_would_keep_is_refused(plug):
+    class Forgetful(Wide):
+        def after_epoch(self, epoch, epochs):
+            self.average = {"shift": self.shift.detach().clone()}
+
+    with pytest.raises(ConfigError, match="Forgetful: average would not be saved: use register_buffer"):
+        build_trainer(config(plug(Forgetful))).train()
+
+
+def test_weights_of_clip_that_change_are_refused_before_features_are_cached(plug):
+    class Rude(Wide):
+        def __init__(self, clip, *args):
+            super().__init__(clip, *args)
+            next(clip.visual.parameters()).data.add_(1)
+
+    with pytest.raises(ConfigError, match="Rude changes the weights of CLIP, but IMAGE is features"):
+        build_trainer(config(plug(Rude)))
+
+
+def test_a_parameter_that_no_group_has_is_refused(plug):
+    class Partial(Wide):
+        def parameter_groups(self, lr):
+            self.more = nn.Parameter(torch.zeros(1))
+            return [{"params": [self.shift], "lr": lr}]
+
+    with pytest.raises(ConfigError, match="Partial: no group of parameter_groups has more"):
+        build_trainer(config(plug(Partial)))
+
+
+def test_a_parameter_that_is_fitted_is_trained_saved_and_loaded(plug):
+    class TrainedKeys(Wide):  # as Tip-Adapter-F's
+        FITTED = ("keys",)
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.register_parameter("keys", None)
+
+        def fit(self, features, labels, val=None):
+            self.keys = nn.Parameter(features.mean((0, 1)))
+
+        def image(self, x):
+            return F.normalize(x + self.shift + (0 if self.keys is None else self.keys), dim=-1)
+
+    name = plug(TrainedKeys)
+    trainer = trained(name)
+    start = trainer.views.mean((0, 1))
+    assert not torch.equal(trainer.learner.keys, start)
+    again = build_trainer(config(name, out="again"))
+    again.load_model("out")
+    assert torch.equal(again.learner.keys, trainer.learner.keys)
+    state = trainer.learner.state_dict()
+    del state["keys"]
+    with pytest.raises(ConfigError, match="TrainedKeys: keys, which `fit` makes, is not in the file"):
+        build_trainer(config(name, out="third")).learner.load(state, "a file")
+    pair = ["TRAINER.DICAP.LEARNER", f"TextShift+{name}"]
+    both = trained("DiCap", out="both", opts=pair)
+    loaded = build_trainer(config("DiCap", out="loaded", opts=pair))
+    loaded.load_model("both")
+    assert torch.equal(loaded.learner.learners[1].keys, both.learner.learners[1].keys)
+
+
+def test_another_learner_does_not_take_over_a_killed_run():
+    run(config("DiCap:Shift", out="one"))
+    Path("one/result.json").unlink()
+    with pytest.raises(ValueError, match="the learner was Shift and is Averaged"):
+        run(config("DiCap:Averaged", out="one"))
+
+
+def test_frozen_texts_and_logits_are_not_rounded_under_autocast():
+    trainer = build_trainer(config("ImageShift", opts=["TRAINER.IMAGESHIFT.PREC", "bf16"]))
+    fresh = trainer.learner.hand_text().clone()
+    trainer.learner._hand_text = None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(trainer.learner.hand_text(), fresh)
+        f = F.normalize(torch.randn(3, 128), dim=-1)
+        assert trainer.learner.logits(f.bfloat16(), fresh.bfloat16()).dtype == torch.float32
+
+
+def test_an_objective_of_ones_own_weighs_groups_and_keeps_its_state(plug):
+    """As GroupDRO: its state is a registered module, which is resumed; only learners are loaded for a test."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from dicap.options import Option
+    from dicap.trainer import PREC, LearnerTrainer
+
+    class Weights(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("q", torch.ones(2))
+
+    class GroupWeights(LearnerTrainer):
+        OPTIONS = {"LEARNER": Option("Shift", "what is trained"), "PREC": PREC}
+
+        def build_model(self):
+            super().build_model()
+            self.weights = Weights()
+            self.register_model("weights", self.weights)
+
+        def objective(self, batch, f, t, losses):
+            of_group = torch.zeros(2).index_add(0, batch["group"], losses.detach())
+            self.weights.q = self.weights.q * (0.01 * of_group).exp()
+            return {"ce": (self.weights.q[batch["group"]] * losses).mean()}
+
+    TRAINER_REGISTRY.register()(GroupWeights)
+    try:
+        few = [
+            x
+            for part, n in (("TRAIN", 4), ("VAL", 1), ("TEST", 1))
+            for x in (f"DATASET.CAUSALSHAPES.PER_CLASS_{part}", str(n))
+        ]
+        cfg = build_cfg(
+            config_path("datasets", "causal_shapes"),
+            config_path("trainers/CoOp", "tiny"),
+            "GroupWeights",
+            output_dir="dro",
+            seed=1,
+            opts=[*SHORT, *few, "DATASET.CAUSALSHAPES.RHO", "0.5"],
+        )
+        trainer = build_trainer(cfg)
+        trainer.train()
+        saved = torch.load("dro/weights/model.pth.tar-2", weights_only=True)["state_dict"]["q"]
+        assert torch.equal(saved, trainer.weights.q) and (saved > 1).all()
+        again = build_trainer(cfg)
+        again.load_model("dro")
+        assert torch.equal(again.learner.shift, trainer.learner.shift)
+    finally:
+        del TRAINER_REGISTRY._obj_map["GroupWeights"]
 
 
 def test_a_text_that_depends_on_the_image_without_saying_so_cannot_score_a_batch(random_clip):
     f = F.normalize(torch.randn(3, 32), dim=-1)
     with pytest.raises(TypeError):  # it gets no image: it cannot score all of them with the first one's text
         model_of(random_clip("vit"), ReadsTheImage)(f)
-    with pytest.raises(ValueError, match=r"FirstImageOnly: TEXT is per_image.*\(3, 2, 32\).*\(2, 32\)"):
+    with pytest.raises(ValueError, match=r"FirstImageOnly: TEXT is per_image.*\(2, 3, 32\).*\(3, 32\)"):
         model_of(random_clip("vit"), FirstImageOnly)(f)
 
 

@@ -6,10 +6,11 @@ python train.py --trainer CoOp --dataset-config-file configs/datasets/causal_sha
     --config-file configs/trainers/CoOp/tiny.yaml --seed 1 --output-dir output/coop DATASET.NUM_SHOTS 16
 """
 
+import dataclasses
+
 import torch
 from torch import nn
 
-from dicap.learner import Facts
 from dicap.options import Option
 from dicap.prompts import CONTEXT, POSITIONS, PromptLearner, rows_around
 from dicap.text_tower import Prompts
@@ -31,7 +32,8 @@ class CoOp(PromptLearner):
 
     @classmethod
     def facts_of(cls, options):
-        return Facts(text="shared", classes="trained" if options.csc else "any")
+        facts = super().facts_of(options)
+        return dataclasses.replace(facts, classes="trained") if options.csc else facts
 
     def __init__(self, clip, options, texts, template):
         super().__init__(clip, options, texts, template)

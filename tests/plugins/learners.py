@@ -41,7 +41,7 @@ class TextShift(Learner):
     def text(self, f=None):
         return F.normalize(self.hand_text() + self.shift, dim=-1)
 
-    def penalties(self, f, t):
+    def penalties(self, f, t, batch):
         return {"pull": self.options.pull * (1 - (t * self.hand_text()).sum(-1)).mean()}
 
 
@@ -169,7 +169,7 @@ class Projected(Learner):
     def image(self, x):
         return F.normalize(x + self.shift, dim=-1)
 
-    def penalties(self, f, t):
+    def penalties(self, f, t, batch):
         return {"general": (self.shift - 0.1).square().sum()}
 
     def backward(self, losses):
