@@ -51,8 +51,8 @@ SPEED = (
     Benchmark(
         "text_tower",
         (),
-        "Prompts to class features and logits, forward and with the gradient, from cached image features."
-        " Where --coop names a clone of github.com/KaiyangZhou/CoOp, its own module is timed beside.",
+        "Prompts to class features and logits, from cached image features. --coop names a clone of"
+        " github.com/KaiyangZhou/CoOp, whose own module is timed beside.",
     ),
     Benchmark(
         "training_step",
@@ -70,23 +70,16 @@ REST = (
     Benchmark(
         "memory",
         (),
-        "Peak minus before of one training step, each in a fresh process. Twelve layers keep what the gradient"
-        " needs of every token, so that memory falls with the tokens as time does. Under a budget (MODEL.TEXT_MEMORY) the"
-        " tower goes through the classes in parts and computes each part again in the backward pass.",
+        "Under a budget (MODEL.TEXT_MEMORY) the tower goes through the classes in parts and computes each part again in"
+        " the backward pass.",
     ),
-    Benchmark(
-        "growth",
-        (),
-        "Time and memory against the size of the problem. Linear in classes means: no term that grows with their"
-        " square, and no class that pays for another's length.",
-    ),
+    Benchmark("growth", (), "Time and memory against the size of the problem."),
     Benchmark("counterfactual_cost", (), "Stage 1 of DiCap: what its training costs beyond CoOp's."),
     Benchmark(
         "base_to_new",
         ("--shorten", "4"),
-        "Whole runs through the driver: reading, encoding, training, tests, result files."
-        " Steps are equal to rounding, as the tables above begin with; whole runs magnify rounding, so what they are compared"
-        " with is how far DiCap gets from itself when it begins two roundings off.",
+        "Whole runs: reading, encoding, training, tests, result files. They magnify rounding, so they are compared with how"
+        " far DiCap gets from itself when it begins two roundings off.",
     ),
 )
 
@@ -94,40 +87,31 @@ HEAD = """# Performance
 
     {command}
 
-made this page: it measures everything again and writes the page whole. Text and tables come from the command; do not edit them here.
+measures everything again and writes this page whole; do not edit it here.
 
-## What is compared
+**Textbook** is the published formula, written plainly (benchmarks/textbook.py): every prompt is padded to CLIP's 77 tokens, every block is
+computed for every token, CoCoOp goes through its images one at a time, and image features are computed whenever they are asked for.
+**DiCap** is what runs here: no padding, classes packed behind their shared context, the last block at the end-of-text tokens alone, all
+images of a batch in one call, features kept.
 
-**Textbook** is the published formula, written plainly (benchmarks/textbook.py): every prompt is padded to CLIP's 77 tokens, every
-block is computed for every token, each class repeats the start and the context, CoCoOp goes through its images one at a time, and
-image features are computed whenever they are asked for. **DiCap** is what runs here ([architecture](architecture.md)): no
-padding, classes packed behind their shared context, the last block at the end-of-text tokens alone, all images of a batch in one
-call, features kept.
+Both sides start from the same numbers, on the same machine, in the same command. Before they are timed their results are compared, forward
+and gradient, in fp32: a relative error above {same:g} stops the command. Timings alternate between the sides, after one round that does not
+count, and are medians; whole runs are made once. Memory is the peak minus what was there before, in a fresh process. Sizes are those of
+ViT-B/16, 4 context tokens and Caltech101's 50 base class names, where nothing else is said.
 
-Both sides start from the same numbers, on the same machine, in the same command. Before text tower, training step and evaluation
-are timed their results are compared, forward and where there is one gradient, in fp32: more than {same:g} apart stops the command.
-Timings of parts alternate between the sides, after one round that does not count, and are medians; whole runs are made once.
-Memory is the peak minus what was there before, in a fresh process. Sizes are those of ViT-B/16, 4 context tokens and Caltech101's
-50 base class names, where nothing else is said.
-
-**Limit** is the ratio of what the two sides have to compute or keep at least - tokens, or multiply-adds - and **of the limit** how
-much of it is reached. Above 100 % the textbook loses time beyond its own arithmetic (small operations, memory traffic), or
-DiCap keeps less than counts of tokens tell (the last block).
+**Limit** is the ratio of tokens or multiply-adds of the two sides, **of the limit** how much of it is reached. Above 100 % the textbook
+loses time beyond its own arithmetic, or DiCap keeps less than counts of tokens tell.
 
 ## What was not seen
 
-- Weights: random ones of the true sizes. Time and memory do not depend on them; rounding does a little, and equality on
-  trained weights is shown on the embedded tiny CLIP alone.
+- Weights: random ones of the true sizes. Equality on trained weights is shown on the embedded tiny CLIP alone.
 - {gpu}
-- Other processors and libraries. Small matrices are slow in other ways elsewhere; ratios move with them.
-- Data on slow disks: images are noise in memory, or the embedded datasets.
+- Other processors and libraries, and data on slow disks: images are noise in memory, or the embedded datasets.
 """
-SEEN, NO_GPU = (
-    "A GPU was there; its tables say which.",
-    (
-        "A GPU: none was there. The CUDA code (autocast, transfers that do not wait) ran in no table of this page,"
-        " and the goal for GPUs, a CoCoOp step with 50 and 500 classes at least 10 times faster, is not shown."
-    ),
+SEEN = "A GPU was there; its tables say which."
+NO_GPU = (
+    "A GPU: none was there. The CUDA code ran in no table of this page, and its goal, a CoCoOp step with 50 and 500 classes at"
+    " least 10 times faster, is not shown."
 )
 
 
@@ -211,10 +195,21 @@ def _named(row: harness.Row, benchmark: Benchmark) -> harness.Row:
     return dataclasses.replace(row, figure=row.figure + what)
 
 
-def section(benchmark: Benchmark, found: dict) -> list[str]:
-    """One benchmark's part of the page."""
+def _compared(line: str) -> str:
+    """A table's row of what a benchmark printed: "same numbers, CoOp, text side: loss 7.1e-08 (relative error; ...)"."""
+    what, _, errors = line.removeprefix("same numbers, ").partition(": ")
+    return f"| {what} | {errors.partition(' (')[0]} |"
+
+
+def section(benchmark: Benchmark, found: dict, machine: str = "") -> list[str]:
+    """One benchmark's part of the page; machine: named above already."""
+    measured = "" if machine else f"Measured {found['machine']}, "
     quick = ["", "Tiny sizes: this says that it runs, and nothing else."] if found["quick"] else []
-    same = ["", *(f"- {line}" for line in found["same"])] if found["same"] else []
+    same = (
+        ["", "| compared before | relative errors |", "|---|---|", *map(_compared, found["same"])]
+        if found["same"]
+        else []
+    )
     notes = ["", *found["notes"]] if found["notes"] else []
     return [
         f"## {found['title']}",
@@ -224,7 +219,7 @@ def section(benchmark: Benchmark, found: dict) -> list[str]:
         benchmark.about,
         *quick,
         "",
-        f"Measured {found['machine']}, {found['precision']}; median of {found['rounds']} where it is repeated.",
+        f"{measured}{found['precision']}; median of {found['rounds']}.",
         *same,
         "",
         *harness.table(found["rows"]),
@@ -237,19 +232,22 @@ def page(measured: dict[Benchmark, dict], seconds: float | None) -> str:
     """The whole page."""
     gpu = any(benchmark.gpu for benchmark in measured)
     head = HEAD.format(command="python -m benchmarks.performance", same=harness.SAME, gpu=SEEN if gpu else NO_GPU)
+    machines = {found["machine"] for found in measured.values()}
+    machine = machines.pop() if len(machines) == 1 else ""
+    where = [f"Measured {machine}.", ""] if machine else []
     took = [f"The command took {seconds / 60:.0f} minutes.", ""] if seconds else []
     lines = [
         head,
+        *where,
         *took,
         "## The goals",
         "",
-        "Ratios, textbook over DiCap; where something is allowed, allowed over spent. Two goals are"
-        " no ratio and stand below: growth in a line, and no test image that a second method encodes.",
+        "Ratios, textbook over DiCap; where something is allowed, allowed over spent.",
         "",
     ]
     lines += goals(_named(row, benchmark) for benchmark, found in measured.items() for row in found["rows"])
     for benchmark, found in measured.items():
-        lines += ["", *section(benchmark, found)]
+        lines += ["", *section(benchmark, found, machine)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -148,7 +148,7 @@ def test_the_page_is_made_of_former_figures(tmp_path):
         "| a step | 8 | 12.0 | 16.0 | 75% | met |" in text and "| another | 8 | 3.0 | 16.0 | 19% | **missed** |" in text
     )
     assert "| peak, memory | 8 | 9.0 |" in text  # not to be taken for a time
-    assert "## Title of text_tower" in text and "- same numbers, a step: 1e-7" in text and "A note." in text
+    assert "## Title of text_tower" in text and "| a step | 1e-7 |" in text and "A note." in text
     assert (
         "| no goal | 2.00 s | 1.00 s | 2.0 |" in text and harness.machine() in text and "A GPU: none was there." in text
     )
