@@ -341,6 +341,7 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """Builds loaders, model and evaluator from a configuration; trains, keeps checkpoints, tests."""
 
+    model: Any  # what build_model makes
     num_batches: int  # of the running epoch
 
     def __init__(self, cfg: Any) -> None:
