@@ -69,12 +69,7 @@ class TrainerBase:
     # -- registered models
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Makes a model known to saving, loading, modes and updates.
-
-        Raises:
-            AttributeError: before TrainerBase.__init__ ran.
-            ValueError: the name is taken.
-        """
+        """Makes a model known to saving, loading, modes and updates; ValueError where the name is taken."""
         if "_models" not in self.__dict__:
             raise AttributeError("register_model was called before super().__init__()")
         if name in self._models:
@@ -164,15 +159,10 @@ class TrainerBase:
         }
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Loads each model from directory/<model>.
+        """Loads each model from directory/<model>, where directory is the OUTPUT_DIR of the run; empty loads nothing.
 
-        Args:
-            directory: OUTPUT_DIR of the run; empty loads nothing.
-            epoch: of the checkpoint; None: the best one, or the last where training kept no best (FINAL_MODEL last_step).
-
-        Raises:
-            FileNotFoundError: no such checkpoint.
-            ValueError: it is damaged or does not fit the model.
+        epoch: of the checkpoint; None: the best one, or the last where training kept no best (FINAL_MODEL last_step).
+        Raises FileNotFoundError, or ValueError where the checkpoint is damaged or does not fit the model.
         """
         if not directory:
             _log.info("load_model() is skipped: no directory of a trained model was given")

@@ -20,11 +20,8 @@ def _read_only(attribute: str, doc: str) -> property:
 class Datum:
     """One item: an image file, its label, its domain and the name of its class.
 
-    Pickles name it as Dassl's class: a few-shot draw that a fork pickles on this engine is read on Dassl too.
-
-    Raises:
-        FileNotFoundError: no such image.
-        TypeError: impath is not a string.
+    Pickles name it as Dassl's class: a few-shot draw that a fork pickles on this engine is read on Dassl too. Raises
+    FileNotFoundError where there is no such image, TypeError where impath is no string.
     """
 
     __module__ = "dassl.data.datasets.base_dataset"
