@@ -8,7 +8,6 @@ Knows features and texts alone: no CLIP, no Dassl, no trainer.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -68,16 +67,14 @@ class CounterfactualBank:
         """Fit the generator or take it from the cache, diagnose it, choose targets and answer for every view.
 
         Args:
-            views: (N, V, e) fp32 unit length, frozen. labels: (N,) long. conditions: (C, d) texts of the classes. With
-                labels None conditions is (N, d), a text an image, and equal texts are one class.
+            views: (N, V, e) fp32 unit length, frozen. labels: (N,) long. conditions: (C, d) texts of the classes; with
+                labels None (N, d), a text an image, and equal texts are one class.
             m: targets an image, cut to C - 1. target: how they are chosen (`choose_targets`).
-            control: `none`, or what stands in for counterfactuals to see whether it is them that help: one of CONTROLS
-                (`control_counterfactuals`), or `truth`, what `truth` answers.
-            train_on: `full` or `minimal` counterfactuals (`CounterfactualGenerator.counterfactual`).
-            lazy: generate at each call instead of once: equal, slower, and holds no bank.
+            control: `none`, or what stands in for counterfactuals, to see whether it is them that help: one of CONTROLS
+                (`control_counterfactuals`), or `truth`, what the function truth makes of targets (N, M): (N, V, M, e).
+            train_on: `full` or `minimal` counterfactuals. lazy: generate at each call instead of once, slower.
             logit_scale: as for `CounterfactualGenerator.fit`. seed: of targets and stand-ins; below 0 counts as 0.
-            truth: targets (N, M) -> true counterfactuals (N, V, M, e).
-            cache: folder that keeps generators and diagnoses, named by the content that they are made from.
+            cache: folder of generators and diagnoses, named by what they are made from.
             device: where the bank is kept and answers.
 
         Raises ValueError on settings that contradict each other, and on all that `CounterfactualGenerator.fit` refuses.
@@ -102,7 +99,7 @@ class CounterfactualBank:
             batch = views[index, view], labels[index], drawn[index]
             if control in CONTROLS:
                 return control_counterfactuals(control, generator, *batch, seed)
-            answer = generator.counterfactual(*batch, train_on=train_on)
+            answer = generator.counterfactual(*batch, train_on)
             return answer.features, answer.valid
 
         scored = labels[:, None].expand_as(drawn) if control == "random-cf" else drawn  # noise is of its own class
@@ -129,11 +126,8 @@ class CounterfactualBank:
 def weighted(factual: Tensor, counterfactual: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
     """Losses `ce` and `cf`, each (), whose sum is (CE + w CE_cf) / (1 + w times the share that is valid).
 
-    Undivided, w would act as a larger learning rate. Invalid counterfactuals have no gradient.
-
-    Args:
-        factual: (B,) losses of the images. counterfactual: (B, M) of their counterfactuals. valid: (B, M) bool.
-        weight: w, of an image's counterfactuals together, beside 1 for the image.
+    Undivided, w would act as a larger learning rate. Invalid counterfactuals have no gradient. factual (B,) and
+    counterfactual (B, M) are losses, valid (B, M) bool; weight w is that of an image's counterfactuals together.
     """
     total = 1 + weight * valid.float().mean()
     return {"ce": factual.mean() / total, "cf": weight * masked_mean(counterfactual, valid) / total}
@@ -146,10 +140,9 @@ def choose_targets(conditions: Tensor, labels: Tensor, m: int, mode: str, genera
     """M target classes of every image, all different and none its own: base classes, never new ones.
 
     Args:
-        conditions: (C, d) text features of the base classes. labels: (N,) long in 0..C-1. m: targets an image, 1..C-1.
-        mode: `top1` the m nearest texts by cosine, nearest first; `top3` m drawn from the max(3, m) nearest; `random` m
-            of all.
-        generator: a CPU generator, the only source of randomness (unused by top1).
+        conditions: (C, d) texts of the base classes. labels: (N,) long in 0..C-1. m: targets an image, 1..C-1.
+        mode: `top1` the m nearest texts by cosine, nearest first; `top3` m of the max(3, m) nearest; `random` m of all.
+        generator: on the CPU, the only source of randomness.
 
     Returns (N, M) long, on the device of labels. Raises ValueError on an unknown mode, m or labels out of range.
     """
@@ -179,11 +172,10 @@ def control_counterfactuals(
     """Features (B, M, e) in the place of counterfactuals, and whether there is one (B, M).
 
     Args:
-        name: `random-cf` noise as long as the counterfactual's displacement; `real-neighbour-cf` the nearest feature
-            among `features` that is of the target class; `recombine` the target's class effect on another image's
-            residual; `prototype` the target's class effect alone.
-        features: (B, e) unit length. labels: (B,). target: (B, M) class indices.
-        seed: of the noise and of the choice of other images.
+        name: `random-cf` noise as long as the counterfactual's displacement; `real-neighbour-cf` the nearest of the
+            features of the target class; `recombine` the target's class effect on another image's residual;
+            `prototype` the target's class effect alone.
+        features: (B, e) unit length. labels: (B,). target: (B, M). seed: of the noise and of the other images.
 
     Raises ValueError on an unknown name, wrong shapes or NaN.
     """
@@ -229,34 +221,31 @@ def _fit(
     """The generator of views, labels and conditions, and its diagnosis, which costs more than the fit."""
     views, labels, conditions = data
     key = _digest((FORMAT, config.to_json(), scale), *data)
-    generator = _cached(
-        cache and cache / f"{key}.safetensors",
-        "generators",
-        lambda path: CounterfactualGenerator.load(path, views.device),
-        lambda: CounterfactualGenerator(config).fit(views, labels, conditions, scale),
-        CounterfactualGenerator.save,
-    )
+    path = cache and cache / f"{key}.safetensors"
+    generator = _cached(path, lambda path: CounterfactualGenerator.load(path, views.device))
+    if generator is None:
+        generator = CounterfactualGenerator(config).fit(views, labels, conditions, scale)
+        keep(path, generator.save, "generators")
     path = cache and cache / f"{key}-{_digest((), target)}.json"
-    figures = _cached(
-        path,
-        "diagnoses",
-        lambda path: {name: float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()},
-        lambda: diagnose(generator, views, labels, target),
-        lambda figures, path: write_text(path, json.dumps(figures, sort_keys=True)),
-    )
+    figures = _cached(path, _read_figures)
+    if figures is None:
+        figures = diagnose(generator, views, labels, target)
+        text = json.dumps(figures, sort_keys=True)
+        keep(path, lambda path: write_text(path, text), "diagnoses")
     return generator, figures
 
 
-def _cached(path: Path | None, kind: str, read: Callable, make: Callable[[], Any], write: Callable) -> Any:
-    """What the file holds; where there is none, or, with a warning, none that can be read: what is made, and kept."""
-    if path is not None and path.is_file():
-        try:
-            return read(path)
-        except (ValueError, TypeError, AttributeError, OSError) as error:
-            logger.warning("%s: %s of the cache cannot be read (%s): made again", kind, path, error)
-    value = make()
-    keep(path, functools.partial(write, value), kind)
-    return value
+def _read_figures(path: Path) -> dict[str, float]:
+    return {name: float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def _cached(path: Path | None, read: Callable[[Path], Any]) -> Any:
+    """What the file holds; None where there is none, or, with a warning, none that can be read."""
+    try:
+        return read(path) if path is not None and path.is_file() else None
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        logger.warning("%s of the cache cannot be read (%s): made again", path, error)
+        return None
 
 
 def _digest(settings: tuple, *tensors: Tensor) -> str:

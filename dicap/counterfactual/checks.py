@@ -8,10 +8,8 @@ def check_finite(name: str, tensor: Tensor) -> None:
     """The tensor (R, ...) is finite; else the first bad row is named."""
     bad = ~torch.isfinite(tensor).flatten(1).all(1)
     if bool(bad.any()):
-        raise ValueError(
-            f"{name}: {int(bad.sum())} of {len(tensor)} rows are NaN or infinite, the first is row"
-            f" {int(bad.nonzero()[0, 0])}; drop or recompute them"
-        )
+        count, first = f"{int(bad.sum())} of {len(tensor)}", int(bad.nonzero()[0, 0])
+        raise ValueError(f"{name}: {count} rows are NaN or infinite, the first is row {first}; drop or recompute them")
 
 
 def check_features(features: Tensor, width: int | None = None) -> None:
@@ -21,10 +19,8 @@ def check_features(features: Tensor, width: int | None = None) -> None:
     check_finite("features", features)
     length = features.float().norm(dim=-1)
     if length.numel() and float((length - 1).abs().max()) > 1e-2:
-        raise ValueError(
-            f"features: lengths from {float(length.min()):.3g} to {float(length.max()):.3g};"
-            " divide by features.norm(dim=-1, keepdim=True)"
-        )
+        lengths = f"{float(length.min()):.3g} to {float(length.max()):.3g}"
+        raise ValueError(f"features: lengths from {lengths}; divide by features.norm(dim=-1, keepdim=True)")
 
 
 def check_texts(conditions: Tensor, width: int | None = None, rows: int | None = None) -> None:
@@ -41,17 +37,15 @@ def check_labels(name: str, labels: Tensor, classes: int) -> None:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"{name} of dtype {labels.dtype}: expected long")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(
-            f"{name} from {int(labels.min())} to {int(labels.max())}: {classes} conditions allow 0 to {classes - 1}"
-        )
+        values = f"{int(labels.min())} to {int(labels.max())}"
+        raise ValueError(f"{name} from {values}: {classes} conditions allow 0 to {classes - 1}")
 
 
 def check_indices(factual: Tensor, target: Tensor, rows: int, classes: int) -> None:
     """Factual (B,) and target (B, M) index the classes."""
     if factual.shape != (rows,) or target.dim() != 2 or len(target) != rows or target.shape[1] == 0:
-        raise ValueError(
-            f"factual {tuple(factual.shape)} and target {tuple(target.shape)}: expected ({rows},) and ({rows}, M)"
-        )
+        shapes = f"factual {tuple(factual.shape)} and target {tuple(target.shape)}"
+        raise ValueError(f"{shapes}: expected ({rows},) and ({rows}, M)")
     check_labels("factual", factual, classes)
     check_labels("target", target, classes)
 

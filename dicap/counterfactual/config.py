@@ -26,14 +26,12 @@ _training = functools.partial(_setting, option=False)
 class GeneratorConfig:
     """Settings of `CounterfactualGenerator`; the metadata of each field says why it is so and what it may be.
 
-    Raises:
-        ValueError: a setting out of its bounds or choices, or two that contradict; names field, value, what is allowed.
+    Raises ValueError on a setting out of its bounds or choices, or two that contradict each other; names what is allowed.
     """
 
     generator: str = _setting(
         "gskip",
-        "gskip: Gaussian closed form plus what a network adds; gauss, shift: mandatory baselines;"
-        " v, eps: the network alone",
+        "gskip: the Gaussian plus what a network adds; gauss, shift: mandatory baselines; v, eps: the network alone",
         ("gskip", "gauss", "shift", "v", "eps"),
     )
     abduct: str = _setting(
@@ -57,9 +55,7 @@ class GeneratorConfig:
     w: float = _setting(1.0, "classifier-free guidance; 1 is the exact counterfactual, more overshoots", (0, 100))
     gamma: float = _setting(0.0, "classifier guidance by the judge", (0, 10_000))
     search: str = _setting(
-        "t0",
-        "how the minimal sufficient counterfactual is sought: start time, along the line, not at all",
-        ("t0", "line", "none"),
+        "t0", "how the minimal sufficient one is sought: start time, along the line, not at all", ("t0", "line", "none")
     )
     judge: str = _setting(
         "gauss",
@@ -84,7 +80,7 @@ class GeneratorConfig:
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if self.generator == "shift" and self.search == "t0":
             raise ValueError(
-                "search='t0' contradicts generator='shift', which has no diffusion time: use search='line' or 'none'"
+                "search='t0' contradicts generator='shift', which has no time: use search='line' or 'none'"
             )
         if self.generator == "shift" and (self.w != 1 or self.gamma != 0 or self.abduct == "marg"):
             settings = f"w={self.w}, gamma={self.gamma}, abduct={self.abduct!r}"
@@ -113,9 +109,9 @@ def generator_options() -> dict[str, tuple[Any, str, tuple[str, ...], float | No
 def _checked(field: dataclasses.Field, value: Any) -> Any:
     choices, low, high = (field.metadata[key] for key in ("choices", "least", "most"))
     kind: Any = type(field.default)
-    if choices and value not in choices:
-        raise ValueError(f"{field.name}={value!r}: allowed are {', '.join(choices)}")
     if choices:
+        if value not in choices:
+            raise ValueError(f"{field.name}={value!r}: allowed are {', '.join(choices)}")
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or (kind is int and value != int(value)) or not low <= value <= high:

@@ -2,8 +2,7 @@
 
 Residual MLP of two AdaLN-zero blocks (Peebles and Xie 2023, arXiv 2212.09748) over sinusoidal log-SNR plus Linear(c).
 A learned embedding takes the text's place for the marginal (classifier-free guidance, Ho and Salimans 2022, arXiv
-2207.12598). Initial weights and dropout come from a torch.Generator: neither construction nor training touches the
-global random state.
+2207.12598). All randomness comes from a torch.Generator, none from the global state.
 """
 
 import math

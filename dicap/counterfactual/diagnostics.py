@@ -37,17 +37,15 @@ def diagnose(
         generator: fitted. features: (N, V, e) or (N, e), of which the first view is judged. labels: (N,).
         targets: (N, M) target classes. held_out: features (N', e) and labels (N',) that the fit has not seen.
 
-    Returns:
-        `valid_full|minimal` share that reaches the judge's margin, `invalid_percent_*` the rest in %; `head_valid_*`
-        share that a linear probe on the real features takes for the target; `proximity_*` 1 - cos to the factual and
-        `mahalanobis_*` distance in Sw, means over valid ones, as are `start_time_minimal` and `kappa_minimal`;
-        `factual_sufficient` share whose factual already reaches the margin; `reconstruction_error` abduct and decode
-        with one score, `null_error` y' = y, `round_trip_error` y -> y' -> y, in units of `moved_full`, the mean
-        distance of the full counterfactual; `cld_*` counterfactual latent divergence, lower is better (Sanchez and
-        Tsaftaris 2022, arXiv 2202.10166); `hsic_p` p-value of the latent against the class, `latent_probe` held-out
-        accuracy of the class from the latent and its `latent_chance`; `mmd_full` squared MMD of counterfactuals to real
-        features of the target class; `loss`, `loss_gauss` denoising loss on the training data with and without the
-        network, `loss_held_out*` likewise.
+    Returns `valid_full|minimal` share that reaches the judge's margin, `invalid_percent_*` the rest in %; `head_valid_*`
+    share that a linear probe on the real features takes for the target; `proximity_*` 1 - cos to the factual and
+    `mahalanobis_*` distance in Sw, means over valid ones, as are `start_time_minimal` and `kappa_minimal`;
+    `factual_sufficient` share whose factual already reaches the margin; `reconstruction_error` abduct and decode with
+    one score, `null_error` y' = y, `round_trip_error` y -> y' -> y, in units of `moved_full`, the mean distance of the
+    full counterfactual; `cld_*` counterfactual latent divergence, lower is better (Sanchez and Tsaftaris 2022, arXiv
+    2202.10166); `hsic_p` p-value of the latent against the class, `latent_probe` held-out accuracy of the class from the
+    latent and its `latent_chance`; `mmd_full` squared MMD of counterfactuals to real features of the target class;
+    `loss`, `loss_gauss` denoising loss on the training data with and without the network, `loss_held_out*` likewise.
     """
     generator.check_fitted()
     views = features if features.dim() == 3 else features[:, None]
@@ -60,9 +58,8 @@ def diagnose(
     if generator.config.search != "none":
         minimal = generator.counterfactual(sample.factual, sample.own, sample.target, train_on="minimal")
         figures |= _of_counterfactuals("minimal", sample, minimal)
-        figures |= {
-            f"{name}_minimal": _mean_of(getattr(minimal, name), minimal.valid) for name in ("start_time", "kappa")
-        }
+        figures["start_time_minimal"] = _mean_of(minimal.start_time, minimal.valid)
+        figures["kappa_minimal"] = _mean_of(minimal.kappa, minimal.valid)
     figures |= _consistency(sample, full, max(moved, 1e-12))
     figures["mmd_full"] = class_mmd(full.features, sample.target, sample.real, labels, generator)
     if generator.estimator.network is not None:
@@ -116,11 +113,10 @@ def _consistency(sample: _Sample, full: Counterfactuals, moved: float) -> dict[s
 def _independence(latents: Tensor, own: Tensor, seed: int) -> dict[str, float]:
     """Whether latents (B, k) tell the class own (B,)."""
     classes, counts = torch.unique(own, return_counts=True)
-    figures = {"latent_chance": 1 / len(classes)}
+    figures, folds = {"latent_chance": 1 / len(classes)}, min(4, int(counts.min()))
     if len(classes) > 1 and len(own) > len(classes):
         figures["hsic_p"] = hsic_p(latents, own, seed)
-    folds = min(4, int(counts.min()))
-    if folds > 1 and len(classes) > 1:
+    if len(classes) > 1 and folds > 1:
         split = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
         scores = cross_val_score(RidgeClassifier(), _standardised(latents, latents), own.cpu().numpy(), cv=split)
         figures["latent_probe"] = float(scores.mean())
@@ -159,8 +155,8 @@ def latent_divergence(
 ) -> float:
     """CLD, mean over rows: log(1/2 exp P(S_y' <= div) + 1/2 exp P(S_y >= div)), S_y = 1 - cos to real features of y.
 
-    Low where the counterfactual moved less than the distance to other images of the target, but more than the spread of
-    its own class. Args: factual (B, e), own (B,), target (B, M), distance div (B, M), real (N, e), labels (N,).
+    Low where it moved less than the distance to images of the target, but more than the spread of its own class. Args:
+    factual (B, e), own (B,), target (B, M), distance div (B, M), real (N, e), labels (N,).
     """
     apart = 1 - factual @ real.T  # (B, N)
     among_target = labels == target[..., None]  # (B, M, N)
@@ -204,9 +200,7 @@ def class_mmd(
         ours, theirs = moved[target == label], real[labels == label]
         if len(ours) > 1 and len(theirs) > 1:
             kernels = [gaussian_kernel(group, group, width) for group in (ours, theirs)]
-            alike = sum(
-                float((kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))) for kernel in kernels
-            )
+            alike = sum(float((each.sum() - each.trace()) / (len(each) * (len(each) - 1))) for each in kernels)
             total += len(ours) * (alike - 2 * float(gaussian_kernel(ours, theirs, width).mean()))
             weight += len(ours)
     return total / weight if weight else math.nan

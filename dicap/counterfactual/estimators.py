@@ -7,16 +7,12 @@
 | v | A z - S F | A eps - S x0 (Salimans and Ho 2022, arXiv 2202.00512) |
 | eps | (z - S F) / A | eps (Ho et al. 2020, arXiv 2006.11239) |
 
-What the network is trained on decides what it can learn. A residual z - m_y = r_y + v has two parts: what the text leaves
-unexplained of its class's mean, r_y (there sits the scene that comes with the class), and the image's own distance v.
-
-| train_data | x0 | the class may shape | U independent of Y |
-|---|---|---|---|
-| observed | m_y + r_y + v | the mean, scene and all, and what lies around it | only where the text explains the means |
-| swap | m_y + r_y' + v, y' random | m_y, and what lies around the mean | in its mean: what the text does not name |
-| do | m_y + r_y' + v' of another image | m_y alone: an additive law, and so `gauss` | by construction |
-
 For gskip and v the squared error of F is |x0hat - x0|^2 / (1 - alpha_bar). `shift` has no x0: it moves by m_c' - m_c.
+
+What the network is trained on decides what it can learn. A residual z - m_y = r_y + v has two parts: what the text leaves
+unexplained of its class's mean, r_y (the scene that comes with the class), and the image's own distance v. The x0 of
+`observed` is m_y + r_y + v; of `swap` m_y + r_y' + v with y' random; of `do` m_y + r_y' + v' of another image: there the
+class shapes m_y alone, an additive law, and so `gauss`.
 """
 
 import dataclasses
@@ -46,10 +42,7 @@ class Estimator:
     network: Denoiser | None = None  # None for gauss and shift
 
     def eps(self, condition: Tensor | None, w: float = 1.0, gamma: float = 0.0, gradient: Eps | None = None) -> Eps:
-        """The score that DDIM follows: eps_null + w (eps_c - eps_null) - gamma S gradient, without the null at w = 1.
-
-        condition: (B, d) texts, None the marginal. gradient: in z, of classifier guidance.
-        """
+        """The score that DDIM follows, of texts (B, d), None the marginal: eps_null + w (eps_c - eps_null) - gamma S gradient."""
 
         def eps(z: Tensor, t: Tensor, rows: Rows) -> Tensor:
             value = epsilon(self.x0(z, t, None if condition is None else condition[rows]), z, t)
@@ -125,9 +118,8 @@ def loss(
     train: bool = True,
     network_share: float = 1.0,
 ) -> Tensor:
-    """Denoising loss () of data x0 (B, k) under conditions (B, d), at uniform times and fresh noise from the generator.
-
-    null_share: share of rows that take the marginal. train: with dropout. network_share: 0 leaves the network out.
+    """Denoising loss () of data x0 (B, k) under texts (B, d), at uniform times and fresh noise; null_share of the rows take
+    the marginal. train: with dropout. network_share: 0 leaves the network out.
     """
     network, device, (count, k) = estimator.network, x0.device, x0.shape
     if network is None:

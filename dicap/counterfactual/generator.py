@@ -30,6 +30,7 @@ from .space import FeatureSpace
 
 logger = logging.getLogger(__name__)
 
+PARTS = {"space": FeatureSpace, "mechanism": ClassMechanism, "within": Gaussian, "total": Gaussian}
 FORMAT = "dicap.counterfactual/3"  # of saved generators; carries the names of settings and parameters
 CHUNK = 4096  # rows answered at a time
 
@@ -84,15 +85,13 @@ class CounterfactualGenerator:
         """Learn the space, the class mechanism, the covariances and the network; self, on the device of features.
 
         Args:
-            features: (N, V, e) or (N, e) unit-length image features; the V views of an image count as one image.
-            labels: (N,) long in 0..C-1. conditions: (C, d) frozen text features of the C base classes. With labels None
-                conditions is (N, d), one text an image (its caption): equal texts are one class.
+            features: (N, V, e) or (N, e) unit length; the V views of an image count as one image.
+            labels: (N,) long in 0..C-1. conditions: (C, d) frozen texts of the classes; with labels None (N, d), one an
+                image (its caption), and equal texts are one class.
             logit_scale: multiplier of cosines in the text head, CLIP's logit_scale.exp(); for judge="text" alone.
 
-        Raises:
-            ValueError: wrong shapes, NaN, rows that are not unit length, fewer than two classes with images or two
-                images, equal texts, judge="text" without logit_scale or with d != e.
-            FloatingPointError: training diverged.
+        Raises ValueError on wrong shapes, NaN, rows not of unit length, fewer than two images or classes with images,
+        equal texts, judge="text" without logit_scale or with d != e; FloatingPointError where training diverges.
         """
         features = features[:, None] if features.dim() == 2 else features
         check_fit(features, labels, conditions)
@@ -126,7 +125,7 @@ class CounterfactualGenerator:
 
     @_exact
     def abduct(self, features: Tensor, condition: Tensor) -> Latents:
-        """U of features (B, e) given their factual texts condition (B, d) or (d,): DDIM up to the ceiling.
+        """U of features (B, e), given factual texts (B, d) or (d,): DDIM up to the ceiling.
 
         Raises ValueError where it is not fitted, or on wrong shapes or NaN.
         """
@@ -143,13 +142,11 @@ class CounterfactualGenerator:
     def predict(
         self, latents: Latents, condition: Tensor, start: Tensor | float | None = None, w: float | None = None
     ) -> Tensor:
-        """Features (B, e), unit length, of latents under the texts condition (B, d) or (d,).
+        """Features (B, e), unit length, of latents under texts (B, d) or (d,).
 
-        Args:
-            start: time () or (B,) in [0, ceiling] to decode from: None the ceiling, the full intervention; 0 no change.
-            w: classifier-free guidance; None is the configured one.
-
-        Raises ValueError where it is not fitted, on wrong shapes, or start or w given to the generator `shift`.
+        start: time () or (B,) in [0, ceiling] to decode from: None the ceiling, the full intervention; 0 no change. w:
+        classifier-free guidance; None the configured one. Raises ValueError where it is not fitted, on wrong shapes, or
+        either given to `shift`.
         """
         condition, config = self.texts(condition, len(latents.residual)), self.config
         if config.generator == "shift":
@@ -171,7 +168,7 @@ class CounterfactualGenerator:
         """Features (B, e) decoded with the score that abducted them: near the factual for any score, however wrong."""
         if self.config.generator == "shift":
             return self.predict(latents, latents.condition)
-        score, _, _ = self._abduction(latents.condition)
+        score = self._abduction(latents.condition)[0]
         return self.space.lift(process.decode(score, latents.z, self.times[-1], self.times), latents.residual)
 
     def _abduction(self, condition: Tensor) -> tuple[process.Eps, int, process.Solve]:
@@ -194,8 +191,7 @@ class CounterfactualGenerator:
         Args:
             features: (B, e) unit length. factual: (B,) class indices. target: (B, M) or (B,) class indices.
             train_on: `full` performs the whole intervention; `minimal` the smallest sufficient one (`config.search`).
-            conditions: (C, d) the texts that the indices refer to and among which the judge decides, equal ones being
-                one class; None: those of the fit.
+            conditions: (C, d) texts of the indices, among which the judge decides, equal ones one class; None: the fit's.
 
         Raises ValueError where it is not fitted, on wrong shapes, NaN, indices outside the texts, an unknown train_on.
         """
@@ -235,8 +231,7 @@ class CounterfactualGenerator:
         estimator = self.estimator
         numbers = torch.tensor([self.logit_scale, self.final_loss], dtype=torch.float64)
         tensors = {"conditions": self.conditions, "middle": estimator.middle, "numbers": numbers}
-        parts = {"space": self.space, "mechanism": self.mechanism, "within": estimator.within, "total": estimator.total}
-        groups = {name: vars(part) for name, part in parts.items()}
+        groups = dict(zip(PARTS, map(vars, (self.space, self.mechanism, estimator.within, estimator.total))))
         groups["network"] = estimator.network.state_dict() if estimator.network else {}
         tensors |= {f"{name}.{key}": value for name, group in groups.items() for key, value in group.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -245,10 +240,7 @@ class CounterfactualGenerator:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "CounterfactualGenerator":
-        """The generator that `save` wrote, on a device.
-
-        Raises FileNotFoundError, and ValueError where the file is no generator's, truncated, or of another version.
-        """
+        """The generator that `save` wrote. Raises FileNotFoundError, or ValueError for a file of another kind or version."""
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; a generator is written by CounterfactualGenerator.save")
         try:
@@ -256,14 +248,11 @@ class CounterfactualGenerator:
                 metadata = file.metadata() or {}
                 # copied: mapped tensors are not aligned, and sums then differ in the last bit
                 tensors = {name: file.get_tensor(name).to(device, copy=True) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a complete safetensors file ({error}); fit and save again") from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}; fit and save again")
-        try:
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
             return cls(GeneratorConfig.from_json(metadata["config"]))._restored(tensors)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: does not hold a generator ({error}); fit and save again") from error
+        except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: does not hold a complete generator ({error}); fit and save again") from error
 
     def _restored(self, tensors: dict[str, Tensor]) -> "CounterfactualGenerator":
         """This generator with the fitted parts that `save` wrote."""
@@ -273,11 +262,10 @@ class CounterfactualGenerator:
 
         self.conditions, self.device = tensors["conditions"], tensors["conditions"].device
         self.logit_scale, self.final_loss = tensors["numbers"].tolist()
-        self.space, self.mechanism = FeatureSpace(**group("space")), ClassMechanism(**group("mechanism"))
-        within, total, network = Gaussian(**group("within")), Gaussian(**group("total")), None
-        if weights := group("network"):
-            network = self._network(torch.Generator())
-            network.load_state_dict(weights)
+        self.space, self.mechanism, within, total = (part(**group(name)) for name, part in PARTS.items())
+        network = self._network(torch.Generator()) if self.config.generator in NETWORK else None
+        if network is not None:
+            network.load_state_dict(group("network"))
         self.estimator = Estimator(self.config.generator, self.mechanism, within, total, tensors["middle"], network)
         return self
 

@@ -1,4 +1,4 @@
-"""Counterfactuals of a batch: every image in every target class, the full intervention or the minimal sufficient one.
+"""Counterfactuals of a batch: every image in every target class.
 
 The full intervention (from the ceiling, w = 1) is the counterfactual of the causal model: errors against a known truth
 belong to it. The minimal one stops at the smallest share of the shift that convinces the judge: proximity belongs to it.

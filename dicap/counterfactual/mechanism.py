@@ -2,13 +2,12 @@
 
     m_c = M + (c~ - mean c~) W,    c~ = (c - mean c) / RMS,    W = ridge regression of the class means on their texts
 
-Scenes that come with classes sit in the class means, but not in the frozen text of a class name. So the class effect
-is restricted to what the text explains, and the rest of a feature stays in the residual z - m_c, that is in U. The
-strength of the ridge is chosen by leaving classes out: only what carries over to a class never seen is believed. Where
-texts live in the space of the images (CLIP's do), each direction that the texts span has its own strength. Where nothing
-carries over (the digits: "four" tells nothing of "five") the strongest ridge would win, and no class have an effect:
-there it is DEFAULT_STRENGTH. (`means` = class or blend put the class means back: ablations.) Around m_c one shared
-covariance Sw, shrunk after Ledoit and Wolf (2004).
+Scenes that come with classes sit in the class means, but not in the text of a class name. So the class effect is what
+the text explains, and the rest stays in the residual z - m_c, that is in U. The strength of the ridge is chosen by leaving
+classes out: only what carries over to a class never seen is believed. Where texts live in the space of the images (CLIP's
+do), each direction that they span has its own strength. Where nothing carries over ("four" tells nothing of "five") the
+strongest ridge would win, and no class have an effect: there it is DEFAULT_STRENGTH. Around m_c one shared covariance Sw,
+shrunk after Ledoit and Wolf (2004).
 """
 
 import dataclasses
@@ -46,8 +45,8 @@ class ClassMechanism:
     ) -> "ClassMechanism":
         """Fit to one row per image: z (N, k), labels (N,) in 0..C-1, conditions (C, d); classes may lack images.
 
-        directions: (d, k) what z is of the space of the texts, where images and texts share one; else None. Raises
-        ValueError on images of fewer than two classes, or texts that are all equal.
+        directions: (d, k) those of z in the space of the texts, where images and texts share one. Raises ValueError on
+        images of fewer than two classes, or texts that are all equal.
         """
         counts = torch.bincount(labels, minlength=len(conditions))
         seen = counts > 0
@@ -57,13 +56,11 @@ class ClassMechanism:
         centre = conditions[seen].mean(0)
         scale = (conditions[seen] - centre).square().mean().sqrt()
         if not scale > SAME * conditions.square().mean().sqrt():
-            raise ValueError(
-                "the conditions of all classes are equal: give each class its own text feature (a CLIP that knows none"
-                " of the names' words gives all the same, as the tiny one does with names outside of its small world)"
-            )
+            hint = "a CLIP that knows none of the names' words gives all the same, as the tiny one does outside of its world"
+            raise ValueError(f"the conditions of all classes are equal: give each its own text feature ({hint})")
         known = (conditions - centre) / scale  # (C, d)
-        class_means = torch.zeros(len(conditions), z.shape[1], dtype=z.dtype, device=z.device)
-        class_means = class_means.index_add(0, labels, z) / counts.clamp_min(1)[:, None]
+        sums = z.new_zeros(len(conditions), z.shape[1]).index_add(0, labels, z)
+        class_means = sums / counts.clamp_min(1)[:, None]
         offset = class_means[seen].mean(0)
         axes = None if directions is None else text_axes(known[seen] @ directions.double())
         weight, strength, holdout = ridge_map(known[seen], class_means[seen] - offset, axes)
@@ -96,9 +93,9 @@ def text_axes(projected: Tensor) -> Tensor:
 def ridge_map(texts: Tensor, targets: Tensor, axes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Ridge map of centred texts (C, d) to centred class means (C, k), its strengths chosen by leaving one class out.
 
-    The held-out error has a closed form (the PRESS residual, intercept included): error_i / (1 - h_i - 1/C). axes (k, r):
-    orthonormal directions of the targets with a strength each; all others share one. Returns weight (d, k), the strengths
-    (k,), those of the axes first, and the held-out squared error () relative to predicting the other classes' mean.
+    The held-out error is the PRESS residual, intercept included: error_i / (1 - h_i - 1/C). axes (k, r): orthonormal
+    directions of the targets with a strength each; all others share one. Returns weight (d, k), the strengths (k,), those
+    of the axes first, and the held-out squared error () relative to predicting the other classes' mean.
     """
     count, width = texts.shape
     axes = targets.new_zeros(targets.shape[1], 0) if axes is None else axes
@@ -147,13 +144,9 @@ class Gaussian:
         return mean + ((z / signal - mean) @ self.vectors * (self.values / (self.values + ratio))) @ self.vectors.T
 
     def solve(self, gap: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-        """Newton correction (B, k) of an encoding step's gap (B, k), with this Gaussian's score as the derivative.
-
-        d step / d z+ = (1 - sigma/sigma+) sigma+^2 / (l + sigma+^2) along an eigenvalue l.
-        """
-        signal, noise = coefficients(t, gap)
-        signal_next, noise_next = coefficients(t_next, gap)
-        ratio, ratio_next = noise / signal, noise_next / signal_next
+        """Newton correction (B, k) of an encoding step's gap (B, k), with this Gaussian's score as the derivative:
+        d step / d z+ = (1 - sigma/sigma+) sigma+^2 / (l + sigma+^2) along an eigenvalue l."""
+        ratio, ratio_next = (noise / signal for signal, noise in (coefficients(t, gap), coefficients(t_next, gap)))
         slope = (1 - ratio / ratio_next) * ratio_next.square() / (self.values + ratio_next.square())
         return (gap @ self.vectors / (1 - slope)) @ self.vectors.T
 
@@ -166,17 +159,15 @@ class Gaussian:
 
 
 def within_and_total(residuals: Tensor, class_effects: Tensor) -> tuple[Gaussian, Gaussian]:
-    """Shrunk covariance Sw of residuals z - m_c (N, V, k), and the marginal's: Sw + spread of class_effects m_c (C, k).
-
-    The covariance is that of all views; its shrinkage is Ledoit-Wolf's for N images: views are no new images.
-    """
+    """Covariance Sw of residuals z - m_c (N, V, k), shrunk as Ledoit-Wolf shrinks that of N images (views are no new ones),
+    and the marginal's: Sw + spread of class_effects m_c (C, k)."""
     count, views, k = residuals.shape
     images, shrinkage = residuals.double().mean(1).cpu().numpy(), 1.0
     if count > 1 and np.ptp(images) > 0:
         shrinkage = float(LedoitWolf(assume_centered=True).fit(images).shrinkage_)
     rows = residuals.double().reshape(-1, k)
     covariance = rows.T @ rows / (count * views)
-    identity = torch.eye(k, dtype=covariance.dtype, device=covariance.device)
+    identity = torch.eye(k).to(covariance)
     within = (1 - shrinkage) * covariance + shrinkage * covariance.trace() / k * identity
     effects = class_effects.double() - class_effects.double().mean(0)
     total = within + effects.T @ effects / len(effects)

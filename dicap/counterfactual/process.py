@@ -4,8 +4,8 @@
     one step t -> t':  z' = (A'/A)(z - S eps) + S' eps      (Song et al. 2021, arXiv 2010.02502, eq. 13 without noise)
 
 Decoding takes eps at t. Its exact inverse takes eps at t', the unknown: `encode` finds it by fixed-point refinement.
-The first grid time is 0, where z is the data itself; the last has alpha_bar = 1e-6, so that nothing of the factual
-class leaks through the ceiling. Times are fp64 whatever z is: near the ceiling fp32 would not resolve them.
+Grids go from 0, the data itself, to alpha_bar = 1e-6, where nothing of the factual class leaks through. Times are fp64
+whatever z is: near this ceiling fp32 would not resolve them.
 """
 
 import itertools
@@ -107,12 +107,11 @@ def refine_step(
 
 
 def encode(eps: Eps, z: Tensor, times: Tensor, fixed_point: int, solve: Solve = unpreconditioned) -> Tensor:
-    """Abduction: z (B, k) at time 0 carried up the grid along eps; (S + 1, B, k), from z to the latent at the ceiling.
+    """Abduction: z (B, k) at time 0 carried up the grid times (S + 1,) along eps; the whole path (S + 1, B, k).
 
-    Args:
-        times: (S + 1,) from 0 to the ceiling. fixed_point: refinements a step; 0 is the plain first-order inversion.
-        solve: turns the gap of a refinement into its correction. The plain one shrinks the error by 1 - sigma/sigma+ a
-            time, which is slow on coarse grids; a Gaussian's is exact for its own score and fast for scores near it.
+    fixed_point: refinements a step; 0 is the plain first-order inversion. solve: turns the gap of a refinement into its
+    correction. The plain one shrinks the error by 1 - sigma/sigma+ a time, which is slow on coarse grids; a Gaussian's is
+    exact for its own score and fast for scores near it.
     """
     path = [z]
     guess = eps(z, times[1], slice(None))  # at t = 0 eps is undefined; at the first noisy time it is known
@@ -143,10 +142,8 @@ def stop_at(
 
 
 def decode(eps: Eps, z: Tensor, start: Tensor, times: Tensor) -> Tensor:
-    """Prediction: z (B, k) at its start time () or (B,) carried down the grid to time 0, (B, k).
-
-    A row joins at its own start with a partial step to the grid time below; rows that have not joined cost nothing.
-    """
+    """Prediction: z (B, k) at its start time () or (B,) carried down the grid to time 0, (B, k); each row joins at its own
+    start with a partial step, and costs nothing before."""
     z = z.clone()
     for t, t_next in itertools.pairwise(times.flip(0)):
         now = torch.minimum(start, t)

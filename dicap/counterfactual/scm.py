@@ -4,10 +4,9 @@
     x_j = m_yj + s_yj u_j,   m_y and log s_y linear in the text,   u_j a skewed mixture of two Gaussians (mean 0, variance 1)
     f = normalise(base + Q x),   Q with orthonormal columns
 
-The class acts non-additively: it moves and stretches. Each coordinate is increasing in its own u_j and the u_j are
-independent, so the counterfactual x'_j = m_y'j + (s_y'j / s_yj) (x_j - m_yj) is identified by the conditional
-distributions: it is the increasing map between them, which exact diffusion follows. Moving by class means is wrong
-here, even with the true means.
+The class moves and stretches. Each coordinate increases in its own u_j and these are independent, so the counterfactual
+x'_j = m_y'j + (s_y'j / s_yj) (x_j - m_yj) is identified by the conditional distributions: it is the increasing map
+between them, which exact diffusion follows. Moving by class means is wrong here, even with the true means.
 """
 
 import dataclasses
@@ -43,8 +42,7 @@ class World:
 def skewed(
     seed: int = 0, classes: int = 25, shots: int = 16, coordinates: int = 4, width: int = 64, stretch: float = 0.7
 ) -> World:
-    """A world of C classes with `shots` rows each, q coordinates x_j, features and texts of one width; another seed is
-    another world.
+    """A world of C classes with `shots` rows each, q coordinates x_j, features and texts of one width.
 
     stretch: standard deviation of log s over the classes; 0 makes the class act additively. Raises ValueError on fewer
     than two classes, no shots, or more coordinates than the width holds.

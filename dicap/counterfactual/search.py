@@ -1,9 +1,7 @@
 """Sufficiency and minimality: who judges a counterfactual, and the smallest intervention that satisfies the judge.
 
-Sufficient: the judge's margin for the target over its best rival reaches delta. Minimal: the smallest amount of
-intervention that is sufficient. The amount is the mean kappa in [0, 1], the share of the class shift performed: as a
-start time of the diffusion or as a fraction of the line to the full counterfactual. A grid in time would be too
-coarse at its first point.
+Sufficient: the judge's margin for the target over its best rival reaches delta. The amount of intervention is the mean
+kappa in [0, 1], the share of the class shift performed: a grid in time would be too coarse at its first point.
 """
 
 import dataclasses
@@ -62,10 +60,8 @@ def margin(scores: Tensor, target: Tensor) -> Tensor:
 def judge_gradient(
     judge: Judge, space: FeatureSpace, estimator: Estimator, texts: Tensor, condition: Tensor, residual: Tensor
 ) -> Eps:
-    """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c), r)) for condition c (B, d) and residual r (B, e).
-
-    texts: (C, d) classes that the judge weighs, beside those asked for.
-    """
+    """Gradient in z (B, k) of the judge's log p(c | lift(x0(z, t, c), r)) for condition c (B, d) and residual r (B, e), among
+    c and texts (C, d)."""
     texts, index = torch.unique(torch.cat([texts, condition]), dim=0, return_inverse=True)
     target = index[-len(condition) :]
 
@@ -97,8 +93,8 @@ def minimal(attempt: Attempt, factual: Tensor, factual_margin: Tensor, most: flo
     factual: (R, e). factual_margin: (R,) at amount 0. most: the full intervention. delta: the sufficient margin.
     """
     trivial, zeros = factual_margin >= delta, torch.zeros(len(factual), dtype=torch.float64, device=factual.device)
-    amounts = zeros.clone(), zeros.clone()
-    result = SearchResult(factual.clone(), factual_margin.clone(), *amounts, torch.zeros_like(trivial), trivial)
+    none = torch.zeros_like(trivial)
+    result = SearchResult(factual.clone(), factual_margin.clone(), zeros.clone(), zeros.clone(), none, trivial)
 
     def attempt_at(pending: Tensor, amount: Tensor, keep_failures: bool = False) -> None:
         rows = pending.nonzero()[:, 0]

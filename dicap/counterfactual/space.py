@@ -2,9 +2,8 @@
 
     z = P^T (f - mu) / s,   r = (I - P P^T)(f - mu),   f' = normalise(mu + s P z' + r)
 
-P: the top k principal directions, from one row per image (the mean of its views); s: one scalar, so that z has RMS 1
-per coordinate and no direction is whitened. The residual r passes through untouched. Keeping k small matters: with
-every direction diffused, the abducted latent still tells the class at few shots.
+P: the top k principal directions, from one row per image (the mean of its views); s: one scalar, so that z has RMS 1.
+The residual r passes through untouched. Keep k small: with every direction diffused, U still tells the class at few shots.
 
 Legend (all of this package): B rows, N images, V views, e feature width, k PCA directions, C classes, d text width, M
 counterfactuals of an image, S diffusion steps.

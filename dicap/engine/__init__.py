@@ -61,8 +61,7 @@ def is_installed() -> bool:
 def install() -> None:
     """Makes the built-in engine answer to `dassl`; done by importing this package.
 
-    Raises:
-        ImportError: another `dassl` is imported already; two engines in one process would mean two registries.
+    Raises ImportError where another `dassl` is imported already: two engines in one process would mean two registries.
     """
     other = sys.modules.get("dassl")
     if other is not None and other is not sys.modules[__name__]:

@@ -10,7 +10,7 @@ from dassl.optim import ConstantWarmupScheduler
 from dassl.utils import load_checkpoint, load_pretrained_weights, resume_from_checkpoint, save_checkpoint
 from torch import nn
 
-from dicap.engine.utils.inert import Placeholder, read_pickle
+from dicap.engine.utils.inert import Placeholder, read_checkpoint
 from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import write_tensors
 
@@ -94,7 +94,7 @@ def test_hostile_pickles_run_nothing(tmp_path, program):
     victim = tmp_path / "owned"
     (tmp_path / "p").write_bytes(program.replace(b"{0}", str(victim).encode()))
     try:
-        read_pickle(tmp_path / "p")
+        read_checkpoint(tmp_path / "p")
     except ValueError as error:
         assert str(tmp_path / "p") in str(error)
     assert not victim.exists()
@@ -106,7 +106,7 @@ def test_a_pickle_cannot_reach_this_readers_own_functions(tmp_path):
     before = dict(inert._tensor.__dict__), inert._tensor.__defaults__
     (tmp_path / "p").write_bytes(b"(lp0\nctorch._utils\n_rebuild_tensor_v2\nN(dS'__defaults__'\n(I1\ntstbba.")
     try:
-        read_pickle(tmp_path / "p")
+        read_checkpoint(tmp_path / "p")
     except ValueError:
         pass
     assert (dict(inert._tensor.__dict__), inert._tensor.__defaults__) == before
@@ -123,15 +123,6 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
             archive.writestr(name, data[:4] if name.endswith("data/0") else data)
     with pytest.raises(ValueError, match="short is damaged"):
         load_checkpoint(tmp_path / "short")
-
-
-def test_an_old_few_shot_split_is_read_without_running_it(tmp_path):
-    frozen = (
-        b"cdassl.data.datasets.base_dataset\nDatum\n)\x81}(U\x07_impathU\x01aU\x06_labelK\x03"
-        b"U\x07_domainK\x00U\x0a_classnameU\x01bub."
-    )
-    (tmp_path / "shot.pkl").write_bytes(b"\x80\x02" + frozen)
-    assert read_pickle(tmp_path / "shot.pkl").state == {"_impath": "a", "_label": 3, "_domain": 0, "_classname": "b"}
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -57,7 +57,7 @@ def test_dataset_facts(toy, pictures):
     assert dataset.num_classes == 3 and dataset.classnames == ["red", "green", "blue"]
     assert dataset.lab2cname == {0: "red", 1: "green", 2: "blue"}
     assert (len(dataset.train_x), len(dataset.train_u), len(dataset.val), len(dataset.test)) == (18, 6, 12, 15)
-    assert {k: len(v) for k, v in dataset.split_dataset_by_domain(dataset.test).items()} == {0: 10, 1: 5}
+    assert {k: len(v) for k, v in dataset.split_dataset_by_label(dataset.test).items()} == {0: 5, 1: 5, 2: 5}
 
 
 def test_a_label_that_does_not_occur_counts_towards_the_number_of_classes():

@@ -20,7 +20,7 @@ FORKS = [
 NAMES = {
     "dassl.config": "get_cfg_default clean_cfg",
     "dassl.engine": "TRAINER_REGISTRY build_trainer TrainerBase SimpleTrainer TrainerX TrainerXU",
-    "dassl.engine.trainer": "SimpleNet TrainerX",
+    "dassl.engine.trainer": "TrainerX",
     "dassl.engine.build": "TRAINER_REGISTRY",
     "dassl.data": "DataManager DatasetWrapper",
     "dassl.data.data_manager": "DataManager DatasetWrapper build_data_loader",
@@ -39,8 +39,8 @@ NAMES = {
     "dassl.evaluation": "build_evaluator EVALUATOR_REGISTRY EvaluatorBase Classification",
     "dassl.evaluation.evaluator": "EvaluatorBase Classification",
     "dassl.evaluation.build": "EVALUATOR_REGISTRY",
-    "dassl.modeling": "build_backbone build_head build_network BACKBONE_REGISTRY HEAD_REGISTRY NETWORK_REGISTRY",
-    "dassl.utils": "Registry check_availability check_isfile collect_env_info count_num_param init_network_weights "
+    "dassl.modeling": "build_backbone build_head BACKBONE_REGISTRY HEAD_REGISTRY",
+    "dassl.utils": "Registry check_availability check_isfile collect_env_info count_num_param "
     "listdir_nohidden load_checkpoint save_checkpoint resume_from_checkpoint load_pretrained_weights "
     "mkdir_if_missing read_image read_json write_json set_random_seed setup_logger tolist_if_not "
     "AverageMeter MetricMeter",

@@ -33,9 +33,7 @@ from tqdm import tqdm
 from dicap.engine.data import DataManager
 from dicap.engine.engine.resume import epochs_done, load_resume, random_state, save_resume, set_random_state
 from dicap.engine.evaluation import build_evaluator
-from dicap.engine.modeling import build_backbone, build_head
-from dicap.engine.optim import build_lr_scheduler, build_optimizer
-from dicap.engine.utils import count_num_param, load_checkpoint, load_pretrained_weights, save_checkpoint, tolist_if_not
+from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
 from dicap.engine.utils.torchtools import last_checkpoint, load_state, resume_from_checkpoint
 
@@ -44,55 +42,12 @@ try:
 except ImportError:  # then there is no TensorBoard log
     SummaryWriter = None
 
-__all__ = ["SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
+__all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 _log = logging.getLogger(__name__)
 _BEST = "model-best.pth.tar"
 # settings that must agree between a resume file and the run that takes it
 _RUN = ("TRAINER.NAME", "DATASET.NAME", "DATASET.NUM_SHOTS", "SEED", "MODEL.BACKBONE.NAME")
-
-
-class SimpleNet(nn.Module):
-    """Backbone, optional head, and a linear classifier where num_classes > 0.
-
-    Args:
-        cfg: configuration.
-        model_cfg: cfg.MODEL, or a section like it.
-        num_classes: C; 0 for features only.
-        kwargs: for the backbone and the head.
-    """
-
-    def __init__(self, cfg: Any, model_cfg: Any, num_classes: int, **kwargs: Any) -> None:
-        super().__init__()
-        backbone, head = model_cfg.BACKBONE, model_cfg.HEAD
-        self.backbone = build_backbone(backbone.NAME, verbose=cfg.VERBOSE, pretrained=backbone.PRETRAINED, **kwargs)
-        self._fdim = self.backbone.out_features
-        self.head = None
-        if head.NAME and head.HIDDEN_LAYERS:
-            self.head = build_head(
-                head.NAME,
-                verbose=cfg.VERBOSE,
-                in_features=self._fdim,
-                hidden_layers=head.HIDDEN_LAYERS,
-                activation=head.ACTIVATION,
-                bn=head.BN,
-                dropout=head.DROPOUT,
-                **kwargs,
-            )
-            self._fdim = self.head.out_features
-        self.classifier = nn.Linear(self._fdim, num_classes) if num_classes > 0 else None
-
-    fdim = property(attrgetter("_fdim"), doc="Width of the features.")
-
-    def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
-        """Images (B, 3, H, W) to scores (B, C), on request with features (B, fdim); without classifier to features."""
-        feature = self.backbone(x)
-        if self.head is not None:
-            feature = self.head(feature)
-        if self.classifier is None:
-            return feature
-        scores = self.classifier(feature)
-        return (scores, feature) if return_feature else scores
 
 
 class TrainerBase:
@@ -114,12 +69,7 @@ class TrainerBase:
     # -- registered models
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Makes a model known to saving, loading, modes and updates.
-
-        Raises:
-            AttributeError: before TrainerBase.__init__ ran.
-            ValueError: the name is taken.
-        """
+        """Makes a model known to saving, loading, modes and updates; ValueError where the name is taken."""
         if "_models" not in self.__dict__:
             raise AttributeError("register_model was called before super().__init__()")
         if name in self._models:
@@ -209,15 +159,10 @@ class TrainerBase:
         }
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Loads each model from directory/<model>.
+        """Loads each model from directory/<model>, where directory is the OUTPUT_DIR of the run; empty loads nothing.
 
-        Args:
-            directory: OUTPUT_DIR of the run; empty loads nothing.
-            epoch: of the checkpoint; None: the best one, or the last where training kept no best (FINAL_MODEL last_step).
-
-        Raises:
-            FileNotFoundError: no such checkpoint.
-            ValueError: it is damaged or does not fit the model.
+        epoch: of the checkpoint; None: the best one, or the last where training kept no best (FINAL_MODEL last_step).
+        Raises FileNotFoundError, or ValueError where the checkpoint is damaged or does not fit the model.
         """
         if not directory:
             _log.info("load_model() is skipped: no directory of a trained model was given")
@@ -386,6 +331,7 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """Builds loaders, model and evaluator from a configuration; trains, keeps checkpoints, tests."""
 
+    model: Any  # what build_model makes
     num_batches: int  # of the running epoch
 
     def __init__(self, cfg: Any) -> None:
@@ -417,18 +363,8 @@ class SimpleTrainer(TrainerBase):
         self.dm = dm
 
     def build_model(self) -> None:
-        """Builds and registers the model; the default is a SimpleNet with cfg.OPTIM's optimiser and schedule."""
-        cfg = self.cfg
-        self.model: nn.Module = SimpleNet(cfg, cfg.MODEL, self.num_classes)
-        if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
-        self.model.to(self.device)
-        _log.info("# params: %s", f"{count_num_param(self.model):,}")
-        self.optim = build_optimizer(self.model, cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model("model", self.model, self.optim, self.sched)
-        if self.device.type == "cuda" and torch.cuda.device_count() > 1:
-            self.model = nn.DataParallel(self.model)
+        """Builds the model, its optimiser and schedule, and registers them."""
+        raise NotImplementedError
 
     def train(self) -> None:  # type: ignore[override]
         """Trains from the resumed epoch, or the first, to OPTIM.MAX_EPOCH."""

@@ -10,15 +10,9 @@ def compute_accuracy(
     target: torch.Tensor,
     topk: tuple[int, ...] = (1,),
 ) -> list[torch.Tensor]:
-    """Share of the labels that are among the k highest scores, in percent.
+    """Share of the labels target (B,) that are among the k highest scores, in percent: a tensor (1,) for each k of topk.
 
-    Args:
-        output: scores (B, C), or a sequence whose first element they are.
-        target: labels (B,).
-        topk: values of k.
-
-    Returns:
-        A tensor of shape (1,) for each k.
+    output: scores (B, C), or a sequence whose first element they are.
     """
     scores = output[0] if isinstance(output, (tuple, list)) else output
     hits = scores.topk(max(topk), dim=1).indices.eq(target.view(-1, 1))  # (B, k)

@@ -84,9 +84,7 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
     """The schedule optim_cfg.LR_SCHEDULER, after WARMUP_EPOCH epochs of warm-up.
 
-    Raises:
-        ValueError: unknown LR_SCHEDULER or WARMUP_TYPE.
-        TypeError: STEPSIZE does not suit the schedule.
+    Raises ValueError on an unknown LR_SCHEDULER or WARMUP_TYPE, TypeError where STEPSIZE does not suit the schedule.
     """
     schedule, warmup = _build_schedule(optimizer, optim_cfg), optim_cfg.WARMUP_EPOCH
     if warmup <= 0:

@@ -17,16 +17,9 @@ AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 def build_optimizer(
     model: nn.Module | Iterable[Any], optim_cfg: Any, param_groups: Any = None
 ) -> torch.optim.Optimizer:
-    """The optimiser optim_cfg.NAME.
+    """The optimiser optim_cfg.NAME of a module or its parameters, or of param_groups where these are given.
 
-    Args:
-        model: a module, or its parameters.
-        optim_cfg: cfg.OPTIM.
-        param_groups: what to optimise instead of the model.
-
-    Raises:
-        ValueError: unknown name.
-        TypeError: STAGED_LR without a module.
+    Raises ValueError on an unknown name, TypeError on STAGED_LR without a module.
     """
     name, momentum = optim_cfg.NAME, optim_cfg.MOMENTUM
     if name not in AVAI_OPTIMS:

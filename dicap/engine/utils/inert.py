@@ -7,18 +7,17 @@ of torch's formats are read: the zip archive (torch >= 1.6) and the stream befor
 """
 
 import collections
-import contextlib
 import io
 import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 import torch
 
-__all__ = ["Placeholder", "read_checkpoint", "read_pickle"]
+__all__ = ["Placeholder", "read_checkpoint"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a stream-format file
 
@@ -109,28 +108,13 @@ class _InertUnpickler(pickle.Unpickler):
         return self.load_storage(pid)
 
 
-def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """The plain values of a pickle file, objects as Placeholders (an old few-shot split: `item.state["_impath"]` ...).
-
-    Raises ValueError, with the file's name, for a damaged file or another format.
-    """
-    with open(path, "rb") as file, _damage_named(path):
-        return _InertUnpickler(file).load()
-
-
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The content of a file of torch.save, on the CPU; objects other than tensors and plain values are Placeholders.
 
     Raises ValueError, with the file's name, for a damaged file or another format.
     """
-    with _damage_named(path):
-        return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
-
-
-@contextlib.contextmanager
-def _damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        yield
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         cause = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is damaged, truncated or of an unknown format ({cause})") from error

@@ -4,28 +4,22 @@ Library messages go through `logging` (logger "dicap"); setup_logger shows them 
 that they reach the log too. Progress bars go to the terminal alone.
 """
 
-import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from dicap.engine.utils.tools import mkdir_if_missing
 
-__all__ = ["Logger", "logged_to", "setup_logger"]
+__all__ = ["Logger", "setup_logger"]
 
 _library = logging.getLogger("dicap")
 
 
 class Logger:
-    """Standard output and a file at once; stands in for sys.stdout. A file that exists is continued: a resumed run has
-    one log.
-
-    Args:
-        fpath: the log file; None writes to the console alone.
-    """
+    """Standard output and the file fpath (None: no file) at once; stands in for sys.stdout. A file that exists is
+    continued: a resumed run has one log."""
 
     def __init__(self, fpath: str | os.PathLike[str] | None = None) -> None:
         self.console: TextIO = sys.stdout
@@ -82,11 +76,8 @@ _active: Logger | None = None
 def setup_logger(output: str | os.PathLike[str] | None = None) -> Logger | None:
     """Begins the log of a run; the log of the run before, if any, ends.
 
-    Args:
-        output: a folder (the file is log.txt in it) or a file that ends in .txt or .log; None does nothing.
-
-    Returns:
-        The log; its close() ends it. None without output.
+    output: a folder (the file is log.txt in it) or a file that ends in .txt or .log; None does nothing. Returns the log,
+    which its close() or a with statement ends; None without output.
     """
     global _active
     if output is None:
@@ -101,23 +92,3 @@ def setup_logger(output: str | os.PathLike[str] | None = None) -> Logger | None:
     if _library.level == logging.NOTSET:
         _library.setLevel(logging.INFO)
     return _active
-
-
-@contextlib.contextmanager
-def logged_to(output: str | os.PathLike[str]) -> Iterator[Logger]:
-    """The log of one run as a context: afterwards sys.stdout and the library's messages are as they were.
-
-    Args:
-        output: as in setup_logger.
-    """
-    global _active
-    before, handlers, level = _active, list(_library.handlers), _library.level
-    _active = None  # an outer log goes on: this one is written into it too
-    try:
-        log = setup_logger(output)
-        assert log is not None
-        with log:
-            yield log
-    finally:
-        _active, _library.handlers = before, handlers
-        _library.setLevel(level)

@@ -22,14 +22,7 @@ from torch import nn
 from dicap.engine.utils.inert import Placeholder, read_checkpoint
 from dicap.engine.utils.tools import atomic_open
 
-__all__ = [
-    "count_num_param",
-    "init_network_weights",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-]
+__all__ = ["count_num_param", "load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
 
 _log = logging.getLogger(__name__)
 _LEFT_OUT = object()
@@ -187,32 +180,3 @@ def count_num_param(model: nn.Module | None = None, params: Iterable[Any] | None
         raise ValueError("count_num_param needs a model or parameters")
     flat = [p["params"] if isinstance(p, dict) else p for p in params]
     return sum(p.numel() if isinstance(p, torch.Tensor) else count_num_param(params=p) for p in flat)
-
-
-_INITS = {
-    "normal": lambda weight, gain: nn.init.normal_(weight, 0.0, gain),
-    "xavier": lambda weight, gain: nn.init.xavier_normal_(weight, gain=gain),
-    "kaiming": lambda weight, gain: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
-    "orthogonal": lambda weight, gain: nn.init.orthogonal_(weight, gain=gain),
-}
-
-
-def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
-    """Initialises convolutions and linear layers by init_type, their biases with 0; normalisations with 1 and 0.
-
-    init_type: normal, xavier, kaiming or orthogonal; raises ValueError for another.
-    """
-    if init_type not in _INITS:
-        raise ValueError(f"init_type {init_type}: there are {', '.join(_INITS)}")
-    for module in model.modules():
-        kind = type(module).__name__
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        normalises = "BatchNorm" in kind or "InstanceNorm" in kind
-        if ("Conv" in kind or "Linear" in kind) and weight is not None:
-            _INITS[init_type](weight.data, gain)
-        elif normalises and weight is not None:
-            nn.init.ones_(weight)
-        elif not normalises:
-            continue
-        if bias is not None:
-            nn.init.zeros_(bias)

@@ -20,11 +20,8 @@ def _read_only(attribute: str, doc: str) -> property:
 class Datum:
     """One item: an image file, its label, its domain and the name of its class.
 
-    Pickles name it as Dassl's class: a few-shot draw that a fork pickles on this engine is read on Dassl too.
-
-    Raises:
-        FileNotFoundError: no such image.
-        TypeError: impath is not a string.
+    Pickles name it as Dassl's class: a few-shot draw that a fork pickles on this engine is read on Dassl too. Raises
+    FileNotFoundError where there is no such image, TypeError where impath is no string.
     """
 
     __module__ = "dassl.data.datasets.base_dataset"
@@ -51,7 +48,6 @@ class DatasetBase:
     """A dataset in splits: train_x (labelled, not empty), train_u (unlabelled, may be None), val (may be None), test."""
 
     dataset_dir = ""
-    domains: Sequence[str] = ()
 
     def __init__(
         self,
@@ -87,15 +83,6 @@ class DatasetBase:
         mapping = {item.label: item.classname for item in data_source}
         return mapping, [mapping[label] for label in sorted(mapping)]
 
-    def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
-        """Raises ValueError where DATASET.SOURCE_DOMAINS or TARGET_DOMAINS is empty or holds an unknown domain."""
-        for key, names in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
-            if not names:
-                raise ValueError(f"DATASET.{key} is empty; {type(self).__name__} has {list(self.domains)}")
-            for domain in names:
-                if domain not in self.domains:
-                    raise ValueError(f"{type(self).__name__} has no domain [{domain}]; it has {list(self.domains)}")
-
     def generate_fewshot_dataset(self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False) -> Any:
         """num_shots random items of each class, by Python's `random`; classes in the order of their first item.
 
@@ -121,15 +108,7 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
         """Items of each label, labels in the order of their first item."""
-        return _grouped(data_source, "label")
-
-    def split_dataset_by_domain(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
-        """Items of each domain, domains in the order of their first item."""
-        return _grouped(data_source, "domain")
-
-
-def _grouped(items: Sequence[Datum], attribute: str) -> dict[int, list[Datum]]:
-    groups: defaultdict[int, list[Datum]] = defaultdict(list)
-    for item in items:
-        groups[getattr(item, attribute)].append(item)
-    return groups
+        groups: defaultdict[int, list[Datum]] = defaultdict(list)
+        for item in data_source:
+            groups[item.label].append(item)
+        return groups

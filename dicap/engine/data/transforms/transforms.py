@@ -40,15 +40,10 @@ _DASSL_ONLY = "cutout gaussian_noise instance_norm random_translation randaugmen
 
 
 def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
-    """The transform from a PIL image to a tensor (3, H, W); None where cfg.INPUT.NO_TRANSFORM.
+    """The transform from a PIL image to a tensor (3, H, W), as cfg.INPUT says; None where cfg.INPUT.NO_TRANSFORM.
 
-    Args:
-        cfg: configuration; cfg.INPUT is read.
-        is_train: for training, or for test.
-        choices: names of transforms in place of cfg.INPUT.TRANSFORMS.
-
-    Raises:
-        ValueError: a choice or an interpolation that does not exist or is not supported.
+    is_train: for training, or for test. choices: names of transforms in place of cfg.INPUT.TRANSFORMS. Raises ValueError
+    on a choice or an interpolation that does not exist or is not supported.
     """
     if cfg.INPUT.NO_TRANSFORM:
         _log.info("No transform is applied (INPUT.NO_TRANSFORM)")
