@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dicap.report import published, table
-from dicap.report.render import Grid
-from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Plot, Sheet, words
+from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Grid, Plot, Sheet, words
 from dicap.report.stats import Stat
 from dicap.report.table import Row
 from dicap.results import Measure, flatten, worst_group

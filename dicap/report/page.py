@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dicap.report.plots import alt, svg
-from dicap.report.render import render
-from dicap.report.sheet import Plot, Sheet
+from dicap.report.sheet import Plot, Sheet, render
 
 LONG = ("dataset", "recipe", "device", "peak_memory_source", "comparison")  # columns whose words may be broken
 

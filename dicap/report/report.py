@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dicap.console import make_console
 from dicap.files import write_text
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
 from dicap.report.few_shot import few_shot_sheets
 from dicap.report.page import page
-from dicap.report.render import make_console
 from dicap.report.sheet import Sheet, print_sheet, write_sheet
 from dicap.report.table import gather, of_protocol
 from dicap.report.transfer import fresh, transfer_sheets
@@ -45,7 +45,7 @@ def write_report(
     if not known:
         raise ResultError(_nothing(out, results, unreadable))
     tables = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
-    console = console or make_console(140)
+    console = console or make_console()
     for sheet in tables:
         if protocols is None or sheet.name in protocols:
             print_sheet(sheet, console)
