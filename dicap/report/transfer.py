@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from dicap.report import table
 from dicap.report.sheet import Column, Plot, Sheet
-from dicap.report.table import Cell, Row, trained_on
+from dicap.report.table import Row, trained_on
 from dicap.results import Measure, measure_of
 
 SOURCE = "source"
@@ -82,18 +82,12 @@ def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
     labels |= {f"on_{name}": f"target {name}" for name in names}
     rows = table.rows_of([*shown, *targets], labels, _column, trained_on, mine)
     for row in rows if len(names) > 1 else []:
-        row.cells["average"] = _average({name: row.cells[f"on_{name}"] for name in names})
+        row.cells["average"] = table.average_of("average of targets", {name: row.cells[f"on_{name}"] for name in names})
     return rows
 
 
 def _column(result: dict) -> str:
     return "on_source" if result["protocol"] == SOURCE else f"on_{result['dataset']}"
-
-
-def _average(targets: dict[str, Cell]) -> Cell:
-    missing = [name for name, cell in targets.items() if cell.problems]
-    problems = (f"average of targets: not complete: {', '.join(missing)}",)
-    return Cell(problems=problems) if missing else table.average_of(list(targets.values()))
 
 
 def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
