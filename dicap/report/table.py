@@ -244,10 +244,13 @@ def rows_of(
         seeds = {r["seed"] for r in there}
         for line, of in lines.items():
             some = [r for r in of if place_of(r) == place]
-            cells = _cells(grouped(some, column_of), labels, seeds, trainings)
+            needed = trainings is not None or any(r["digests"]["model"] for r in some)
+            by_column = grouped(some, column_of)
+            cells = {key: _cell(labels[key], by_column.get(key, []), seeds, trainings, needed) for key in labels}
             rows += [Row(line, place, tuple(some), cells)] if some else []
-    averages = [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
-    return rows + (averages if len(by_place) > 1 else [])
+    if len(by_place) > 1:
+        rows += [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
+    return rows
 
 
 def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict[str, list[dict]]:
@@ -264,38 +267,25 @@ def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict
     return lines
 
 
-def _cells(
-    by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], trainings: Sequence[dict] | None
-) -> dict[str, Cell]:
-    needed = trainings is not None or any(r["digests"]["model"] for of in by_column.values() for r in of)
-    cells = {}
-    for column, label in labels.items():
-        results = by_column.get(column, [])
-        problems = _problems(results, seeds, trainings) if results else ["not run"] * needed
-        series = {} if problems else {r["seed"]: primary(r) for r in results}
-        stat = Stat.of(series.values()) if series else None
-        cells[column] = Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
-    return cells
+def _cell(label: str, results: Sequence[dict], seeds: set[int], trainings: Sequence[dict] | None, needed: bool) -> Cell:
+    problems = ["not run"] if needed and not results else []
+    problems += _problems(results, seeds, results if trainings is None else trainings) if results else []
+    series = {} if problems else {r["seed"]: primary(r) for r in results}
+    stat = Stat.of(series.values()) if series else None
+    return Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
 
 
-def _problems(results: Sequence[dict], seeds: set[int], trainings: Sequence[dict] | None) -> list[str]:
-    count, trainings = collections.Counter(r["seed"] for r in results), results if trainings is None else trainings
-    trained, old = set(map(training_of, trainings)), [r["seed"] for r in stale(results, trainings)]
-    problems: list[tuple[str, Iterable[Any]]] = [
-        ("lacks seed {}", sorted(seeds - count.keys())),
-        ("stale prompt: another than that of the present training, seed {}", old),
-        (
-            "no training to check the prompt against, seed {}",
-            [r["seed"] for r in results if training_of(r) not in trained],
-        ),
-        *(
-            (f"{n} results of seed {{}}; which one counts cannot be told: give the folder of one job", [seed])
-            for seed, n in sorted(count.items())
-            if n > 1
-        ),
-        ("seeds were run with unequal settings: {}", unequal(results)),
-    ]
-    return [text.format(", ".join(map(str, some))) for text, some in problems if some]
+def _problems(results: Sequence[dict], seeds: set[int], trainings: Sequence[dict]) -> list[str]:
+    count, trained = collections.Counter(r["seed"] for r in results), set(map(training_of, trainings))
+    twice = "{} results of seed {}; which one counts cannot be told: give the folder of one job"
+    problems: dict[str, list[Any]] = {
+        "lacks seed": sorted(seeds - count.keys()),
+        "stale prompt: another than that of the present training, seed": [r["seed"] for r in stale(results, trainings)],
+        "no training to check the prompt against, seed": [r["seed"] for r in results if training_of(r) not in trained],
+        **{twice.format(n, seed): [""] for seed, n in sorted(count.items()) if n > 1},
+        "seeds were run with unequal settings:": unequal(results),
+    }
+    return [f"{text} {', '.join(map(str, some))}".strip() for text, some in problems.items() if some]
 
 
 def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
