@@ -43,25 +43,22 @@ def published() -> dict[tuple[str, str, str], Published]:
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    """What a row is of, as `published` has it; the name that the dataset is registered with is "" where it does not say."""
-    dataset = row.results[0]["config"].get("DATASET", {})
-    name = str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
-    return name, row.results[0]["primary"], row.facts["method"]
+    """What a row is of, as `published` has it; the dataset's registered name is "" where the result does not say."""
+    first = row.results[0]
+    return str(store.flatten(first["config"]).get("DATASET.NAME", "")), first["primary"], row.facts["method"]
 
 
 def comparable(row: Row) -> bool:
     """Whether published numbers are of a row's dataset, measure, backbone and shots; see `departures` for its settings."""
-    there = {key[:2] for key in published()}
-    return _key(row)[:2] in there and (row.facts["backbone"], row.facts["shots"]) == (BACKBONE, SHOTS)
+    known = (row.facts["backbone"], row.facts["shots"]) == (BACKBONE, SHOTS)
+    return known and _key(row)[:2] in {key[:2] for key in published()}
 
 
 def departures(row: Row) -> list[str]:
     """Settings of a run that are not those of its method's published recipe; none where nothing was published of it."""
-    if _key(row) not in published():
-        return []
-    ran = store.flatten(row.results[0]["config"])
+    ran, (dataset, _, method) = store.flatten(row.results[0]["config"]), _key(row)
     learns = any(r["digests"]["model"] for r in row.results)
-    recipe = _settings(row.facts["method"], _key(row)[0] == "ImageNet", learns)
+    recipe = _settings(method, dataset == "ImageNet", learns) if _key(row) in published() else {}
     return [f"{key} {ran[key]!r}, not {value!r}" for key, value in recipe.items() if ran.get(key, value) != value]
 
 
