@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from dicap import results as store
 from dicap.config import split_method
 from dicap.data.named import PUBLISHED, SHIFTS
-from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, unit_of, words
+from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of, unit_of, words
 from dicap.report.stats import Stat
 from dicap.results import Measure, measure_of, primary, worst_group
 
@@ -356,6 +356,18 @@ def sheet_of(
         extra={"results": [{key: value for key, value in r.items() if key != "config"} for r in results]},
         **fields,
     )
+
+
+def plots_of(kind: str, measure: Measure, points: Iterable[tuple[str, str, str, Any]]) -> tuple[Plot, ...]:
+    """Pictures of points (title, series, label, figure), one a title."""
+    plots = []
+    for title, of in grouped(points, lambda point: point[0]).items():
+        labels, figures = tuple(dict.fromkeys(point[2] for point in of)), {point[1:3]: point[3] for point in of}
+        series = {
+            name: tuple(figures.get((name, label)) for label in labels) for name in dict.fromkeys(p[1] for p in of)
+        }
+        plots.append(Plot(kind, title, measure, labels, series))
+    return tuple(plots)
 
 
 def notes_on_averages(rows: Iterable[Row]) -> list[str]:

@@ -4,10 +4,10 @@ source dataset, its prompt tested on the source and on every target.
 A target's result counts only if its prompt is that of the present source run of the same seed (digests.model).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from dicap.report import table
-from dicap.report.sheet import Column, Plot, Sheet
+from dicap.report.sheet import Column, Sheet
 from dicap.report.table import Row, trained_on
 from dicap.results import Measure, measure_of
 
@@ -49,8 +49,17 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
     targets = [key for key in keys if key not in ("on_source", "average")]
     origin = f"Source: {rows[0].place}" if len({row.place for row in rows}) == 1 else "Source"
     names = {"on_source": origin, "average": f"Average of {len(targets)} targets"}
-    digits = table.digits_of(measure)
-    figures = [Column(key, names.get(key, key.removeprefix("on_")), digits=digits) for key in keys]
+    figures = [Column(key, names.get(key, key.removeprefix("on_")), digits=table.digits_of(measure)) for key in keys]
+    points = [
+        (
+            "{} from {source}, {shots} shots, {backbone}".format(TITLES[name], **row.facts),
+            row.line,
+            f"{row.place} (source)" if key == "on_source" else key.removeprefix("on_"),
+            cell.shown,
+        )
+        for row in rows
+        for key, cell in row.cells.items()
+    ]
     over = [table.AVERAGE.format("the targets, without the source")] if "average" in keys else []
     return table.sheet_of(
         name,
@@ -60,7 +69,7 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
         ("source", "shots", "backbone", "seeds"),
         task=task,
         notes=(table.note_on_figures(measure, " on all classes"), *over),
-        plots=tuple(_plot(TITLES[name], block, measure) for block in by_block),
+        plots=table.plots_of("dots", measure, points),
     )
 
 
@@ -88,10 +97,3 @@ def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
 
 def _column(result: dict) -> str:
     return "on_source" if result["protocol"] == SOURCE else f"on_{result['dataset']}"
-
-
-def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
-    backbone, shots, source = _block(rows[0].results[0])
-    labels = tuple(f"{source} (source)" if key == "on_source" else key.removeprefix("on_") for key in rows[0].cells)
-    series = {row.line: tuple(cell.shown for cell in row.cells.values()) for row in rows}
-    return Plot("dots", f"{title} from {source}, {shots} shots, {backbone}", measure, labels, series)
