@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from dicap.files import write_text
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
@@ -101,18 +103,14 @@ def _page(title: str, tables: Sequence[Sheet], results: Sequence[dict], known: S
     )
 
 
-def _breakable(text: str) -> Any:
+def _breakable(text: str) -> Markup:
     """A cell's text, escaped, that may be broken after an underscore or before a number, not between ± and its figure."""
-    from markupsafe import Markup, escape
-
     parts = re.split(r"(?<=_)|(?<=[a-z])(?=\d)", text)
     return Markup("<wbr>".join(str(escape(part)) for part in parts).replace("± ", "±&nbsp;"))
 
 
-def _words(text: str) -> Any:
+def _words(text: str) -> Markup:
     """A note, escaped, with `code` as code."""
-    from markupsafe import Markup, escape
-
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 

@@ -168,21 +168,16 @@ class Sheet:
         """Name of its files, without an ending."""
         return re.sub(r"[^\w.=+-]+", "-", f"{self.name}_{self.task}" if self.task else self.name)
 
-    def columns_of(self, form: str) -> list[Column]:
-        """The columns of a form: shown, csv or json."""
+    def columns_of(self, form: str = "shown") -> list[Column]:
+        """The columns of a form: shown (to eyes), csv or json."""
         return [column for column in self.columns if form in _FORMS[column.where]]
-
-    @property
-    def shown(self) -> list[Column]:
-        """Columns for eyes."""
-        return self.columns_of("shown")
 
     @property
     def lines(self) -> list[tuple[list[str], dict[str, Any]]]:
         """Text cells of each row, and the row. With sections a line of one cell comes before the rows of a group."""
         lines: list[tuple[list[str], dict[str, Any]]] = []
         for row in self.rows:
-            cells = [column.text(row.get(column.key)) for column in self.shown]
+            cells = [column.text(row.get(column.key)) for column in self.columns_of()]
             if self.sections:
                 lines += [([row[self.group]], row)] if not lines or lines[-1][1][self.group] != row[self.group] else []
                 cells[0] = f"  {cells[0]}"
@@ -192,7 +187,7 @@ class Sheet:
     @property
     def grid(self) -> Grid:
         """The table as text cells."""
-        return [column.name for column in self.shown], [cells for cells, _ in self.lines]
+        return [column.name for column in self.columns_of()], [cells for cells, _ in self.lines]
 
     @property
     def ends(self) -> set[int]:
@@ -286,8 +281,9 @@ def print_sheet(sheet: Sheet, console: Any = None) -> None:
     from rich.text import Text
 
     console = console or make_console()
-    lines = [[Text(cell, column.style(row)) for cell, column in zip(cells, sheet.shown)] for cells, row in sheet.lines]
-    left = [column.name for column in sheet.shown if column.kind == "words"]
+    columns = sheet.columns_of()
+    lines = [[Text(cell, column.style(row)) for cell, column in zip(cells, columns)] for cells, row in sheet.lines]
+    left = [column.name for column in columns if column.kind == "words"]
     console.print(rich_grid(sheet.grid[0], lines, sheet.title, left, ends=sheet.ends))
     for note in sheet.all_notes:
         console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)

@@ -89,11 +89,10 @@ def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
     names = sorted({r["dataset"] for r in targets}, key=table.dataset_rank)
     labels = {"on_source": "source"} if shown or not sources else {}
     labels |= {f"on_{name}": f"target {name}" for name in names}
-    rows = table.rows_of([*shown, *targets], labels, _column, trained_on, mine)
+    columns = {SOURCE: "on_source"}
+    rows = table.rows_of(
+        [*shown, *targets], labels, lambda r: columns.get(r["protocol"], f"on_{r['dataset']}"), trained_on, mine
+    )
     for row in rows if len(names) > 1 else []:
         row.cells["average"] = table.average_of("average of targets", {name: row.cells[f"on_{name}"] for name in names})
     return rows
-
-
-def _column(result: dict) -> str:
-    return "on_source" if result["protocol"] == SOURCE else f"on_{result['dataset']}"
