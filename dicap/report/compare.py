@@ -105,8 +105,10 @@ def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> lis
     """Rows of one protocol, backbone, number of shots and source."""
     lines = table.lines_of(results, lambda r: r["dataset"])
     names = {"combined": measure.combined_label, "base": "Base", "new": "New", "worst_group": "Worst group"}
+    first, second = ([line for line in lines if _stands_for(name, line)] for name in compare or (OURS, OURS))
+    second = second if compare else [line for line in lines if line not in first]
     rows = []
-    for one, other in _pairs(list(lines), compare):
+    for one, other in [pair for pair in itertools.product(first, second) if pair[0] != pair[1]]:
         units = [_units(lines[name]) for name in (one, other)]
         measured = {key for of in units for measures, _ in of.values() for key in measures}
         facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
@@ -114,13 +116,6 @@ def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> lis
             more = _rows(units[0], units[1], key, measure, facts) if key in measured else []
             rows += [{**facts, "key": key, "measure": name, **row} for row in more]
     return rows
-
-
-def _pairs(lines: list[str], compare: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of lines to be compared."""
-    first, second = ([line for line in lines if _stands_for(name, line)] for name in compare or (OURS, OURS))
-    second = second if compare else [line for line in lines if line not in first]
-    return [(one, other) for one, other in itertools.product(first, second) if one != other]
 
 
 def _units(results: list[dict]) -> Units:
@@ -166,8 +161,9 @@ def _rows(one: Units, other: Units, key: str, measure: Measure, facts: dict[str,
 
 def _problem(one: Units, other: Units, pairs: list[tuple[str, int]], key: str) -> str:
     """What keeps a dataset from being compared, "" where nothing does."""
-    lacks = [str(pair[1]) for pair in pairs if any(pair not in of or key not in of[pair][0] for of in (one, other))]
-    if lacks:
+    if lacks := [
+        str(pair[1]) for pair in pairs if any(pair not in of or key not in of[pair][0] for of in (one, other))
+    ]:
         return f"not both have one whole result, with equal settings, of seed {', '.join(lacks)}"
     differ = [str(pair[1]) for pair in pairs if one[pair][1] != other[pair][1]]
     return f"the data differ for seed {', '.join(differ)}" if differ else ""

@@ -35,11 +35,9 @@ class Published(NamedTuple):
 def published() -> dict[tuple[str, str, str], Published]:
     """(registered name of the dataset, measure, method) -> what was published, in the file's order."""
     with open(FILE, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {
-            (row["dataset"], row["measure"], row["method"]): Published(*(float(row[key]) for key in Published._fields))
-            for row in rows
-        }
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    figures = [Published(*(float(row[key]) for key in Published._fields)) for row in rows]
+    return {(row["dataset"], row["measure"], row["method"]): one for row, one in zip(rows, figures)}
 
 
 def _key(row: Row) -> tuple[str, str, str]:
@@ -88,31 +86,27 @@ def beside(row: Row) -> Published | None:
     None where a dataset is missing, not comparable, or was run with other settings than the published ones.
     """
     rows = row.of or (row,)
-    incomplete = row.of and row.problems  # an average that lacks a dataset has none
-    if incomplete or not all(_key(one) in published() and comparable(one) and not departures(one) for one in rows):
-        return None
-    return average(published()[_key(one)] for one in rows)
+    whole = not (row.of and row.problems)  # an average that lacks a dataset has none
+    there = whole and all(_key(one) in published() and comparable(one) and not departures(one) for one in rows)
+    return average(published()[_key(one)] for one in rows) if there else None
 
 
 def average(numbers: Iterable[Published]) -> Published:
     """As published: the means over datasets of base and of new, and H of those two."""
-    first, *more = numbers
-    if not more:
-        return first
-    base, new = (sum(one[key] for one in (first, *more)) / (1 + len(more)) for key in (0, 1))
+    numbers = list(numbers)
+    if len(numbers) == 1:
+        return numbers[0]
+    base, new = (sum(one[key] for one in numbers) / len(numbers) for key in (0, 1))
     return Published(base, new, 2 * base * new / (base + new))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must know of the published numbers beside these rows, which are comparable."""
-    departed = {row.name: "; ".join(departures(row)) for row in rows}
-    text = "Not beside its published numbers, since its settings are others: "
+    text = "Not beside its published numbers, since its settings are others: {}: {}."
+    departed = [text.format(row.name, "; ".join(settings)) for row in rows if (settings := departures(row))]
     other = [row.name for row in rows if row.facts["seeds"] != SEEDS and _key(row) in published()]
-    return [
-        *([NOTE] if rows else []),
-        *(f"{text}{name}: {settings}." for name, settings in departed.items() if settings),
-        *([f"Other seeds than the published {SEEDS}: {', '.join(other)}."] if other else []),
-    ]
+    seeds = [f"Other seeds than the published {SEEDS}: {', '.join(other)}."] if other else []
+    return [NOTE, *departed, *seeds] if rows else []
 
 
 def others(rows: Sequence[Row]) -> list[dict[str, Any]]:

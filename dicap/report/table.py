@@ -8,7 +8,7 @@ What the words of a report mean:
     unequal settings   seeds of a cell differ in a setting (seed and places aside) or in the backbone's weights.
     stale prompt       tested with another prompt than that of the present training (digests.model).
     no training        tested with a prompt whose training is not there to check it against.
-    incomplete         any of these: the cell is neither shown nor averaged. An average lacks a dataset that is incomplete.
+    incomplete         any of these: the cell is neither shown nor averaged, and no average is over it.
 
 Results of different tasks or primary measures, backbones, numbers of shots and sources never share a row or an average.
 """
@@ -245,8 +245,8 @@ def rows_of(
         for line, of in lines.items():
             some = [r for r in of if place_of(r) == place]
             needed = trainings is not None or any(r["digests"]["model"] for r in some)
-            by_column = grouped(some, column_of)
-            cells = {key: _cell(labels[key], by_column.get(key, []), seeds, trainings, needed) for key in labels}
+            known, by_column = some if trainings is None else trainings, grouped(some, column_of)
+            cells = {key: _cell(label, by_column.get(key, []), seeds, known, needed) for key, label in labels.items()}
             rows += [Row(line, place, tuple(some), cells)] if some else []
     if len(by_place) > 1:
         rows += [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
@@ -267,25 +267,20 @@ def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict
     return lines
 
 
-def _cell(label: str, results: Sequence[dict], seeds: set[int], trainings: Sequence[dict] | None, needed: bool) -> Cell:
-    problems = ["not run"] if needed and not results else []
-    problems += _problems(results, seeds, results if trainings is None else trainings) if results else []
-    series = {} if problems else {r["seed"]: primary(r) for r in results}
-    stat = Stat.of(series.values()) if series else None
-    return Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
-
-
-def _problems(results: Sequence[dict], seeds: set[int], trainings: Sequence[dict]) -> list[str]:
+def _cell(label: str, results: Sequence[dict], seeds: set[int], trainings: Sequence[dict], needed: bool) -> Cell:
     count, trained = collections.Counter(r["seed"] for r in results), set(map(training_of, trainings))
     twice = "{} results of seed {}; which one counts cannot be told: give the folder of one job"
-    problems: dict[str, list[Any]] = {
-        "lacks seed": sorted(seeds - count.keys()),
+    found: dict[str, list[Any]] = {
+        "not run": [""] if needed and not results else [],
+        "lacks seed": sorted(seeds - count.keys()) if results else [],
         "stale prompt: another than that of the present training, seed": [r["seed"] for r in stale(results, trainings)],
         "no training to check the prompt against, seed": [r["seed"] for r in results if training_of(r) not in trained],
         **{twice.format(n, seed): [""] for seed, n in sorted(count.items()) if n > 1},
         "seeds were run with unequal settings:": unequal(results),
     }
-    return [f"{text} {', '.join(map(str, some))}".strip() for text, some in problems.items() if some]
+    problems = [f"{label}: {text} {', '.join(map(str, some))}".strip() for text, some in found.items() if some]
+    series = {} if problems else {r["seed"]: primary(r) for r in results}
+    return Cell(series, Stat.of(series.values()) if series else None, tuple(problems))
 
 
 def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
@@ -362,10 +357,9 @@ def plots_of(kind: str, measure: Measure, points: Iterable[tuple[str, str, str, 
     """Pictures of points (title, series, label, figure), one a title."""
     plots = []
     for title, of in grouped(points, lambda point: point[0]).items():
-        labels, figures = tuple(dict.fromkeys(point[2] for point in of)), {point[1:3]: point[3] for point in of}
-        series = {
-            name: tuple(figures.get((name, label)) for label in labels) for name in dict.fromkeys(p[1] for p in of)
-        }
+        names, labels = (tuple(dict.fromkeys(point[i] for point in of)) for i in (1, 2))
+        figures = {(name, label): figure for _, name, label, figure in of}
+        series = {name: tuple(figures.get((name, label)) for label in labels) for name in names}
         plots.append(Plot(kind, title, measure, labels, series))
     return tuple(plots)
 
