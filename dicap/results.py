@@ -233,15 +233,9 @@ def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
     own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
     learner = leaves.get(f"TRAINER.{str(leaves.get('TRAINER.NAME', '')).upper()}.LEARNER", "")
     own |= {f"TRAINER.{name.upper()}" for name in learner.split("+")}
-    defaults = _section_defaults()
-    kept = {
-        key: value
-        for key, value in leaves.items()
-        if key not in PLACES
-        and key not in leave_out
-        and (key.rpartition(".")[0] in own or key not in defaults or value != defaults[key])
-    }
-    return digest_of(kept)
+    defaults, left_out = _section_defaults().items(), {*PLACES, *leave_out}
+    left_out |= {pair[0] for pair in leaves.items() if pair[0].rpartition(".")[0] not in own and pair in defaults}
+    return digest_of({key: value for key, value in leaves.items() if key not in left_out})
 
 
 def _section_defaults() -> dict[str, Any]:

@@ -45,7 +45,7 @@ def write_report(
     results, unreadable = gather(out)
     known = of_protocol(results, *PROTOCOLS)
     if not known:
-        raise ResultError(_nothing(out, results, unreadable))
+        raise ResultError(f"{out}: {_nothing(results, unreadable)}")
     tables = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
     for sheet in tables:
         if protocols is None or sheet.name in protocols:
@@ -67,16 +67,14 @@ def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
     ]
 
 
-def _nothing(out: str | Path, results: Sequence[dict], unreadable: Sequence[str]) -> str:
+def _nothing(results: Sequence[dict], unreadable: Sequence[str]) -> str:
     """Why there is no table, and what to do."""
     if unreadable and not results:
-        return f"{out}: none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
+        return f"none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
     other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results else ""
     first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
-    return (
-        f"{out}: no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; run a protocol first, such "
-        f"as scripts/dicap/base2new.sh, or give the folder that was its output{first}"
-    )
+    run = "run a protocol first, such as scripts/dicap/base2new.sh, or give the folder that was its output"
+    return f"no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; {run}{first}"
 
 
 # --- report.html -------------------------------------------------------------------------------------------------

@@ -24,12 +24,10 @@ def transfer_sheets(results: Iterable[dict]) -> list[Sheet]:
     known = table.of_protocol(results, *TITLES)
     sources = [r for r in known if r["protocol"] == SOURCE]
     targets = [r for r in known if r["protocol"] != SOURCE]
-    tasks = table.by_task(targets) if targets else table.by_task(sources)
     return [
-        _sheet(name, task, measure, [r for r in of if r["protocol"] == name], sources)
-        for task, measure, of in tasks
-        for name in TITLES
-        if any(r["protocol"] == name for r in of)
+        _sheet(name, task, measure, some, sources)
+        for task, measure, of in table.by_task(targets or sources)
+        for name, some in sorted(table.grouped(of, lambda r: r["protocol"]).items())
     ]
 
 
