@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dicap.report import published, table
-from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Grid, Sheet, words
+from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Grid, Plot, Sheet, words
 from dicap.report.stats import Stat
 from dicap.report.table import Row
 from dicap.results import Measure, flatten, worst_group
@@ -36,14 +36,6 @@ def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
     compared = [row for row in rows if not row.of and published.comparable(row)]
     lines = [_line(row, measure) for row in rows]
     record = _record_grid(rows, lines)
-    titles = {table.combined_key(measure): measure.combined_label}
-    titles |= {half: f"{measure.label} on {half} classes" for half in HALVES}
-    points = [
-        ("{}, {shots} shots, {backbone}".format(title, **row.facts), row.line, row.place, _figures(row, measure)[key])
-        for block in by_block
-        for key, title in titles.items()
-        for row in block
-    ]
     means = f"mean of the mean base and the mean new {table.name_of(measure)}, in an average row too."
     notes = [
         table.note_on_figures(measure),
@@ -62,22 +54,10 @@ def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
         more=lines,
         task=task,
         notes=tuple(notes),
-        plots=table.plots_of("dots", measure, points),
+        plots=tuple(plot for block in by_block for plot in _plots(block, measure)),
         also=(("Recorded diagnostics (base classes, mean over seeds)", record),) if record else (),
     )
-    context = Sheet(
-        f"{PROTOCOL}_published",
-        "Published base-to-new numbers of methods that were not run here",
-        (*words("dataset", "method"), *(Column(key, key.capitalize(), "number", 2) for key in ("base", "new", "h"))),
-        tuple(published.others(compared)),
-        (
-            "ViT-B/16, 16 shots, mean of seeds 1 2 3, as published by the methods' papers: for context, not measured "
-            "here. The average is over the datasets of this report.",
-        ),
-        group="dataset",
-        task=task,
-    )
-    return [sheet, context] if context.rows else [sheet]
+    return [sheet, *published.others(compared, task)]
 
 
 def _figures(row: Row, measure: Measure) -> dict[str, Stat | float | None]:
@@ -138,3 +118,15 @@ def _columns(lines: Sequence[dict[str, Any]], measure: Measure, compared: bool) 
         Column("train_seconds", "Train s", spread=False),
         *words("datasets", "record", where="json"),
     ]
+
+
+def _plots(rows: Sequence[Row], measure: Measure) -> tuple[Plot, ...]:
+    """The one figure, base and new by dataset and on average."""
+    titles = {table.combined_key(measure): measure.combined_label}
+    titles |= {half: f"{measure.label} on {half} classes" for half in HALVES}
+    points = (
+        ("{}, {shots} shots, {backbone}".format(title, **row.facts), row.line, row.place, _figures(row, measure)[key])
+        for key, title in titles.items()
+        for row in rows
+    )
+    return table.plots_of("dots", measure, points)

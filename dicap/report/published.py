@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dicap import results as store
+from dicap.report.sheet import Column, Sheet, words
 from dicap.report.table import Row
 
 FILE = Path(__file__).with_name("published_base2new.csv")
@@ -20,6 +21,11 @@ TRAINING = ("OPTIM.", "INPUT.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL")
 NOTE = (
     "Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
     "published number. The published average is over the same datasets as this table's."
+)
+
+CONTEXT = (
+    "ViT-B/16, 16 shots, mean of seeds 1 2 3, as published by the methods' papers: for context, not measured here. The "
+    "average is over the datasets of this report."
 )
 
 
@@ -109,12 +115,21 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return [NOTE, *departed, *seeds] if rows else []
 
 
-def others(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Published numbers on the datasets of these rows of methods that are not among them, and their averages."""
+def others(rows: Sequence[Row], task: str) -> list[Sheet]:
+    """The table of published numbers, on the datasets of these rows, of methods that are not among them."""
     places, ran = {_key(row)[:2]: row.place for row in rows}, {row.facts["method"] for row in rows}
     methods = [method for method in dict.fromkeys(key[2] for key in published()) if method not in ran]
     lines = [(place, name, published()[key + (name,)]) for key, place in places.items() for name in methods]
     if len(places) > 1:
         means = {name: average(published()[key + (name,)] for key in places) for name in methods}
         lines += [(f"average of {len(places)}", name, mean) for name, mean in means.items()]
-    return [{"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines]
+    sheet = Sheet(
+        "base2new_published",
+        "Published base-to-new numbers of methods that were not run here",
+        (*words("dataset", "method"), *(Column(key, key.capitalize(), "number", 2) for key in Published._fields)),
+        tuple({"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines),
+        (CONTEXT,),
+        group="dataset",
+        task=task,
+    )
+    return [sheet] if lines else []
