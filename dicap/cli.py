@@ -382,14 +382,14 @@ def _options(args: argparse.Namespace) -> None:
 
 
 def _print_options(section: str, options: dict[str, Any]) -> None:
-    from dicap.report.render import make_console, rich_grid
+    from dicap.console import make_console, rich_grid
 
     header = ["Key", "Default", "Allowed", "Why"]
     rows = []
     for key, option in options.items():
         least = f">= {option.least}" if option.least is not None else ""
         rows.append([key, repr(option.default), " ".join(map(str, option.choices)) or least, option.why])
-    make_console(140).print(rich_grid((header, rows), section, left=header, fold=header[1:]))
+    make_console().print(rich_grid(header, rows, section, header, fold=header[1:]))
 
 
 def _data(args: argparse.Namespace) -> int:

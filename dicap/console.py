@@ -1,7 +1,9 @@
-"""The library's log on the terminal."""
+"""The terminal: the library's log, and tables."""
 
 import logging
+import os
 import sys
+from collections.abc import Collection, Sequence
 from typing import Any
 
 
@@ -33,3 +35,38 @@ def show_log() -> None:
         logger.addHandler(StdoutHandler())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+def make_console() -> Any:
+    """The terminal, or 140 columns where the output is none."""
+    from rich.console import Console
+
+    return Console(width=None if os.isatty(1) else 140, highlight=False)
+
+
+def rich_grid(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    title: str,
+    left: Sequence[str],
+    fold: Collection[str] = (),
+    ends: Collection[int] = (),
+) -> Any:
+    """A table for a rich console; a cell is a text, or a rich Text.
+
+    Args:
+        left: columns of words. fold: those whose long words are broken, not cut, where there is no room.
+        ends: rows that a rule follows.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for name in header:
+        justify, overflow = "left" if name in left else "right", "fold" if name in fold else "ellipsis"
+        whole = name not in fold and name in ("Dataset", "Method", "Recorded", "Cell", "Key")
+        table.add_column(name, justify=justify, overflow=overflow, no_wrap=whole)  # type: ignore[arg-type]
+    for i, row in enumerate(rows):
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row), end_section=i in ends)
+    return table

@@ -5,8 +5,7 @@
     config_digest(cfg), data_digest(dataset)
 
 A result says itself what was measured: `metrics` by name, which one is `primary`, and of each measure its label, unit and
-which way is better. So a table can be made of the results of any task. Tables are made from these files only, never from
-logs.
+which way is better. Tables are made from these files only, of any task, and never from logs.
 """
 
 import dataclasses
@@ -32,14 +31,13 @@ PLACES = (
 )
 
 _NUMBER = (int, float)
-FIELDS: dict[str, Any] = {
-    **dict.fromkeys(("protocol", "task", "method", "backbone", "recipe", "dataset", "split", "primary", "status"), str),
-    **dict.fromkeys(("schema", "shots", "seed", "n"), int),
-    **dict.fromkeys(
-        ("metrics", "measures", "groups", "seconds", "config", "digests", "versions", "method_record"), dict
-    ),
+_KINDS = {
+    "protocol task method backbone recipe dataset split primary status": str,
+    "schema shots seed n": int,
+    "metrics measures groups seconds config digests versions method_record": dict,
     "peak_memory_mib": _NUMBER,
 }
+FIELDS: dict[str, Any] = {field: kind for fields, kind in _KINDS.items() for field in fields.split()}
 
 
 class ResultError(ValueError):
@@ -75,21 +73,17 @@ class Measure:
 
     @property
     def combined_label(self) -> str:
-        """Name of `combined`."""
-        return "H" if self._has_harmonic_mean else "Mean"
+        """Name of `combined`: H of a share that is better where it is higher, else Mean."""
+        return "H" if self.unit == "%" and self.higher_is_better else "Mean"
 
     def combined(self, base: float, new: float) -> float:
         """One figure of base and new classes: their harmonic mean H (0 where both are 0), as published tables have it.
 
         Of a measure that is no share, or where lower is better, their mean.
         """
-        if not self._has_harmonic_mean:
+        if self.combined_label == "Mean":
             return (base + new) / 2
         return 2 * base * new / (base + new) if base + new else 0.0
-
-    @property
-    def _has_harmonic_mean(self) -> bool:
-        return self.unit == "%" and self.higher_is_better
 
 
 def measure_of(result: dict, name: str = "") -> Measure:
@@ -161,16 +155,14 @@ def check_result(result: Any, path: str) -> None:
         if not isinstance(value, kind) or isinstance(value, bool):
             expected = "number" if kind is _NUMBER else kind.__name__
             raise ResultError(f"{path}: field {field!r} is {value!r}; expected {expected}")
-    if result["status"] != "complete":
-        raise ResultError(f"{path}: field 'status' is {result['status']!r}; expected 'complete'")
-    if result["split"] not in SPLITS:
-        raise ResultError(f"{path}: field 'split' is {result['split']!r}; allowed: {', '.join(SPLITS)}")
+    for field, allowed in {"status": ("complete",), "split": SPLITS}.items():
+        if result[field] not in allowed:
+            raise ResultError(f"{path}: field {field!r} is {result[field]!r}; allowed: {', '.join(allowed)}")
     if result["n"] < 1:
         raise ResultError(f"{path}: field 'n' is {result['n']}; a result needs at least one test item")
     for section, keys in {"digests": ("config", "data", "weights", "model"), "seconds": ("train", "test")}.items():
-        for key in keys:
-            if key not in result[section]:
-                raise ResultError(f"{path}: field '{section}.{key}' is missing")
+        if lacks := [key for key in keys if key not in result[section]]:
+            raise ResultError(f"{path}: field '{section}.{lacks[0]}' is missing")
     _check_metrics(result, path)
 
 
@@ -217,9 +209,8 @@ def find_results(root: str | os.PathLike) -> list[Path]:
         raise ResultError(f"{root}: no such folder; give the output folder of a protocol, such as `output`")
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if FILE in files:
-            found.append(Path(folder) / FILE)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, FILE)] if FILE in files else []
     return sorted(found)
 
 
@@ -242,15 +233,9 @@ def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
     own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
     learner = leaves.get(f"TRAINER.{str(leaves.get('TRAINER.NAME', '')).upper()}.LEARNER", "")
     own |= {f"TRAINER.{name.upper()}" for name in learner.split("+")}
-    defaults = _section_defaults()
-    kept = {
-        key: value
-        for key, value in leaves.items()
-        if key not in PLACES
-        and key not in leave_out
-        and (key.rpartition(".")[0] in own or key not in defaults or value != defaults[key])
-    }
-    return digest_of(kept)
+    defaults, left_out = _section_defaults().items(), {*PLACES, *leave_out}
+    left_out |= {pair[0] for pair in leaves.items() if pair[0].rpartition(".")[0] not in own and pair in defaults}
+    return digest_of({key: value for key, value in leaves.items() if key not in left_out})
 
 
 def _section_defaults() -> dict[str, Any]:
@@ -274,15 +259,12 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 def digest_of(value: Any) -> str:
     """SHA-256 (64 hex digits) of a JSON value, keys sorted; 1 and 1.0 are the same number."""
-    return hashlib.sha256(json.dumps(_numbers(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    same = json.loads(json.dumps(value), parse_float=_number)
+    return hashlib.sha256(json.dumps(same, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _number(text: str) -> float:
+    return int(float(text)) if float(text).is_integer() else float(text)
 
 
 def data_digest(dataset: Any) -> str:
@@ -294,16 +276,11 @@ def data_digest(dataset: Any) -> str:
     folder = getattr(dataset, "dataset_dir", None) or os.path.commonpath(
         [os.path.dirname(os.path.abspath(item.impath)) for items in splits.values() for item in items] or ["/"]
     )
-    total = hashlib.sha256()
+    total, inside = hashlib.sha256(), folder.rstrip(os.sep) + os.sep
     for name, items in splits.items():
         for item in items:
-            size = os.path.getsize(item.impath)
-            row = (name, _relative(item.impath, folder), item.label, item.classname, size)
+            path = item.impath
+            path = path[len(inside) :] if path.startswith(inside) else os.path.relpath(path, folder)  # which is slow
+            row = (name, path.replace(os.sep, "/"), item.label, item.classname, os.path.getsize(item.impath))
             total.update((json.dumps(row, ensure_ascii=False) + "\n").encode())
     return total.hexdigest()
-
-
-def _relative(path: str, folder: str) -> str:
-    inside = folder.rstrip(os.sep) + os.sep
-    relative = path[len(inside) :] if path.startswith(inside) else os.path.relpath(path, folder)  # which is slow
-    return relative.replace(os.sep, "/")

@@ -7,6 +7,7 @@ A cell with a draw missing is incomplete: neither averaged nor compared. Cells a
 have, where the data of these are equal.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,35 +50,31 @@ class Line:
         return not self.problems and bool(self.values)
 
     def series(self, key: str) -> dict[Draw, float]:
-        """One measure by draw; empty where a draw lacks it."""
-        series = {draw: values[key] for draw, values in self.values.items() if key in values}
-        return series if len(series) == len(self.values) else {}
+        """One measure by draw; empty where the line is incomplete or a draw lacks it."""
+        whole = self.complete and all(key in values for values in self.values.values())
+        return {draw: values[key] for draw, values in self.values.items()} if whole else {}
 
     def stat(self, key: str) -> Stat | None:
-        """Mean and standard deviation over the draws; None where the line is incomplete."""
+        """Mean and standard deviation over the draws; None where there is no series."""
         series = self.series(key)
-        return Stat.of(series.values()) if self.complete and series else None
+        return Stat.of(series.values()) if series else None
 
     def same_data(self, reference: "Line") -> bool:
         """Whether what both have is of equal data and the same measure."""
-        shared = [draw for draw in self.data if draw in reference.data]
+        shared = self.data.keys() & reference.data.keys()
         return self.measure == reference.measure and all(self.data[draw] == reference.data[draw] for draw in shared)
 
     def behind(self, reference: "Line | None", key: str) -> Difference | None:
         """Reference minus line, over the draws that both have; None where one is incomplete or the data differ."""
-        if reference is None or reference is self or not (reference.complete and self.complete):
+        if reference is None or reference is self or not self.same_data(reference):
             return None
-        return difference(reference.series(key), self.series(key)) if self.same_data(reference) else None
+        return difference(reference.series(key), self.series(key))
 
 
 def best(lines: Sequence[Line]) -> Line | None:
     """The line whose `combined` is the best on average, the first of equals; None where one is incomplete."""
-    stats = {line.name: line.stat("combined") for line in lines}
-    means = {name: stat.mean for name, stat in stats.items() if stat}
-    if not lines or len(means) < len(stats):
-        return None
-    top = lines[0].measure.best(list(means.values()))
-    return next(line for line in lines if means[line.name] == top)
+    means = [stat.mean for line in lines if (stat := line.stat("combined"))]
+    return lines[means.index(lines[0].measure.best(means))] if lines and len(means) == len(lines) else None
 
 
 # --- ablations ---------------------------------------------------------------------------------------------------
@@ -89,21 +86,35 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
     Args:
         not_run: names of cells that were never run.
     """
-    keys = [key for key in KEYS if any(key in values for line in lines for values in line.values.values())]
     groups = list(dict.fromkeys(line.group for line in lines))
     lines = sorted(lines, key=lambda line: groups.index(line.group))
     references = list(dict.fromkeys(line.reference for line in lines if line.reference))
-    rows = [_row(line, lines) for line in lines]
+    by_name = {line.name: line for line in lines}
+    pairs = [(line, by_name.get(line.reference)) for line in lines]
+    names = _names(lines)
+    measured = {key for line in lines for values in line.values.values() for key in values}
+    rows = [_row(line, reference, names) for line, reference in pairs]
     title = title_of(f"Ablation {name}", rows, SHARED)
     if references:
         title += f"; Δ = {references[0] if len(references) == 1 else 'reference'} − cell"
+    digits = table.digits_of(lines[0].measure) if lines else 1
+    other_data = [line.name for line, one in pairs if line.complete and one and not line.same_data(one)]
+    notes = [
+        *dict.fromkeys(table.note_on_figures(line.measure) for line in lines),
+        f"{names['combined'][1]} is that of each seed, then averaged.",
+        f"Differences: reference minus cell over the same seeds, mean ± half the {100 * LEVEL:.0f} % t interval; "
+        "* marks an interval that excludes zero. Each interval stands by itself: none is corrected for their number.",
+        *([table.note_on_groups(lines[0].measure)] if "worst_group" in measured else []),
+        *([f"Other data than the reference's, so not compared: {', '.join(other_data)}."] if other_data else []),
+        *([f"Not run: {', '.join(not_run)}."] if not_run else []),
+    ]
     return Sheet(
         name,
         title,
-        tuple(_columns(rows, _names(lines, keys), len(references), table.digits_of(lines[0].measure) if lines else 1)),
+        _columns(rows, [names[key] for key in KEYS if key in measured], len(references), digits),
         tuple(rows),
-        tuple(_notes(lines, keys, not_run)),
-        tuple(problem for line in lines for problem in _problems(line)),
+        tuple(notes),
+        tuple(_problem(line) for line in lines if not line.complete),
         "group",
         sections=True,
         extra={
@@ -116,20 +127,17 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
     )
 
 
-def _names(lines: Sequence[Line], keys: Sequence[str]) -> dict[str, str]:
-    """Headings of measures by their key in files."""
+def _names(lines: Sequence[Line]) -> dict[str, tuple[str, str]]:
+    """The key of each measure in files, and its heading."""
     labels = {line.measure.combined_label for line in lines}
     combined = labels.pop() if len(labels) == 1 else "Combined"
-    names = {"base": "Base", "new": "New", "combined": combined, "worst_group": "Worst group"}
-    return {"h" if names[key] == "H" else key: names[key] for key in keys}
+    headings = {"base": "Base", "new": "New", "combined": combined, "worst_group": "Worst group"}
+    return {key: ("h" if heading == "H" else key, heading) for key, heading in headings.items()}
 
 
-def _reference(line: Line, lines: Sequence[Line]) -> Line | None:
-    return next((one for one in lines if one.name == line.reference), None)
-
-
-def _row(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _row(line: Line, reference: Line | None, names: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    gains = {key: line.behind(reference, key) for key in KEYS}
+    row = {
         **line.facts,
         "group": line.group,
         "cell": line.name,
@@ -139,70 +147,49 @@ def _row(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
         "ranges": ranges([draw[0] for draw in line.draws]),
         "count": str(len(line.draws)) if line.complete else f"{len(line.values)}/{len(line.draws)}",
         "reference": line.reference,
+        "pairs": next((gain.n for gain in gains.values() if gain), None),
         "complete": "yes" if line.complete else "no",
         "problems": "; ".join(line.problems),
         "values": [{"draw": list(draw), **values} for draw, values in line.values.items()],
+        **{names[key][0]: line.stat(key) for key in KEYS},
+        **{f"{names[key][0]}_gain": gain for key, gain in gains.items()},
     }
-    reference = _reference(line, lines)
-    for key, name in zip(KEYS, _names(lines, KEYS), strict=True):
-        behind = line.behind(reference, key)
-        row[name], row[f"{name}_gain"] = line.stat(key), "" if line is reference else behind
-        row["pairs"] = row.get("pairs") or (behind.n if behind else None)
-    row["base"] = row["base"] if line.complete else INCOMPLETE
-    row["base_gain"] = "ref." if line is reference else row["base_gain"]
-    return row
+    row |= {} if line.complete else {"base": INCOMPLETE}
+    return row | (
+        {f"{name}_gain": "" for name, _ in names.values()} | {"base_gain": "ref."} if line is reference else {}
+    )
 
 
-def _columns(rows: Sequence[dict], names: dict[str, str], references: int, digits: int) -> list[Column]:
+def _columns(
+    rows: Sequence[dict], names: Sequence[tuple[str, str]], references: int, digits: int
+) -> tuple[Column, ...]:
     shown = "all" if references else "files"
-    return [
+    return (
         *words("group", where="files"),
         *words("cell"),
         *words("method", "recipe", "dataset", "shots", "settings", "seeds", where="files"),
         Column("count", "Seeds", "number", where="shown"),
         *columns_that_vary(rows, {"measure": "Measure"}),
-        *(Column(key, name, digits=digits) for key, name in names.items()),
+        *(Column(key, name, digits=digits) for key, name in names),
         *words("reference", where="all" if references > 1 else "files"),
         Column("pairs", "Pairs", "number", where="files"),
-        *(Column(f"{key}_gain", f"Δ {name}", "gain", digits, where=shown) for key, name in names.items()),
+        *(Column(f"{key}_gain", f"Δ {name}", "gain", digits, where=shown) for key, name in names),
         *words("complete", "problems", where="files"),
         *words("values", where="json"),
-    ]
+    )
 
 
-def _notes(lines: Sequence[Line], keys: Sequence[str], not_run: Sequence[str]) -> list[str]:
-    other_data = [
-        line.name
-        for line in lines
-        if line.complete and (reference := _reference(line, lines)) and not line.same_data(reference)
-    ]
-    return [
-        *dict.fromkeys(table.note_on_figures(line.measure) for line in lines),
-        *(f"{name} is that of each seed, then averaged." for name in _names(lines, KEYS[2:3]).values()),
-        f"Differences: reference minus cell over the same seeds, mean ± half the {100 * LEVEL:.0f} % t interval; "
-        "* marks an interval that excludes zero. Each interval stands by itself: none is corrected for their number.",
-        *([table.note_on_groups(lines[0].measure)] if "worst_group" in keys else []),
-        *([f"Other data than the reference's, so not compared: {', '.join(other_data)}."] if other_data else []),
-        *([f"Not run: {', '.join(not_run)}."] if not_run else []),
-    ]
-
-
-def _problems(line: Line) -> list[str]:
+def _problem(line: Line) -> str:
     """How many draws an incomplete line has, and why not all."""
     more = f" and {len(line.problems) - 3} more" if len(line.problems) > 3 else ""
-    count = f"{line.name}: {len(line.values)} of {len(line.draws)} seeds"
-    return [] if line.complete else [f"{count}; {'; '.join(line.problems[:3])}{more}"]
+    return f"{line.name}: {len(line.values)} of {len(line.draws)} seeds; {'; '.join(line.problems[:3])}{more}"
 
 
 def ranges(numbers: Sequence[int]) -> str:
     """(1, 2, 3, 7) -> "1-3 7"."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    apart = itertools.groupby(enumerate(sorted(set(numbers))), lambda pair: pair[1] - pair[0])
+    runs = [[number for _, number in run] for _, run in apart]
+    return " ".join(f"{run[0]}-{run[-1]}" if run[1:] else str(run[0]) for run in runs)
 
 
 # --- selection ---------------------------------------------------------------------------------------------------
@@ -214,35 +201,26 @@ def selection_sheet(lines: Sequence[Line], command: str) -> Sheet:
     Args:
         lines: the points, of one method on one dataset. command: how to use what is chosen.
     """
-    winner, facts = best(lines), lines[0].facts
-    lines = [
-        replace(
-            line,
-            group="",
-            reference=winner.name if winner else "",
-            values={draw: {key: values[key] for key in KEYS[:3]} for draw, values in line.values.items()},
-        )
-        for line in lines
-    ]
-    combined = lines[0].measure.combined_label
+    winner, facts, measure = best(lines), lines[0].facts, lines[0].measure
+    taken = [{draw: {key: of[key] for key in KEYS[:3]} for draw, of in line.values.items()} for line in lines]
+    reference = winner.name if winner else ""
+    lines = [replace(line, reference=reference, values=values) for line, values in zip(lines, taken)]
     sheet = ablation_sheet("{dataset}_{method}_{recipe}_shots_{shots}".format(**facts), lines)
     names = {"cell": "Settings", "count": "Draws", "base": "Pseudo-base", "new": "Pseudo-new"}
     columns = [
-        replace(
-            column, name=names.get(column.key, column.name), where="files" if column.kind == "gain" else column.where
-        )
-        for column in sheet.columns
+        replace(one, name=names.get(one.key, one.name), where="files" if one.kind == "gain" else one.where)
+        for one in sheet.columns
     ]
-    columns += [Column("behind", f"Best {combined} − {combined}", "number", where="shown")]
-    columns += words(where="shown", verdict="")
+    columns += [Column("behind", f"Best {measure.combined_label} − {measure.combined_label}", "number", where="shown")]
     settings = winner.facts["settings"] if winner else {}
-    chosen = " ".join(f"{key} {value}" for key, value in settings.items()) or (winner.name if winner else "")
+    chosen = " ".join(f"{key} {value}" for key, value in settings.items()) or reference
+    top = next((line for line in lines if line.name == reference), None)
     return replace(
         sheet,
         title="Class hold-out: {method} ({recipe}) on {dataset}, {shots} shots".format(**facts),
-        columns=tuple(columns),
-        rows=tuple({**row, **_verdict(line, lines)} for row, line in zip(sheet.rows, lines, strict=True)),
-        notes=tuple(note.format(one=combined, name=table.name_of(lines[0].measure)) for note in SELECTION),
+        columns=(*columns, *words(where="shown", verdict="")),
+        rows=tuple({**row, **_verdict(line, top)} for row, line in zip(sheet.rows, lines)),
+        notes=tuple(note.format(one=measure.combined_label, name=table.name_of(measure)) for note in SELECTION),
         sections=False,
         extra={**sheet.extra, "chosen": settings if winner else None, "command": command},
         conclusion=f"Chosen: {chosen}" if winner else "Nothing is chosen: not every point is complete.",
@@ -261,11 +239,11 @@ SELECTION = (
 )
 
 
-def _verdict(line: Line, lines: Sequence[Line]) -> dict[str, str]:
-    """How far a point is behind the best one, which is the reference, and whether that is within noise."""
-    behind = line.behind(_reference(line, lines), "combined")
+def _verdict(line: Line, top: Line | None) -> dict[str, str]:
+    """How far a point is behind the best one, and whether that is within noise."""
+    behind = line.behind(top, "combined")
     if behind is None:
-        return {"behind": NOTHING, "verdict": "best" if line.name == line.reference else ""}
+        return {"behind": NOTHING, "verdict": "best" if line is top else ""}
     digits = table.digits_of(line.measure) + 1
     noise = "within noise" if abs(behind.mean) <= behind.error else ""
     return {"behind": f"{behind.mean:.{digits}f} ± {behind.error:.{digits}f}", "verdict": noise}

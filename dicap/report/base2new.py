@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dicap.report import published, table
-from dicap.report.render import Grid
-from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Plot, Sheet, words
+from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Grid, Plot, Sheet, words
 from dicap.report.stats import Stat
 from dicap.report.table import Row
 from dicap.results import Measure, flatten, worst_group
@@ -26,7 +25,7 @@ TINY = (
 def base2new_sheets(results: Iterable[dict]) -> list[Sheet]:
     """The table of each task, and where a row has published numbers beside it, those of methods that were not run."""
     halves = [r for r in table.of_protocol(results, PROTOCOL) if r["split"] != "all"]
-    return [sheet for task, measure, of in table.by_task(halves) for sheet in _sheets(task, measure, of)]
+    return [sheet for some in table.by_task(halves) for sheet in _sheets(*some)]
 
 
 def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
@@ -35,12 +34,12 @@ def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
     by_block = [table.rows_of(of, HALVES, lambda r: r["split"], trainings=trained) for _, of in blocks]
     rows = [row for block in by_block for row in block]
     compared = [row for row in rows if not row.of and published.comparable(row)]
-    lines, record = [_line(row, measure) for row in rows], record_grid(rows)
+    lines = [_line(row, measure) for row in rows]
+    record = _record_grid(rows, lines)
     means = f"mean of the mean base and the mean new {table.name_of(measure)}, in an average row too."
-    harmonic = "harmonic " if measure.combined_label == "H" else ""
     notes = [
         table.note_on_figures(measure),
-        f"{measure.combined_label} is the {harmonic}{means}",
+        f"{measure.combined_label} is the {'harmonic ' if measure.combined_label == 'H' else ''}{means}",
         *table.notes_on_averages(rows),
         *([table.note_on_groups(measure)] if any(line["worst_group"] for line in lines) else []),
         *([TINY] if any(row.facts["recipe"] == "tiny" for row in rows) else []),
@@ -58,7 +57,7 @@ def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
         plots=tuple(plot for block in by_block for plot in _plots(block, measure)),
         also=(("Recorded diagnostics (base classes, mean over seeds)", record),) if record else (),
     )
-    return [sheet, *_context(task, compared)]
+    return [sheet, *published.others(compared, task)]
 
 
 def _figures(row: Row, measure: Measure) -> dict[str, Stat | float | None]:
@@ -68,20 +67,16 @@ def _figures(row: Row, measure: Measure) -> dict[str, Stat | float | None]:
     return {"base": base, "new": new, table.combined_key(measure): both}
 
 
-def _base(row: Row) -> list[dict]:
-    """A row's results on base classes; none where they are incomplete, or of an average."""
-    return [r for r in row.results if r["split"] == "base"] if row.cells["base"].stat and not row.of else []
-
-
 def _line(row: Row, measure: Measure) -> dict[str, Any]:
-    known, base = published.beside(row), _base(row)
+    known, whole = published.beside(row), row.cells["base"].stat and not row.of
+    base = [r for r in row.results if r["split"] == "base"] if whole else []
     seconds = [float(r["seconds"]["train"]) for r in base]  # 0 where nothing is trained
     timed = seconds and all(seconds) and not any(r.get("resumed_from_epoch") for r in base)
     line: dict[str, Any] = {
         "worst_group": Stat.of(map(worst_group, base)) if base and all(r["groups"] for r in base) else None,
         "train_seconds": Stat.of(seconds) if timed else None,
         "datasets": [one.place for one in row.of],
-        "record": {key: vars(stat) for key, stat in _record(row).items()},
+        "record": _record([flatten(r["method_record"]) for r in base]),
     }
     for key, value in _figures(row, measure).items():
         mean = value.mean if isinstance(value, Stat) else value
@@ -89,6 +84,25 @@ def _line(row: Row, measure: Measure) -> dict[str, Any]:
         line[f"published_{key}"] = getattr(known, key) if known else None
         line[f"{key}_difference"] = mean - getattr(known, key) if known and mean is not None else None
     return line
+
+
+def _record(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Numbers that every seed of a method recorded (DiCap's valid fraction and the like), over the seeds."""
+    numbers: dict[str, list[Any]] = {key: [one.get(key) for one in records] for key in (records or [{}])[0]}
+    return {key: vars(Stat.of(some)) for key, some in numbers.items() if {*map(type, some)} <= {int, float}}
+
+
+def _record_grid(rows: Iterable[Row], lines: Iterable[dict[str, Any]]) -> Grid | None:
+    """Diagnostics that methods recorded about themselves (sections of their record), a line each; None without any."""
+    records = {f"{row.place} {row.facts['method']}": line["record"] for row, line in zip(rows, lines)}
+    records = {name: record for name, record in records.items() if any("." in key for key in record)}
+    keys = [key for key in dict.fromkeys(key for record in records.values() for key in record) if "." in key]
+    grid = [[key, *(_number(record.get(key)) for record in records.values())] for key in keys]
+    return (["Recorded", *records], grid) if grid else None
+
+
+def _number(stat: dict[str, Any] | None) -> str:
+    return NOTHING if stat is None else f"{stat['mean']:{'.3g' if abs(stat['mean']) < 1000 else '.0f'}}"
 
 
 def _columns(lines: Sequence[dict[str, Any]], measure: Measure, compared: bool) -> list[Column]:
@@ -106,56 +120,13 @@ def _columns(lines: Sequence[dict[str, Any]], measure: Measure, compared: bool) 
     ]
 
 
-def _record(row: Row) -> dict[str, Stat]:
-    """Numbers that every seed of a method recorded (DiCap's valid fraction and the like), over the seeds."""
-    records = [flatten(r["method_record"]) for r in _base(row)]
-    record: dict[str, Stat] = {}
-    for key in (records or [{}])[0]:
-        numbers = [one[key] for one in records if type(one.get(key)) in (int, float)]
-        record |= {key: Stat.of(numbers)} if len(numbers) == len(records) else {}
-    return record
-
-
-def record_grid(rows: Iterable[Row]) -> Grid | None:
-    """Diagnostics that methods recorded about themselves (sections of their record), a line each; None without any."""
-    records = {f"{row.place} {row.facts['method']}": _record(row) for row in rows}
-    records = {name: record for name, record in records.items() if any("." in key for key in record)}
-    keys = [key for key in dict.fromkeys(key for record in records.values() for key in record) if "." in key]
-    grid = [[key, *(_number(record.get(key)) for record in records.values())] for key in keys]
-    return (["Recorded", *records], grid) if grid else None
-
-
-def _number(stat: Stat | None) -> str:
-    return NOTHING if stat is None else f"{stat.mean:.3g}" if abs(stat.mean) < 1000 else f"{stat.mean:.0f}"
-
-
-def _context(task: str, compared: Sequence[Row]) -> list[Sheet]:
-    """Published numbers of methods that were not run, on the datasets that were."""
-    sheet = Sheet(
-        f"{PROTOCOL}_published",
-        "Published base-to-new numbers of methods that were not run here",
-        (*words("dataset", "method"), *(Column(key, key.capitalize(), "number", 2) for key in ("base", "new", "h"))),
-        tuple(published.others(compared)),
-        (
-            "ViT-B/16, 16 shots, mean of seeds 1 2 3, as published by the methods' papers: for context, not measured "
-            "here. The average is over the datasets of this report.",
-        ),
-        group="dataset",
-        task=task,
-    )
-    return [sheet] if sheet.rows else []
-
-
-def _plots(rows: Sequence[Row], measure: Measure) -> list[Plot]:
+def _plots(rows: Sequence[Row], measure: Measure) -> tuple[Plot, ...]:
     """The one figure, base and new by dataset and on average."""
     titles = {table.combined_key(measure): measure.combined_label}
     titles |= {half: f"{measure.label} on {half} classes" for half in HALVES}
-    places = tuple(dict.fromkeys(row.place for row in rows))
-    figures = {(row.line, row.place): _figures(row, measure) for row in rows}
-    lines = dict.fromkeys(row.line for row in rows)
-    plots = []
-    for key, title in titles.items():
-        series = {line: tuple(figures.get((line, place), {}).get(key) for place in places) for line in lines}
-        title = "{}, {shots} shots, {backbone}".format(title, **rows[0].facts)
-        plots.append(Plot("dots", title, measure, places, series))
-    return plots
+    points = (
+        ("{}, {shots} shots, {backbone}".format(title, **row.facts), row.line, row.place, _figures(row, measure)[key])
+        for key, title in titles.items()
+        for row in rows
+    )
+    return table.plots_of("dots", measure, points)

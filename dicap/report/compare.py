@@ -7,7 +7,7 @@ datasets' mean differences, one value a dataset. Only pairs with equal digests o
 
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dicap.config import split_method
@@ -36,22 +36,17 @@ def paired_sheets(results: Iterable[dict], compare: Sequence[str] = ()) -> list[
         ResultError: a name of `compare` that no result has, or two that nowhere meet.
     """
     results = table.of_protocol(results, *PROTOCOLS)
-    _check(compare, results)
-    found = [_sheet(*some, compare) for some in table.by_task(results)]
-    sheets = [sheet for sheet in found if sheet.rows]
+    methods = sorted({r["method"] for r in results}, key=method_rank)
+    for name in compare:
+        if not any(_stands_for(name.split(" (")[0], method) for method in methods):
+            raise ResultError(f"--compare {name}: no result of this method; there are: {', '.join(methods)}")
+    sheets = [sheet for some in table.by_task(results) if (sheet := _sheet(*some, compare)).rows]
     if compare and not sheets:
         raise ResultError(
             f"--compare {' '.join(compare)}: no two different lines of a table with the same task, protocol, backbone "
             'and shots; a line is METHOD, or "METHOD (RECIPE)" where a method has several recipes'
         )
     return sheets
-
-
-def _check(compare: Sequence[str], results: list[dict]) -> None:
-    methods = sorted({r["method"] for r in results}, key=method_rank)
-    for name in compare:
-        if not any(_stands_for(name.split(" (")[0], method) for method in methods):
-            raise ResultError(f"--compare {name}: no result of this method; there are: {', '.join(methods)}")
 
 
 def _stands_for(name: str, line: str) -> bool:
@@ -61,8 +56,8 @@ def _stands_for(name: str, line: str) -> bool:
 
 
 def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[str]) -> Sheet:
-    blocks = grouped(results, _block_of)
-    rows = [{"task": task, **row} for key in sorted(blocks) for row in _block(blocks[key], measure, compare)]
+    blocks = sorted(grouped(results, _block_of).items())
+    rows = [{"task": task, **row} for _, of in blocks for row in _block(of, measure, compare)]
     return Sheet(
         NAME,
         title_of("Paired comparison", rows, {"task": "{}"}),
@@ -74,7 +69,7 @@ def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[s
             *words(unit="of"),
         ),
         tuple(rows),
-        tuple(_notes(measure)),
+        _notes(measure),
         tuple(dict.fromkeys(problem for row in rows for problem in row["problems"])),
         "comparison",
         plots=tuple(_plots(rows, measure)),
@@ -88,10 +83,10 @@ def _block_of(result: dict) -> tuple:
     return PROTOCOLS.index(result["protocol"]), result["backbone"], result["shots"], source
 
 
-def _notes(measure: Measure) -> list[str]:
+def _notes(measure: Measure) -> tuple[str, ...]:
     unit = f", in {'points of ' if measure.unit == '%' else ''}{unit_of(measure)}" if measure.unit else ""
     win = f" Lower {table.name_of(measure)} is better: a win is a negative difference."
-    return [
+    return (
         f"Difference: first minus second method over the same seeds and data{unit}. "
         f"{measure.combined_label} is that of each seed.{'' if measure.higher_is_better else win}",
         f"A dataset's row: mean over its seeds, {100 * LEVEL:.0f} % t interval over these n seeds (another draw of shots "
@@ -100,7 +95,7 @@ def _notes(measure: Measure) -> list[str]:
         "(another dataset of this kind), since seeds of one dataset are not independent of each other; win, tie and "
         "loss count datasets.",
         "One pair has no interval. Each interval stands by itself: none is corrected for their number.",
-    ]
+    )
 
 
 # --- pairs -------------------------------------------------------------------------------------------------------
@@ -110,24 +105,17 @@ def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> lis
     """Rows of one protocol, backbone, number of shots and source."""
     lines = table.lines_of(results, lambda r: r["dataset"])
     names = {"combined": measure.combined_label, "base": "Base", "new": "New", "worst_group": "Worst group"}
-    names, sign, rows = names | {"primary": measure.label}, 1 if measure.higher_is_better else -1, []
-    for one, other in _chosen(list(lines), compare):
+    first, second = ([line for line in lines if _stands_for(name, line)] for name in compare or (OURS, OURS))
+    second = second if compare else [line for line in lines if line not in first]
+    rows = []
+    for one, other in [pair for pair in itertools.product(first, second) if pair[0] != pair[1]]:
         units = [_units(lines[name]) for name in (one, other)]
         measured = {key for of in units for measures, _ in of.values() for key in measures}
         facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
-        for key in filter(measured.__contains__, names):
-            rows += [
-                {**facts, "key": key, "measure": names[key], **row}
-                for row in _rows(units[0], units[1], key, sign, facts)
-            ]
+        for key, name in {**names, "primary": measure.label}.items():
+            more = _rows(units[0], units[1], key, measure, facts) if key in measured else []
+            rows += [{**facts, "key": key, "measure": name, **row} for row in more]
     return rows
-
-
-def _chosen(lines: list[str], compare: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of lines to be compared."""
-    first, second = ([line for line in lines if _stands_for(name, line)] for name in compare or (OURS, OURS))
-    second = second if compare else [line for line in lines if line not in first]
-    return [(one, other) for one, other in itertools.product(first, second) if one != other]
 
 
 def _units(results: list[dict]) -> Units:
@@ -151,42 +139,41 @@ def _measured(results: list[dict]) -> dict[str, float]:
     return table.measures_of(halves["base"], halves["new"])
 
 
-def _rows(one: Units, other: Units, key: str, sign: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(one: Units, other: Units, key: str, measure: Measure, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a dataset, and the one over all."""
     rows: list[dict[str, Any]] = []
-    means: dict[str, float | None] = {}
-    by_dataset = grouped(
-        sorted({*one, *other}, key=lambda pair: (dataset_rank(pair[0]), pair[1])), lambda pair: pair[0]
-    )
-    for dataset, pairs in by_dataset.items():
+    means: dict[str, float] = {}
+    seeds = sorted({*one, *other}, key=lambda pair: (dataset_rank(pair[0]), pair[1]))
+    for dataset, pairs in grouped(seeds, lambda pair: pair[0]).items():
         if key == "worst_group" and not any(key in of[pair][0] for of in (one, other) for pair in pairs if pair in of):
             continue  # no groups there
         problem = _problem(one, other, pairs, key)
         gains = {} if problem else {pair: one[pair][0][key] - other[pair][0][key] for pair in pairs}
         where = "{protocol}, {shots} shots, {comparison} on {}".format(dataset, **facts)
         problems = [f"{where}: {problem}"] if problem else []
-        rows.append({"dataset": dataset, "unit": "seeds", "problems": problems, **_counted(gains, sign)})
-        means[dataset] = statistics.fmean(gains.values()) if gains else None
-    if len(means) > 1:
-        whole = {name: mean for name, mean in means.items() if mean is not None and None not in means.values()}
-        rows.append({"dataset": "overall", "unit": "datasets", "problems": [], **_counted(whole, sign)})
+        rows.append({"dataset": dataset, "unit": "seeds", "problems": problems, **_counted(gains, measure)})
+        means |= {dataset: statistics.fmean(gains.values())} if gains else {}
+    if len(rows) > 1:
+        whole = _counted(means if len(means) == len(rows) else {}, measure)
+        rows.append({"dataset": "overall", "unit": "datasets", "problems": [], **whole})
     return rows
 
 
 def _problem(one: Units, other: Units, pairs: list[tuple[str, int]], key: str) -> str:
     """What keeps a dataset from being compared, "" where nothing does."""
-    lacks = [str(pair[1]) for pair in pairs if any(pair not in of or key not in of[pair][0] for of in (one, other))]
-    if lacks:
+    if lacks := [
+        str(pair[1]) for pair in pairs if any(pair not in of or key not in of[pair][0] for of in (one, other))
+    ]:
         return f"not both have one whole result, with equal settings, of seed {', '.join(lacks)}"
     differ = [str(pair[1]) for pair in pairs if one[pair][1] != other[pair][1]]
     return f"the data differ for seed {', '.join(differ)}" if differ else ""
 
 
-def _counted(gains: dict[Any, float], sign: int) -> dict[str, Any]:
-    """Differences, their mean with its interval, and how many are wins. sign: 1 where higher is better, else -1."""
+def _counted(gains: Mapping[Any, float], measure: Measure) -> dict[str, Any]:
+    """Differences: their mean with its interval, and how many are wins."""
     if not gains:
         return {"difference": INCOMPLETE}
-    interval, n = difference(gains, dict.fromkeys(gains, 0.0)), len(gains)
+    interval, n, sign = difference(gains, dict.fromkeys(gains, 0.0)), len(gains), 1 if measure.higher_is_better else -1
     wins, losses = (sum(way * value > TIE for value in gains.values()) for way in (sign, -sign))
     counts = {"wins": wins, "ties": n - wins - losses, "losses": losses, "n": n}
     return {"difference": interval or sum(gains.values()), **counts}

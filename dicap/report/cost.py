@@ -22,9 +22,8 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
     groups = grouped(results, _group)
     rows = [_row(groups[key]) for key in sorted(groups)]
     resumed = sum(row["resumed"] for row in rows)
-    left_out = (
-        f"{resumed} resumed run{'s' if resumed > 1 else ''} left out of the training seconds: the clock saw only "
-    )
+    runs = f"{resumed} resumed run{'s' if resumed > 1 else ''}"
+    left_out = [f"{runs} left out of the training seconds: the clock saw only the last part."] if resumed else []
     columns = (
         *columns_that_vary(rows, {"protocol": "Protocol", "task": "Task"}),
         *words("dataset", "method", "recipe"),
@@ -43,7 +42,7 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
         title_of("Cost", rows, SHARED),
         columns,
         tuple(rows),
-        (*NOTES, *([f"{left_out}the last part."] if resumed else [])),
+        (*NOTES, *left_out),
         tuple(row["problem"] for row in rows if row["problem"]),
         "dataset",
         extra={"std": "over runs, ddof = 1"},
@@ -53,9 +52,9 @@ def cost_sheets(results: Iterable[dict]) -> list[Sheet]:
 
 def _group(result: dict) -> tuple:
     """What has a row of its own, in reading order."""
-    facts = tuple(result[key] for key in ("protocol", "task", "shots", "backbone", "recipe"))
-    where = _device(result), result.get("peak_memory_source", "")
-    return (*facts[:2], dataset_rank(result["dataset"]), *facts[2:4], method_rank(result["method"]), facts[4], *where)
+    protocol, task, *facts = (result[key] for key in ("protocol", "task", "shots", "backbone"))
+    names = dataset_rank(result["dataset"]), *facts, method_rank(result["method"]), result["recipe"]
+    return protocol, task, *names, _device(result), result.get("peak_memory_source", "")
 
 
 def _device(result: dict) -> str:
@@ -65,15 +64,18 @@ def _device(result: dict) -> str:
 
 
 def _row(results: list[dict]) -> dict[str, Any]:
-    first, tests = results[0], _tests(results)
+    first, halves = results[0], sorted({r["split"] for r in results})
+    by_seed = grouped(results, lambda r: r["seed"]).values()
+    tests = [sum(r["seconds"]["test"] for r in of) for of in by_seed if sorted(r["split"] for r in of) == halves]
     trained = [r for r in results if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
-    seconds, differ = [float(r["seconds"]["train"]) for r in trained], unequal(trained)
+    differ = unequal(trained)
     learned = {r["trainable_parameters"] for r in results if "trainable_parameters" in r}
     where = "seconds of training, {method} ({recipe}) on {dataset}, {protocol}".format(**first)
+    seconds = Stat.of(float(r["seconds"]["train"]) for r in trained) if trained else None
     return {
         **{key: first[key] for key in ("protocol", "task", "dataset", "method", "recipe", "shots", "backbone")},
-        "train_seconds": INCOMPLETE if differ else Stat.of(seconds) if seconds else None,
-        "test_seconds": Stat.of(tests) if tests else INCOMPLETE,
+        "train_seconds": INCOMPLETE if differ else seconds,
+        "test_seconds": Stat.of(map(float, tests)) if tests else INCOMPLETE,
         "peak_memory_mib": float(max(r["peak_memory_mib"] for r in results)),
         "peak_memory_source": first.get("peak_memory_source", "not known"),
         "trainable_parameters": learned.pop() if len(learned) == 1 else None,
@@ -82,9 +84,3 @@ def _row(results: list[dict]) -> dict[str, Any]:
         "resumed": sum(bool(r.get("resumed_from_epoch")) for r in results),
         "problem": f"{where}: runs with unequal settings: {', '.join(differ)}" if differ else "",
     }
-
-
-def _tests(results: list[dict]) -> list[float]:
-    """Seconds of a seed's tests, of each seed that has one result of each half."""
-    halves, by_seed = sorted({r["split"] for r in results}), grouped(results, lambda r: r["seed"]).values()
-    return [float(sum(r["seconds"]["test"] for r in of)) for of in by_seed if sorted(r["split"] for r in of) == halves]

@@ -3,11 +3,10 @@
 A method that learns nothing has the same figure at any number of shots, so that one of them is enough.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from dicap.report import table
-from dicap.report.sheet import Column, Plot, Sheet
-from dicap.report.table import Row
+from dicap.report.sheet import Column, Sheet
 from dicap.results import Measure
 
 PROTOCOL = "few_shot"
@@ -22,6 +21,12 @@ def _sheet(task: str, measure: Measure, results: list[dict]) -> Sheet:
     blocks = sorted(table.grouped(results, lambda r: r["backbone"]).items())
     by_block = [table.rows_of(of, _labels(of), lambda r: f"shots_{r['shots']}") for _, of in blocks]
     rows = [row for block in by_block for row in block]
+    points = [
+        (f"{row.place}, {row.facts['backbone']}", row.line, key.removeprefix("shots_"), cell.shown)
+        for block in by_block
+        for row in sorted(block, key=lambda row: not row.of)  # the average first
+        for key, cell in row.cells.items()
+    ]
     return table.sheet_of(
         PROTOCOL,
         f"Few-shot {table.name_of(measure)}",
@@ -30,25 +35,9 @@ def _sheet(task: str, measure: Measure, results: list[dict]) -> Sheet:
         ("backbone", "seeds"),
         task=task,
         notes=(table.note_on_figures(measure, " on all classes"), *table.notes_on_averages(rows)),
-        plots=tuple(plot for block in by_block for plot in _plots(block, measure)),
+        plots=table.plots_of("curves", measure, points),
     )
 
 
 def _labels(results: Iterable[dict]) -> dict[str, str]:
     return {f"shots_{k}": f"{k} shot{'s' if k > 1 else ''}" for k in sorted({r["shots"] for r in results})}
-
-
-def _plots(rows: Sequence[Row], measure: Measure) -> list[Plot]:
-    """A picture a dataset, the average first."""
-    labels = tuple(key.removeprefix("shots_") for key in rows[0].cells)
-    places = table.grouped(sorted(rows, key=lambda row: not row.of), lambda row: row.place)
-    return [
-        Plot(
-            "curves",
-            f"{place}, {of[0].facts['backbone']}",
-            measure,
-            labels,
-            {row.line: tuple(cell.shown for cell in row.cells.values()) for row in of},
-        )
-        for place, of in places.items()
-    ]

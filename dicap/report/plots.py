@@ -58,10 +58,8 @@ def alt(plot: Plot) -> str:
 
 def _numbers(value: Any) -> tuple[float, float] | None:
     """Height and half the length of the bar; None where there is nothing to draw."""
-    if isinstance(value, Stat):
-        return value.mean, value.std or 0.0
-    if isinstance(value, Difference):
-        return value.mean, value.half
+    if isinstance(value, (Stat, Difference)):
+        return value.mean, value.half if isinstance(value, Difference) else value.std or 0.0
     return (float(value), 0.0) if isinstance(value, (int, float)) else None
 
 

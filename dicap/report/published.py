@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dicap import results as store
+from dicap.report.sheet import Column, Sheet, words
 from dicap.report.table import Row
 
 FILE = Path(__file__).with_name("published_base2new.csv")
@@ -20,6 +21,11 @@ TRAINING = ("OPTIM.", "INPUT.", "DATALOADER.TRAIN_X.", "TEST.FINAL_MODEL")
 NOTE = (
     "Publ. = published: ViT-B/16, 16 shots, mean of seeds 1 2 3, from the methods' papers; Δ is this run minus the "
     "published number. The published average is over the same datasets as this table's."
+)
+
+CONTEXT = (
+    "ViT-B/16, 16 shots, mean of seeds 1 2 3, as published by the methods' papers: for context, not measured here. The "
+    "average is over the datasets of this report."
 )
 
 
@@ -35,33 +41,28 @@ class Published(NamedTuple):
 def published() -> dict[tuple[str, str, str], Published]:
     """(registered name of the dataset, measure, method) -> what was published, in the file's order."""
     with open(FILE, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {
-            (row["dataset"], row["measure"], row["method"]): Published(*(float(row[key]) for key in Published._fields))
-            for row in rows
-        }
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    figures = [Published(*(float(row[key]) for key in Published._fields)) for row in rows]
+    return {(row["dataset"], row["measure"], row["method"]): one for row, one in zip(rows, figures)}
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    """What a row is of, as `published` has it; the name that the dataset is registered with is "" where it does not say."""
-    dataset = row.results[0]["config"].get("DATASET", {})
-    name = str(dataset.get("NAME", "")) if isinstance(dataset, dict) else ""
-    return name, row.results[0]["primary"], row.facts["method"]
+    """What a row is of, as `published` has it; the dataset's registered name is "" where the result does not say."""
+    first = row.results[0]
+    return str(store.flatten(first["config"]).get("DATASET.NAME", "")), first["primary"], row.facts["method"]
 
 
 def comparable(row: Row) -> bool:
     """Whether published numbers are of a row's dataset, measure, backbone and shots; see `departures` for its settings."""
-    there = {key[:2] for key in published()}
-    return _key(row)[:2] in there and (row.facts["backbone"], row.facts["shots"]) == (BACKBONE, SHOTS)
+    known = (row.facts["backbone"], row.facts["shots"]) == (BACKBONE, SHOTS)
+    return known and _key(row)[:2] in {key[:2] for key in published()}
 
 
 def departures(row: Row) -> list[str]:
     """Settings of a run that are not those of its method's published recipe; none where nothing was published of it."""
-    if _key(row) not in published():
-        return []
-    ran = store.flatten(row.results[0]["config"])
+    ran, (dataset, _, method) = store.flatten(row.results[0]["config"]), _key(row)
     learns = any(r["digests"]["model"] for r in row.results)
-    recipe = _settings(row.facts["method"], _key(row)[0] == "ImageNet", learns)
+    recipe = _settings(method, dataset == "ImageNet", learns) if _key(row) in published() else {}
     return [f"{key} {ran[key]!r}, not {value!r}" for key, value in recipe.items() if ran.get(key, value) != value]
 
 
@@ -91,39 +92,44 @@ def beside(row: Row) -> Published | None:
     None where a dataset is missing, not comparable, or was run with other settings than the published ones.
     """
     rows = row.of or (row,)
-    incomplete = row.of and row.problems  # an average that lacks a dataset has none
-    if incomplete or not all(_key(one) in published() and comparable(one) and not departures(one) for one in rows):
-        return None
-    return average(published()[_key(one)] for one in rows)
+    whole = not (row.of and row.problems)  # an average that lacks a dataset has none
+    there = whole and all(_key(one) in published() and comparable(one) and not departures(one) for one in rows)
+    return average(published()[_key(one)] for one in rows) if there else None
 
 
 def average(numbers: Iterable[Published]) -> Published:
     """As published: the means over datasets of base and of new, and H of those two."""
-    first, *more = numbers
-    if not more:
-        return first
-    base, new = (sum(one[key] for one in (first, *more)) / (1 + len(more)) for key in (0, 1))
+    numbers = list(numbers)
+    if len(numbers) == 1:
+        return numbers[0]
+    base, new = (sum(one[key] for one in numbers) / len(numbers) for key in (0, 1))
     return Published(base, new, 2 * base * new / (base + new))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must know of the published numbers beside these rows, which are comparable."""
-    departed = {row.name: "; ".join(departures(row)) for row in rows}
-    text = "Not beside its published numbers, since its settings are others: "
+    text = "Not beside its published numbers, since its settings are others: {}: {}."
+    departed = [text.format(row.name, "; ".join(settings)) for row in rows if (settings := departures(row))]
     other = [row.name for row in rows if row.facts["seeds"] != SEEDS and _key(row) in published()]
-    return [
-        *([NOTE] if rows else []),
-        *(f"{text}{name}: {settings}." for name, settings in departed.items() if settings),
-        *([f"Other seeds than the published {SEEDS}: {', '.join(other)}."] if other else []),
-    ]
+    seeds = [f"Other seeds than the published {SEEDS}: {', '.join(other)}."] if other else []
+    return [NOTE, *departed, *seeds] if rows else []
 
 
-def others(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Published numbers on the datasets of these rows of methods that are not among them, and their averages."""
+def others(rows: Sequence[Row], task: str) -> list[Sheet]:
+    """The table of published numbers, on the datasets of these rows, of methods that are not among them."""
     places, ran = {_key(row)[:2]: row.place for row in rows}, {row.facts["method"] for row in rows}
     methods = [method for method in dict.fromkeys(key[2] for key in published()) if method not in ran]
     lines = [(place, name, published()[key + (name,)]) for key, place in places.items() for name in methods]
     if len(places) > 1:
         means = {name: average(published()[key + (name,)] for key in places) for name in methods}
         lines += [(f"average of {len(places)}", name, mean) for name, mean in means.items()]
-    return [{"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines]
+    sheet = Sheet(
+        "base2new_published",
+        "Published base-to-new numbers of methods that were not run here",
+        (*words("dataset", "method"), *(Column(key, key.capitalize(), "number", 2) for key in Published._fields)),
+        tuple({"dataset": place, "method": name, **numbers._asdict()} for place, name, numbers in lines),
+        (CONTEXT,),
+        group="dataset",
+        task=task,
+    )
+    return [sheet] if lines else []

@@ -6,25 +6,27 @@
 Files: report.html, and NAME.{md,csv,json,tex} for each table; the logs of the runs are never read.
 """
 
+import base64
 import collections
 import dataclasses
+import datetime
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from dicap.files import write_text
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
 from dicap.report.few_shot import few_shot_sheets
-from dicap.report.page import page
-from dicap.report.render import make_console
-from dicap.report.sheet import Sheet, print_sheet, write_sheet
+from dicap.report.plots import alt, svg
+from dicap.report.sheet import Plot, Sheet, print_sheet, render, write_sheet
 from dicap.report.table import gather, of_protocol
 from dicap.report.transfer import fresh, transfer_sheets
 from dicap.results import FILE, ResultError
-
-PAGE = "report.html"
 
 
 def write_report(
@@ -43,17 +45,15 @@ def write_report(
     results, unreadable = gather(out)
     known = of_protocol(results, *PROTOCOLS)
     if not known:
-        raise ResultError(_nothing(out, results, unreadable))
+        raise ResultError(f"{out}: {_nothing(results, unreadable)}")
     tables = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
-    console = console or make_console(140)
     for sheet in tables:
         if protocols is None or sheet.name in protocols:
             print_sheet(sheet, console)
     paths = [path for sheet in tables for path in write_sheet(sheet, out)]
-    title = f"Results in {Path(out).resolve().name}"
-    html = page(tables, known, unreadable, _left_out(results, known), title)
-    write_text(Path(out) / PAGE, html)
-    return [Path(out) / PAGE, *paths]
+    page = Path(out, "report.html")
+    write_text(page, _page(f"Results in {Path(out).resolve().name}", tables, results, known))
+    return [page, *paths]
 
 
 def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
@@ -67,20 +67,50 @@ def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
     ]
 
 
-def _nothing(out: str | Path, results: Sequence[dict], unreadable: Sequence[str]) -> str:
+def _nothing(results: Sequence[dict], unreadable: Sequence[str]) -> str:
     """Why there is no table, and what to do."""
     if unreadable and not results:
-        return f"{out}: none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
+        return f"none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
     other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results else ""
     first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
-    return (
-        f"{out}: no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; run a protocol first, such "
-        f"as scripts/dicap/base2new.sh, or give the folder that was its output{first}"
+    run = "run a protocol first, such as scripts/dicap/base2new.sh, or give the folder that was its output"
+    return f"no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; {run}{first}"
+
+
+# --- report.html -------------------------------------------------------------------------------------------------
+
+
+def _page(title: str, tables: Sequence[Sheet], results: Sequence[dict], known: Sequence[dict]) -> str:
+    """All tables, plots and notes in one file that needs nothing else; everything that comes from files is escaped."""
+    every, counts = (
+        collections.Counter(r["protocol"].split("/")[0] or "single runs" for r in some) for some in (results, known)
+    )
+    versions = (", ".join(f"{key} {value}" for key, value in r["versions"].items() if value != "") for r in known)
+    return render(
+        "page.html.j2",
+        title=title,
+        date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        sheets=tables,
+        picture=_picture,
+        alt=alt,
+        breakable=_breakable,
+        words=_words,
+        left_out=sorted((every - counts).items()),
+        counts=counts,
+        versions=collections.Counter(text or "not recorded" for text in versions).most_common(),
     )
 
 
-def _left_out(results: Sequence[dict], known: Sequence[dict]) -> list[str]:
-    """What was found and is in no table."""
-    taken = set(map(id, known))
-    count = collections.Counter((r["protocol"].split("/")[0] or "single runs") for r in results if id(r) not in taken)
-    return [f"Left out: {n} result files of {name}." for name, n in sorted(count.items())]
+def _breakable(text: str) -> Markup:
+    """A cell's text, escaped, that may be broken after an underscore or before a number, not between ± and its figure."""
+    parts = re.split(r"(?<=_)|(?<=[a-z])(?=\d)", text)
+    return Markup("<wbr>".join(str(escape(part)) for part in parts).replace("± ", "±&nbsp;"))
+
+
+def _words(text: str) -> Markup:
+    """A note, escaped, with `code` as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _picture(plot: Plot) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode()

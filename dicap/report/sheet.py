@@ -9,18 +9,20 @@ Difference, dict or None; words in a column of figures (INCOMPLETE) are shown, a
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicap import results as store
+from dicap.console import make_console, rich_grid
 from dicap.files import write_text
-from dicap.report.render import Grid, make_console, print_notes, render, rich_grid
 from dicap.report.stats import LEVEL, Difference, Stat
 from dicap.results import Measure
 
+Grid = tuple[list[str], list[list[str]]]  # header, rows
 NOTHING = "–"
 INCOMPLETE = "incomplete"
 _BOUNDS = ("_mean", "_low", "_high")
@@ -58,18 +60,17 @@ class Column:
         """A cell as it is shown."""
         if value is None or isinstance(value, str):
             return NOTHING if value is None else value
-        if isinstance(value, Difference) and self.kind == "gain":
-            mark = "*" if value.excludes_zero else " "
-            return f"{self._figure(value.mean)} ±{value.half:.{self.digits}f}{mark}"
         if isinstance(value, Difference):
-            return f"{self._figure(value.mean)} [{self._figure(value.low)}, {self._figure(value.high)}]"
+            mean, low, high = map(self._figure, (value.mean, value.low, value.high))
+            gain = f"{mean} ±{value.half:.{self.digits}f}{'*' if value.excludes_zero else ' '}"
+            return gain if self.kind == "gain" else f"{mean} [{low}, {high}]"
         if isinstance(value, Stat):
             spread = f" ± {value.std:.{self.digits}f}" if self.spread and value.std is not None else ""
             return self._figure(value.mean) + spread
         return self._figure(value) if isinstance(value, float) else str(value)
 
     def style(self, row: dict[str, Any]) -> str:
-        """Colour of a row's cell in the terminal: green where the first of the two is surely better, red where worse."""
+        """Colour of a row's cell in the terminal: green where the first of two is surely better, red where worse."""
         value = row.get(self.key)
         if self.kind != "gain" or not isinstance(value, Difference) or not value.excludes_zero:
             return ""
@@ -86,17 +87,13 @@ class Column:
 
     def csv_values(self, value: Any) -> list[str]:
         """A cell of a CSV file, figures with full precision; empty where there is none."""
+        if isinstance(value, dict):
+            value = " ".join(f"{key} {one}" for key, one in value.items())
         if self.kind == "words":
-            if isinstance(value, dict):
-                value = " ".join(f"{key} {one}" for key, one in value.items())
             return ["" if value is None else str(value)]
-        parts: tuple = (None if isinstance(value, str) else value,)
-        if isinstance(value, Difference):
-            parts = (value.mean, value.low, value.high)
-        elif isinstance(value, Stat):
-            parts = (value.mean, value.std)
-        padded = (*parts, None, None)[: len(_PARTS[self.kind])]
-        return ["" if one is None else str(one) if isinstance(one, int) else f"{one:.10g}" for one in padded]
+        parts = [getattr(value, part[1:], None) for part in _PARTS[self.kind]]
+        parts[0] = value if isinstance(value, (int, float)) else parts[0]
+        return ["" if one is None else str(one) if isinstance(one, int) else f"{one:.10g}" for one in parts]
 
     def json_value(self, value: Any) -> Any:
         """A cell of a JSON file."""
@@ -171,21 +168,16 @@ class Sheet:
         """Name of its files, without an ending."""
         return re.sub(r"[^\w.=+-]+", "-", f"{self.name}_{self.task}" if self.task else self.name)
 
-    def columns_of(self, form: str) -> list[Column]:
-        """The columns of a form: shown, csv or json."""
+    def columns_of(self, form: str = "shown") -> list[Column]:
+        """The columns of a form: shown (to eyes), csv or json."""
         return [column for column in self.columns if form in _FORMS[column.where]]
-
-    @property
-    def shown(self) -> list[Column]:
-        """Columns for eyes."""
-        return self.columns_of("shown")
 
     @property
     def lines(self) -> list[tuple[list[str], dict[str, Any]]]:
         """Text cells of each row, and the row. With sections a line of one cell comes before the rows of a group."""
         lines: list[tuple[list[str], dict[str, Any]]] = []
         for row in self.rows:
-            cells = [column.text(row.get(column.key)) for column in self.shown]
+            cells = [column.text(row.get(column.key)) for column in self.columns_of()]
             if self.sections:
                 lines += [([row[self.group]], row)] if not lines or lines[-1][1][self.group] != row[self.group] else []
                 cells[0] = f"  {cells[0]}"
@@ -195,20 +187,19 @@ class Sheet:
     @property
     def grid(self) -> Grid:
         """The table as text cells."""
-        return [column.name for column in self.shown], [cells for cells, _ in self.lines]
+        return [column.name for column in self.columns_of()], [cells for cells, _ in self.lines]
 
     @property
     def ends(self) -> set[int]:
         """Lines that a rule follows."""
-        values = [row.get(self.group) for _, row in self.lines]
-        last = len(values) - 1
-        return {i for i, value in enumerate(values) if self.group and (i == last or values[i + 1] != value)}
+        values = [row.get(self.group) for _, row in self.lines] if self.group else []
+        return {i for i, value in enumerate(values) if values[i + 1 : i + 2] != [value]}
 
     @property
     def all_notes(self) -> list[str]:
         """Notes and problems, as terminal and Markdown have them."""
-        problems = [f"Incomplete: {problem}." for problem in self.problems]
-        return [*self.notes, *problems, *(f"Unreadable: {line}." for line in self.unreadable)]
+        left_out = {"Incomplete": self.problems, "Unreadable": self.unreadable}
+        return [*self.notes, *(f"{why}: {line}." for why, lines in left_out.items() for line in lines)]
 
 
 def words(*keys: str, where: str = "all", **names: str) -> list[Column]:
@@ -263,8 +254,8 @@ def to_csv(sheet: Sheet) -> str:
     out = io.StringIO()
     writer, columns = csv.writer(out, lineterminator="\n"), sheet.columns_of("csv")
     writer.writerow([name for column in columns for name in column.csv_names])
-    for row in sheet.rows:
-        writer.writerow([cell for column in columns for cell in column.csv_values(row.get(column.key))])
+    cells = ([column.csv_values(row.get(column.key)) for column in columns] for row in sheet.rows)
+    writer.writerows(itertools.chain(*row) for row in cells)
     return out.getvalue()
 
 
@@ -286,18 +277,31 @@ def as_json(sheet: Sheet) -> dict[str, Any]:
 
 
 def print_sheet(sheet: Sheet, console: Any = None) -> None:
-    """The table in the terminal, with its notes."""
+    """The table in the terminal, with its notes; what is missing stands out."""
     from rich.text import Text
 
-    console = console or make_console(140)
-    lines = [[Text(cell, column.style(row)) for cell, column in zip(cells, sheet.shown)] for cells, row in sheet.lines]
-    left = [column.name for column in sheet.shown if column.kind == "words"]
-    console.print(rich_grid((sheet.grid[0], lines), sheet.title, sheet.ends, left))
-    print_notes(console, sheet.all_notes)
+    console = console or make_console()
+    columns = sheet.columns_of()
+    lines = [[Text(cell, column.style(row)) for cell, column in zip(cells, columns)] for cells, row in sheet.lines]
+    left = [column.name for column in columns if column.kind == "words"]
+    console.print(rich_grid(sheet.grid[0], lines, sheet.title, left, ends=sheet.ends))
+    for note in sheet.all_notes:
+        console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
     for title, (header, rows) in sheet.also:
-        console.print(rich_grid((header, rows[:8]), title, left=header[:1]))
+        console.print(rich_grid(header, rows[:8], title, header[:1]))
         more = f"The first {min(8, len(rows))}; all of them are in {sheet.file}.md."
         console.print(more, style="dim", markup=False)
     use = f"\nUse it: {sheet.command}" if sheet.command else ""
     if sheet.conclusion:
         console.print(sheet.conclusion + use, style="bold", markup=False, soft_wrap=True)
+
+
+def render(template: str, text: Callable[[str], str] = str, **values: Any) -> str:
+    """A template of this folder, filled in. Whatever an HTML one is given is escaped; others have the filter `text`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    options: dict[str, Any] = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
+    loader = PackageLoader("dicap.report", "")
+    environment = Environment(loader=loader, autoescape=".html." in template, undefined=StrictUndefined, **options)
+    environment.filters["text"] = text
+    return environment.get_template(template).render(**values)

@@ -3,9 +3,8 @@
     Stat.of([61.2, 60.1, 62.4])                                              # mean 61.23, std 1.15, n 3
     difference({1: 61.2, 2: 60.1, 3: 62.4}, {1: 59.9, 2: 59.5, 3: 60.3})     # mean 1.33, low .., high .., n 3
 
-Two methods share the data of a draw. What both share (which images were drawn, how hard they are) cancels, so a paired
-interval is much narrower than two standard deviations side by side. It is Student's t over the differences, 95 %, for
-one comparison at a time.
+What two methods share of a draw (which images, how hard they are) cancels, so a paired interval is much narrower than
+two standard deviations side by side. It is Student's t over the differences, 95 %, for one comparison at a time.
 """
 
 import math

@@ -8,14 +8,14 @@ What the words of a report mean:
     unequal settings   seeds of a cell differ in a setting (seed and places aside) or in the backbone's weights.
     stale prompt       tested with another prompt than that of the present training (digests.model).
     no training        tested with a prompt whose training is not there to check it against.
-    incomplete         any of these: the cell is neither shown nor averaged. An average lacks a dataset that is incomplete.
+    incomplete         any of these: the cell is neither shown nor averaged, and no average is over it.
 
 Results of different tasks or primary measures, backbones, numbers of shots and sources never share a row or an average.
 """
 
 import collections
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from dicap import results as store
 from dicap.config import split_method
 from dicap.data.named import PUBLISHED, SHIFTS
-from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, unit_of, words
+from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of, unit_of, words
 from dicap.report.stats import Stat
 from dicap.results import Measure, measure_of, primary, worst_group
 
@@ -72,11 +72,11 @@ def by_task(results: Iterable[dict]) -> list[tuple[str, Measure, list[dict]]]:
     """Results that may share a table: their task ("" = the usual one), their primary measure, and they themselves."""
     groups = grouped(results, lambda r: (r["task"], measure_of(r)))
     count = collections.Counter(task for task, _ in groups)
-    names = {
-        (task, measure): f"{task}_{measure.name}" if count[task] > 1 else "" if task == USUAL_TASK else task
-        for task, measure in groups
-    }
-    return [(names[key], key[1], groups[key]) for key in sorted(groups, key=lambda key: (names[key], str(key)))]
+    tasks = []
+    for (task, measure), of in groups.items():
+        name = f"{task}_{measure.name}" if count[task] > 1 else "" if task == USUAL_TASK else task
+        tasks.append((name, measure, of))
+    return sorted(tasks, key=lambda one: (one[0], str(one[1])))
 
 
 def trained_on(result: dict) -> str:
@@ -86,15 +86,13 @@ def trained_on(result: dict) -> str:
 
 def stale(results: Iterable[dict], trainings: Iterable[dict]) -> list[dict]:
     """Results of a stale prompt: another than that of the present training."""
-    prompts = grouped(((training_of(r), r["digests"]["model"]) for r in trainings), lambda pair: pair[0])
-    return [
-        r for r in results if (key := training_of(r)) in prompts and (key, r["digests"]["model"]) not in prompts[key]
-    ]
+    prompts = {key: {r["digests"]["model"] for r in of} for key, of in grouped(trainings, training_of).items()}
+    return [r for r in results if r["digests"]["model"] not in prompts.get(training_of(r), {r["digests"]["model"]})]
 
 
 def training_of(result: dict) -> tuple:
     """What tells one training from another."""
-    return tuple(result[key] for key in ("method", "recipe", "backbone", "shots", "seed")) + (trained_on(result),)
+    return *(result[key] for key in ("method", "recipe", "backbone", "shots", "seed")), trained_on(result)
 
 
 def measures_of(base: dict, new: dict) -> dict[str, float]:
@@ -123,10 +121,9 @@ def dataset_rank(dataset: str) -> tuple[int, str]:
 def method_rank(method: str) -> tuple[int, tuple[int, ...], str]:
     """Reading order of methods: ORDER, then OURS by the place of its learner, then others by name."""
     trainer, learner = split_method(method)
-    ours = trainer == OURS
-    names = (learner.split("+") if learner else []) if ours else [method]
-    places = tuple(ORDER.index(name) if name in ORDER else len(ORDER) for name in names)
-    return 1 if ours else 0 if method in ORDER else 2, places, method
+    names = learner.split("+") if trainer == OURS else [method]
+    places = tuple(ORDER.index(name) if name in ORDER else len(ORDER) for name in names if name)
+    return 1 if trainer == OURS else 0 if method in ORDER else 2, places, method
 
 
 def name_of(measure: Measure) -> str:
@@ -247,10 +244,13 @@ def rows_of(
         seeds = {r["seed"] for r in there}
         for line, of in lines.items():
             some = [r for r in of if place_of(r) == place]
-            cells = _cells(grouped(some, column_of), labels, seeds, trainings)
+            needed = trainings is not None or any(r["digests"]["model"] for r in some)
+            known, by_column = some if trainings is None else trainings, grouped(some, column_of)
+            cells = {key: _cell(label, by_column.get(key, []), seeds, known, needed) for key, label in labels.items()}
             rows += [Row(line, place, tuple(some), cells)] if some else []
-    averages = [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
-    return rows + (averages if len(by_place) > 1 else [])
+    if len(by_place) > 1:
+        rows += [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
+    return rows
 
 
 def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict[str, list[dict]]:
@@ -267,58 +267,47 @@ def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict
     return lines
 
 
-def _cells(
-    by_column: dict[str, list[dict]], labels: dict[str, str], seeds: set[int], trainings: Sequence[dict] | None
-) -> dict[str, Cell]:
-    needed = trainings is not None or any(r["digests"]["model"] for of in by_column.values() for r in of)
-    cells = {}
-    for column, label in labels.items():
-        results = by_column.get(column, [])
-        problems = ["not run"] if needed and not results else []
-        problems += _problems(results, seeds, results if trainings is None else trainings) if results else []
-        series = {} if problems else {r["seed"]: primary(r) for r in results}
-        stat = Stat.of(series.values()) if series else None
-        cells[column] = Cell(series, stat, tuple(f"{label}: {problem}" for problem in problems))
-    return cells
-
-
-def _problems(results: Sequence[dict], seeds: set[int], trainings: Sequence[dict]) -> list[str]:
-    count, there = collections.Counter(r["seed"] for r in results), set(map(training_of, trainings))
-    by_seed = {
-        "lacks seed": [seed for seed in sorted(seeds) if seed not in count],
+def _cell(label: str, results: Sequence[dict], seeds: set[int], trainings: Sequence[dict], needed: bool) -> Cell:
+    count, trained = collections.Counter(r["seed"] for r in results), set(map(training_of, trainings))
+    twice = "{} results of seed {}; which one counts cannot be told: give the folder of one job"
+    found: dict[str, list[Any]] = {
+        "not run": [""] if needed and not results else [],
+        "lacks seed": sorted(seeds - count.keys()) if results else [],
         "stale prompt: another than that of the present training, seed": [r["seed"] for r in stale(results, trainings)],
-        "no training to check the prompt against, seed": [r["seed"] for r in results if training_of(r) not in there],
+        "no training to check the prompt against, seed": [r["seed"] for r in results if training_of(r) not in trained],
+        **{twice.format(n, seed): [""] for seed, n in sorted(count.items()) if n > 1},
+        "seeds were run with unequal settings:": unequal(results),
     }
-    problems = [f"{text} {', '.join(map(str, some))}" for text, some in by_seed.items() if some]
-    for seed in (seed for seed in sorted(count) if count[seed] > 1):
-        problems.append(
-            f"{count[seed]} results of seed {seed}; which one counts cannot be told: give the folder of one job"
-        )
-    settings = unequal(results)
-    return problems + ([f"seeds were run with unequal settings: {', '.join(settings)}"] if settings else [])
+    problems = [f"{label}: {text} {', '.join(map(str, some))}".strip() for text, some in found.items() if some]
+    series = {} if problems else {r["seed"]: primary(r) for r in results}
+    return Cell(series, Stat.of(series.values()) if series else None, tuple(problems))
 
 
 def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
-    """The average row of a line; a column is incomplete where a dataset of it is."""
-    cells = {}
-    for key, label in labels.items():
-        there = {row.place: row.cells[key] for row in rows}
-        missing = [place for place in places if place not in there or there[place].problems]
-        problems = (f"{label}: not complete: {', '.join(missing)}",) if missing else ()
-        cells[key] = Cell(problems=problems) if missing else average_of(list(there.values()))
+    """The average row of a line."""
+    there = {row.place: row.cells for row in rows}
+    cells = {
+        key: average_of(label, {place: there[place][key] if place in there else None for place in places})
+        for key, label in labels.items()
+    }
     results = tuple(r for row in rows for r in row.results)
     return Row(rows[0].line, f"average of {len(places)}", results, cells, tuple(rows))
 
 
-def average_of(cells: Sequence[Cell]) -> Cell:
-    """The mean over datasets; its spread is that of the seeds' means, where all have the same seeds."""
-    stats = [cell.stat for cell in cells if cell.stat]
-    if not stats or len(stats) < len(cells):
-        return Cell()
-    if any(cell.series.keys() != cells[0].series.keys() for cell in cells):
-        return Cell({}, Stat(statistics.fmean(stat.mean for stat in stats), None, min(stat.n for stat in stats)))
-    series = {seed: statistics.fmean(cell.series[seed] for cell in cells) for seed in cells[0].series}
-    return Cell(series, Stat.of(series.values()))
+def average_of(label: str, cells: Mapping[str, Cell | None]) -> Cell:
+    """The mean over datasets; its spread is that of the seeds' means, where all have the same seeds.
+
+    Incomplete where a dataset is, or is not there (None).
+    """
+    missing = [name for name, cell in cells.items() if cell is None or cell.problems]
+    there = [cell.series for cell in cells.values() if cell and cell.series]
+    if len(there) < len(cells):
+        return Cell(problems=(f"{label}: not complete: {', '.join(missing)}",) if missing else ())
+    if any(series.keys() != there[0].keys() for series in there):
+        means = [statistics.fmean(series.values()) for series in there]
+        return Cell({}, Stat(statistics.fmean(means), None, min(map(len, there))))
+    means_by_seed = {seed: statistics.fmean(series[seed] for series in there) for seed in there[0]}
+    return Cell(means_by_seed, Stat.of(means_by_seed.values()))
 
 
 # --- sheets ------------------------------------------------------------------------------------------------------
@@ -362,6 +351,17 @@ def sheet_of(
         extra={"results": [{key: value for key, value in r.items() if key != "config"} for r in results]},
         **fields,
     )
+
+
+def plots_of(kind: str, measure: Measure, points: Iterable[tuple[str, str, str, Any]]) -> tuple[Plot, ...]:
+    """Pictures of points (title, series, label, figure), one a title."""
+    plots = []
+    for title, of in grouped(points, lambda point: point[0]).items():
+        names, labels = (tuple(dict.fromkeys(point[i] for point in of)) for i in (1, 2))
+        figures = {(name, label): figure for _, name, label, figure in of}
+        series = {name: tuple(figures.get((name, label)) for label in labels) for name in names}
+        plots.append(Plot(kind, title, measure, labels, series))
+    return tuple(plots)
 
 
 def notes_on_averages(rows: Iterable[Row]) -> list[str]:

@@ -4,11 +4,11 @@ source dataset, its prompt tested on the source and on every target.
 A target's result counts only if its prompt is that of the present source run of the same seed (digests.model).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from dicap.report import table
-from dicap.report.sheet import Column, Plot, Sheet
-from dicap.report.table import Cell, Row, trained_on
+from dicap.report.sheet import Column, Sheet
+from dicap.report.table import Row, trained_on
 from dicap.results import Measure, measure_of
 
 SOURCE = "source"
@@ -24,12 +24,10 @@ def transfer_sheets(results: Iterable[dict]) -> list[Sheet]:
     known = table.of_protocol(results, *TITLES)
     sources = [r for r in known if r["protocol"] == SOURCE]
     targets = [r for r in known if r["protocol"] != SOURCE]
-    tasks = table.by_task(targets) if targets else table.by_task(sources)
     return [
-        _sheet(name, task, measure, [r for r in of if r["protocol"] == name], sources)
-        for task, measure, of in tasks
-        for name in TITLES
-        if any(r["protocol"] == name for r in of)
+        _sheet(name, task, measure, some, sources)
+        for task, measure, of in table.by_task(targets or sources)
+        for name, some in sorted(table.grouped(of, lambda r: r["protocol"]).items())
     ]
 
 
@@ -49,8 +47,17 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
     targets = [key for key in keys if key not in ("on_source", "average")]
     origin = f"Source: {rows[0].place}" if len({row.place for row in rows}) == 1 else "Source"
     names = {"on_source": origin, "average": f"Average of {len(targets)} targets"}
-    digits = table.digits_of(measure)
-    figures = [Column(key, names.get(key, key.removeprefix("on_")), digits=digits) for key in keys]
+    figures = [Column(key, names.get(key, key.removeprefix("on_")), digits=table.digits_of(measure)) for key in keys]
+    points = [
+        (
+            "{} from {source}, {shots} shots, {backbone}".format(TITLES[name], **row.facts),
+            row.line,
+            f"{row.place} (source)" if key == "on_source" else key.removeprefix("on_"),
+            cell.shown,
+        )
+        for row in rows
+        for key, cell in row.cells.items()
+    ]
     over = [table.AVERAGE.format("the targets, without the source")] if "average" in keys else []
     return table.sheet_of(
         name,
@@ -60,7 +67,7 @@ def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources:
         ("source", "shots", "backbone", "seeds"),
         task=task,
         notes=(table.note_on_figures(measure, " on all classes"), *over),
-        plots=tuple(_plot(TITLES[name], block, measure) for block in by_block),
+        plots=table.plots_of("dots", measure, points),
     )
 
 
@@ -80,24 +87,10 @@ def _rows(results: list[dict], sources: list[dict]) -> list[Row]:
     names = sorted({r["dataset"] for r in targets}, key=table.dataset_rank)
     labels = {"on_source": "source"} if shown or not sources else {}
     labels |= {f"on_{name}": f"target {name}" for name in names}
-    rows = table.rows_of([*shown, *targets], labels, _column, trained_on, mine)
+    columns = {SOURCE: "on_source"}
+    rows = table.rows_of(
+        [*shown, *targets], labels, lambda r: columns.get(r["protocol"], f"on_{r['dataset']}"), trained_on, mine
+    )
     for row in rows if len(names) > 1 else []:
-        row.cells["average"] = _average({name: row.cells[f"on_{name}"] for name in names})
+        row.cells["average"] = table.average_of("average of targets", {name: row.cells[f"on_{name}"] for name in names})
     return rows
-
-
-def _column(result: dict) -> str:
-    return "on_source" if result["protocol"] == SOURCE else f"on_{result['dataset']}"
-
-
-def _average(targets: dict[str, Cell]) -> Cell:
-    missing = [name for name, cell in targets.items() if cell.problems]
-    problems = (f"average of targets: not complete: {', '.join(missing)}",)
-    return Cell(problems=problems) if missing else table.average_of(list(targets.values()))
-
-
-def _plot(title: str, rows: Sequence[Row], measure: Measure) -> Plot:
-    backbone, shots, source = _block(rows[0].results[0])
-    labels = tuple(f"{source} (source)" if key == "on_source" else key.removeprefix("on_") for key in rows[0].cells)
-    series = {row.line: tuple(cell.shown for cell in row.cells.values()) for row in rows}
-    return Plot("dots", f"{title} from {source}, {shots} shots, {backbone}", measure, labels, series)

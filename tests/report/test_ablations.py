@@ -147,7 +147,7 @@ def test_a_measure_where_lower_is_better(lines):
     assert "Mean" in sheet.grid[0] and "H" not in sheet.grid[0] and "combined_mean" in to_csv(sheet).splitlines()[0]
     assert "the highest count error of the groups" in " ".join(sheet.notes)
     (worse,) = (row for row in sheet.rows if row["cell"] == "worse")
-    gain = next(column for column in sheet.shown if column.key == "base_gain")
+    gain = next(column for column in sheet.columns_of() if column.key == "base_gain")
     assert gain.text(worse["base_gain"]) == "+1.000 ±0.497*" and gain.style(worse) == "red"
 
 

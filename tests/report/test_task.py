@@ -164,8 +164,8 @@ def test_a_prompt_may_be_tested_on_another_task(put):
         put(**common, model=f"p{seed}")
         folder = put(**common, model=f"p{seed}", task="counting", value=0.5, folder="counting")
     tables = by_name(folder)
-    assert [column.name for column in tables["cross_dataset"].shown][2:] == ["Source: a", "b"]
-    assert [column.name for column in tables["cross_dataset_counting"].shown][2:] == ["b"]
+    assert [column.name for column in tables["cross_dataset"].columns_of()][2:] == ["Source: a", "b"]
+    assert [column.name for column in tables["cross_dataset_counting"].columns_of()][2:] == ["b"]
     assert tables["cross_dataset_counting"].rows[0]["on_b"].mean == 0.5
     assert tables["cross_dataset_counting"].plots[0].labels == ("b",)
     put(**common, model="old", task="counting", value=0.5, folder="counting")

@@ -48,7 +48,7 @@ def test_source_targets_and_their_average(run):
         47.0,
         1.0,
     )
-    assert [column.name for column in found["cross_dataset"].shown] == [
+    assert [column.name for column in found["cross_dataset"].columns_of()] == [
         "Method",
         "Recipe",
         "Source: imagenet",
@@ -134,5 +134,5 @@ def test_backbones_and_shots_stay_apart(run):
 
 def test_targets_stand_in_the_published_order(run):
     found = sheets(run("CoOp", {"eurosat": 50.0, "my_own": 20.0, "dtd": 40.0, "caltech101": 90.0}))
-    names = [column.name for column in found["cross_dataset"].shown if column.key.startswith("on_")]
+    names = [column.name for column in found["cross_dataset"].columns_of() if column.key.startswith("on_")]
     assert names == ["Source: imagenet", "caltech101", "dtd", "eurosat", "my_own"]
