@@ -113,10 +113,9 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> list[C
         cells: list[Cell] = []
         for group, entries in (tree.get("groups") or {}).items():
             _check_pairs(entries, f"group {group!r}")
-            cells += [
-                _cell(Cell(str(key), f"ablations/{name}/{slug(str(key))}", request, str(group)), entry or {}, tree)
-                for key, entry in entries.items()
-            ]
+            for key, entry in entries.items():
+                cell = Cell(str(key), f"ablations/{name}/{slug(str(key))}", request, str(group))
+                cells.append(_with_values(cell, entry or {}, tree))
         _check_names(cells)
         return cells
     except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError) as error:
@@ -136,8 +135,8 @@ def _check_pairs(entry: Any, where: str, allowed: Sequence[str] = (), settings: 
             raise ConfigError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}{also}")
 
 
-def _cell(cell: Cell, entry: Any, tree: dict) -> Cell:
-    """A cell with its own values, else the command line's, else the file's; for seeds the command line wins."""
+def _with_values(cell: Cell, entry: Any, tree: dict) -> Cell:
+    """The cell with its own values, else the command line's, else the file's; for seeds the command line wins."""
     request = cell.request
     _check_pairs(entry, f"cell {cell.name!r}", OF_A_CELL, settings=True)
     default = {"method": "DiCap", "recipe": "tiny", "dataset": "", "shots": SHOTS, "seeds": SEEDS, "reference": ""}

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class RunError(RuntimeError):
-    """Runs of a plan failed; the message names each, its last error and its log. Of a single run: error, log_file."""
+    """Runs of a plan failed; the message names each, its last error and its log. log_file: of a single run."""
 
     def __init__(self, message: str, log_file: str = ""):
         super().__init__(message)

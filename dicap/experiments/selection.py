@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap.data.named import find_dataset
+from dicap.data.split import DatasetError
 from dicap.experiments.ablations import Cell, by_key, line_of, own_settings, run_cells, slug
 from dicap.experiments.cost import SIZES, count_items, steps_an_epoch
 from dicap.experiments.protocols import Job, Request, find_method, find_recipe
@@ -78,7 +79,7 @@ def _epochs(jobs: Sequence[Job]) -> int:
     cfg = jobs[0].cfg
     try:
         (train, kept_back), (_, left_out) = (count_items(job.cfg) for job in jobs)
-    except ValueError as error:  # of the data
+    except DatasetError as error:
         raise ConfigError(str(error)) from error
     here, there = (steps_an_epoch(cfg, size) for size in (train, train + kept_back + left_out))
     return max(1, round(cfg.OPTIM.MAX_EPOCH * there / here))

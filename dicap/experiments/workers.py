@@ -57,7 +57,10 @@ def _start_worker(engine: str, plugins: tuple[str, ...], one_thread: bool) -> No
     from dicap.choose_engine import choose_engine
 
     if one_thread:
-        os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+        os.environ["OMP_NUM_THREADS"] = "1"  # of what is imported from here on
+        import torch
+
+        torch.set_num_threads(1)  # where the main module has imported it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without a traceback of its own
     threading.Thread(target=_end_with_parent, daemon=True).start()
     choose_engine(engine)

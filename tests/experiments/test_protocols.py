@@ -693,8 +693,9 @@ def test_settings_that_a_comparison_refuses(settings, message):
         plan(BASE2NEW, make_request("o", methods=["dicap"], settings=settings))
 
 
-def test_runs_side_by_side_are_the_same_runs(done, tmp_path, embedded_data, caplog):
+def test_runs_side_by_side_are_the_same_runs(done, tmp_path, embedded_data, caplog, monkeypatch):
     """Each on one thread, a test behind its training; what a failure does not need goes on."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # of the user, for a single run
     caplog.set_level("INFO", "dicap")
     request = make_request(tmp_path, methods=["zeroshot", "coop"])
     blocked = folder(tmp_path, "train_base", "CoOp").parents[1]
