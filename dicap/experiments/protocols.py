@@ -35,11 +35,10 @@ SHOTS = 16
 
 @dataclass(frozen=True)
 class Stage:
-    """One folder of a protocol. prompt_from: the stage whose trained prompt is tested; "" = train one, or the source's."""
+    """One folder of a protocol and the classes that it is of: base, new or all."""
 
     folder: str
     split: str
-    prompt_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Protocol:
 
     Args:
         name: also its output folder, and what its results say.
-        stages: in order.
+        stages: the first trains, unless the protocol has a source; the next test its prompt.
         summary, what: a line and a sentence of help.
         everything: what `all` means; also the default with a data folder.
         embedded: the default without one.
@@ -72,7 +71,7 @@ class Protocol:
 
 BASE2NEW = Protocol(
     "base2new",
-    (Stage("train_base", "base"), Stage("test_new", "new", prompt_from="train_base")),
+    (Stage("train_base", "base"), Stage("test_new", "new")),
     "compare methods: train on base classes, test on base and new ones",
     "Base-to-new comparison: for each dataset, method and seed, train on the first half of the classes, test on it and on "
     "the other half.",
@@ -245,10 +244,9 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
 
 def _stages(protocol: Protocol, data: Data, method: str, seed: int, request: Request) -> list[Job]:
     """The runs of one method and seed on one dataset."""
-    (method, recipe), made = find_recipe(method, data, request, protocol), dict[str, Job]()
-    for stage in protocol.stages:
-        made[stage.folder] = Job(protocol, stage, data, method, recipe, seed, request, made.get(stage.prompt_from))
-    return list(made.values())
+    method, recipe = find_recipe(method, data, request, protocol)
+    first = Job(protocol, protocol.stages[0], data, method, recipe, seed, request)
+    return [first, *(dataclasses.replace(first, stage=stage, prompt=first) for stage in protocol.stages[1:])]
 
 
 def _check_request(request: Request) -> None:
