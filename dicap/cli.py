@@ -1,20 +1,10 @@
-"""The command `dicap`, and train.py's.
-
-    dicap train ...       one run: train.py's flags, exactly as CoOp has them
-    dicap base2new ...    a whole comparison: plan, run, table (what scripts/*/base2new.sh call); so are few_shot,
-                          cross_dataset and domain_generalization
-    dicap ablations ...   many variants over the same seeds, compared in pairs (scripts/dicap/ablations.sh)
-    dicap select ...      settings chosen by class hold-out, without a test image or a new class (scripts/*/select.sh)
-    dicap report OUTPUT   tables from the result files below a folder
-    dicap data ...        what the datasets need: list, download, prepare, verify
-    dicap options METHOD  every setting of a method, with its default and reason
-    dicap world ...       the generated image world: pictures, pretraining of the tiny CLIP
+"""The command `dicap`, and train.py's; `_parser` says what each command is for.
 
 Only what a command needs is imported, so that --help answers at once.
 """
 
 import argparse
-import dataclasses
+import functools
 import os
 import sys
 import traceback
@@ -66,15 +56,13 @@ def _show_error(error: Exception, debug: bool) -> int:
     if debug or not (ours or lacking):
         traceback.print_exc()
     sys.stdout.flush()
-    if lacking:
-        print(
-            f"dicap: {error} (of {sys.executable}): install what dicap needs with `python -m pip install .` in its folder,"
-            " or activate the environment that has it (scripts: PYTHON=/path/to/python)",
-            file=sys.stderr,
-        )
-        return USAGE_ERROR
-    print(f"dicap: {type(error).__name__}: {error}", file=sys.stderr)
-    return USAGE_ERROR if type(error).__name__ in ("ConfigError", "EngineError") else FAILURE
+    way = (
+        "install what dicap needs with `python -m pip install .` in its folder, or activate the environment that has it"
+    )
+    lack = f"{error} (of {sys.executable}): {way} (scripts: PYTHON=/path/to/python)"
+    name = type(error).__name__
+    print(f"dicap: {lack if lacking else f'{name}: {error}'}", file=sys.stderr)
+    return USAGE_ERROR if lacking or name in ("ConfigError", "EngineError") else FAILURE
 
 
 # --- arguments ---------------------------------------------------------------------------------------------------
@@ -133,122 +121,122 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
         " comparisons: in the terminal, as one page report.html, and as .md, .csv, .json and .tex in that folder."
         " docs/report.md tells how to read them.",
     )
-    report.add_argument("output", help="output folder of one or more runs")
-    compare = "compare these two over the same seeds and data (default: DiCap with each other method)"
-    report.add_argument("--compare", nargs=2, default=[], metavar="METHOD", help=compare)
+    _add(report, "output", "output folder of one or more runs")
+    text = "compare these two over the same seeds and data (default: DiCap with each other method)"
+    _add(report, "--compare METHOD", text, [], nargs=2)
     options = commands.add_parser(
         "options",
         help="every setting of a method or dataset: default, choices, reason",
         description="Print the settings of a method or dataset.",
     )
-    options.add_argument("name", nargs="?", default="", help="method or dataset; without it, the names there are")
-    options.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="also those of this file")
+    _add(options, "name", "method or dataset; without it, the names there are", nargs="?")
+    _add(options, "--plugin FILE.py", "also those of this file", [], action="append")
     add_data(commands.add_parser("data", help="what the datasets need: list, download, prepare, verify"))
     commands.add_parser("world", add_help=False, help="the generated image world and its tiny CLIP")
     for command in commands.choices.values():
-        command.add_argument("--debug", action="store_true", help="show the traceback of any error")
+        _add(command, "--debug", "show the traceback of any error")
     return parser
+
+
+def _add(parser: argparse.ArgumentParser, name: str, text: str, default: Any = "", **settings: Any) -> None:
+    """Add "name", the switch "--flag", "--flag VALUE" (a number where the default is one), or "--flag VALUE ..." for several."""
+    flag, _, value = name.partition(" ")
+    if value.endswith(" ..."):
+        settings, default = {"metavar": value[:-4], "nargs": "+", **settings}, [] if default == "" else default
+    elif value:
+        settings = {"metavar": value, **({"type": int} if isinstance(default, int) else {}), **settings}
+    elif flag.startswith("-") and not settings:
+        settings, default = {"action": "store_true"}, False
+    parser.add_argument(flag, help=text, default=default, **settings)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     text = "auto: an installed Dassl.pytorch that can run here, else the built-in engine (default)"
-    parser.add_argument("--engine", choices=("auto", "dassl", "builtin"), default="auto", help=text)
+    _add(parser, "--engine", text, "auto", choices=("auto", "dassl", "builtin"))
     text = "a trainer, learner or dataset file outside of the package; may be repeated"
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=text)
+    _add(parser, "--plugin FILE.py", text, [], action="append")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    texts = {
-        "root": "folder that holds the datasets' folders; embedded datasets need none",
-        "output-dir": "folder of this run",
-        "resume": "folder of a run to go on from (default: the output folder, if it holds one)",
-        "config-file": "configs/trainers/METHOD/RECIPE.yaml",
-        "dataset-config-file": "configs/datasets/NAME.yaml",
-        "trainer": "method; DiCap:CLIPAdapter also names the learner that it trains",
-        "backbone": "CLIP: tiny, RN50, ViT-B/16, a file ...",
-        "head": "head, for Dassl's own trainers",
-        "model-dir": "folder of the run whose prompt --eval-only tests",
-    }
-    for flag, text in texts.items():
-        parser.add_argument(f"--{flag}", default="", metavar=flag.rsplit("-", 1)[-1].upper(), help=text)
-    parser.add_argument("--seed", type=int, default=-1, help="0 or more fixes it; -1 does not (default)")
-    for which in ("source", "target"):
-        parser.add_argument(f"--{which}-domains", nargs="+", metavar="NAME", help=f"{which} domains of a DA/DG dataset")
-    parser.add_argument("--transforms", nargs="+", metavar="NAME", help="augmentations of the training images")
-    parser.add_argument("--eval-only", action="store_true", help="load from --model-dir and test")
-    parser.add_argument("--load-epoch", type=int, metavar="N", help="epoch to load (default: best, else last)")
-    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    add = functools.partial(_add, parser)
+    add("--root ROOT", "folder that holds the datasets' folders; embedded datasets need none")
+    add("--output-dir DIR", "folder of this run")
+    add("--resume RESUME", "folder of a run to go on from (default: the output folder, if it holds one)")
+    add("--config-file FILE", "configs/trainers/METHOD/RECIPE.yaml")
+    add("--dataset-config-file FILE", "configs/datasets/NAME.yaml")
+    add("--trainer TRAINER", "method; DiCap:CLIPAdapter also names the learner that it trains")
+    add("--backbone BACKBONE", "CLIP: tiny, RN50, ViT-B/16, a file ...")
+    add("--head HEAD", "head, for Dassl's own trainers")
+    add("--model-dir DIR", "folder of the run whose prompt --eval-only tests")
+    add("--seed SEED", "0 or more fixes it; -1 does not (default)", -1)
+    add("--source-domains NAME ...", "source domains of a DA/DG dataset", None)
+    add("--target-domains NAME ...", "target domains of a DA/DG dataset", None)
+    add("--transforms NAME ...", "augmentations of the training images", None)
+    add("--eval-only", "load from --model-dir and test")
+    add("--load-epoch N", "epoch to load (default: best, else last)", None, type=int)
+    add("--no-train", "build everything, train nothing")
     _add_engine(parser)
-    text = "settings, such as DATASET.NUM_SHOTS 16"
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text)
+    add("opts", "settings, such as DATASET.NUM_SHOTS 16", nargs=argparse.REMAINDER, metavar="KEY VALUE")
 
 
 def _add_protocol(parser: argparse.ArgumentParser, protocol: Any) -> None:
-    text = "CoOp, DiCap:CLIPAdapter (trainer:learner) ...; default: ZeroshotCLIP CoOp CoCoOp DiCap"
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help=text)
+    add = functools.partial(_add, parser)
+    add("--methods NAME ...", "CoOp, DiCap:CLIPAdapter (trainer:learner) ...; default: ZeroshotCLIP CoOp CoCoOp DiCap")
     text = (
-        "files in configs/datasets, `all`, or paths of your own images (a folder of class folders, a CSV, a split JSON);"
-        " default: embedded ones, all with --data"
+        "files in configs/datasets, `all`, or paths of your own images (a folder of class folders, a CSV, a split JSON)"
     )
-    parser.add_argument("--datasets", nargs="+", metavar="NAME", help=text)
+    add("--datasets NAME ...", f"{text}; default: embedded ones, all with --data")
     if protocol.source:
         embedded, real = protocol.source.embedded[0], protocol.source.everything[0]
-        text = f"dataset to train on (default: {embedded}, {real} with --data)"
-        parser.add_argument("--source", default="", metavar="NAME", help=text)
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 1 2 3")
-    text = f"training images a class, several make a comparison each (default: {' '.join(map(str, protocol.shots))})"
-    parser.add_argument("--shots", nargs="+", type=int, default=[], metavar="N", help=text)
+        add("--source NAME", f"dataset to train on (default: {embedded}, {real} with --data)")
+    add("--seeds N ...", "default: 1 2 3", type=int)
+    shots = " ".join(map(str, protocol.shots))
+    add("--shots N ...", f"training images a class, several make a comparison each (default: {shots})", type=int)
     text = "recipe for every method, a file in configs/trainers/METHOD (default: see below)"
-    parser.add_argument("--config", dest="recipe", default="", metavar="NAME", help=text)
+    add("--config NAME", text, dest="recipe")
     text = "datasets that are not below --data (default: skip those of `all`, refuse those that are named)"
-    parser.add_argument("--missing", choices=("skip", "refuse"), default="", help=text)
-    text = "with --dry-run: measure time and memory of what has not run yet, by short trials"
-    parser.add_argument("--measure", action="store_true", help=text)
+    add("--missing", text, choices=("skip", "refuse"))
+    add("--measure", "with --dry-run: measure time and memory of what has not run yet, by short trials")
     _add_runs(parser)
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     """What the commands that plan and run many runs share."""
-    parser.add_argument("--backbone", default="", metavar="NAME", help="CLIP instead of the recipe's")
-    parser.add_argument("--data", default="", metavar="PATH", help="folder that holds the datasets' folders")
-    parser.add_argument("--out", default="output", metavar="PATH", help="output folder (default: output)")
-    text = "runs at a time, each in a process on one thread (default: 1, in this process)"
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is finished; run nothing")
-    parser.add_argument("--verbose", action="store_true", help="show the runs' logs too (they are in their log.txt)")
+    add = functools.partial(_add, parser)
+    add("--backbone NAME", "CLIP instead of the recipe's")
+    add("--data PATH", "folder that holds the datasets' folders")
+    add("--out PATH", "output folder (default: output)", "output")
+    add("--jobs N", "runs at a time, each in a process on one thread (default: 1, in this process)", 1)
+    add("--dry-run", "print the plan and what is finished; run nothing")
+    add("--verbose", "show the runs' logs too (they are in their log.txt)")
     _add_engine(parser)
-    text = "settings for every run, such as OPTIM.MAX_EPOCH 20"
-    parser.add_argument("--set", nargs="+", default=[], dest="settings", metavar="KEY VALUE", help=text)
+    add("--set KEY VALUE ...", "settings for every run, such as OPTIM.MAX_EPOCH 20", dest="settings")
 
 
 def _add_ablations(parser: argparse.ArgumentParser) -> None:
-    text = "a file in configs/ablations, or a .yaml file (default: causal_shapes)"
-    parser.add_argument("name", nargs="?", default="causal_shapes", metavar="NAME", help=text)
-    text = "run these cells, or groups of cells; the table has all"
-    parser.add_argument("--cells", nargs="+", default=[], metavar="NAME", help=text)
-    parser.add_argument("--seeds", nargs="+", default=[], metavar="N", help="instead of the file's: 1 2 3, or 101-120")
-    text = "training images a class instead of the file's"
-    parser.add_argument("--shots", type=int, default=0, metavar="N", help=text)
+    add, default = functools.partial(_add, parser), "causal_shapes"
+    add(
+        "name", f"a file in configs/ablations, or a .yaml file (default: {default})", default, nargs="?", metavar="NAME"
+    )
+    add("--cells NAME ...", "run these cells, or groups of cells; the table has all")
+    add("--seeds N ...", "instead of the file's: 1 2 3, or 101-120")
+    add("--shots N", "training images a class instead of the file's", 0)
     text = "name of the output instead of the file's, for a variant made by --shots, --set ..."
-    parser.add_argument("--as", dest="output_name", default="", metavar="NAME", help=text)
-    parser.add_argument("--config", dest="recipe", default="", metavar="NAME", help="recipe instead of the file's")
+    add("--as NAME", text, dest="output_name")
+    add("--config NAME", "recipe instead of the file's", dest="recipe")
     _add_runs(parser)
 
 
 def _add_select(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--method", default="DiCap", metavar="NAME", help="default: DiCap")
-    text = "a file in configs/datasets, or the path of your own images (default: causal_shapes)"
-    parser.add_argument("--dataset", default="causal_shapes", metavar="NAME", help=text)
-    text = (
-        "values to try; several keys make a product; a key without a dot is one of the method's own"
-        " (default: OPTIM.MAX_EPOCH=5,10,20,50)"
-    )
-    parser.add_argument("--grid", nargs="+", action="extend", default=[], metavar="KEY=V,V", help=text)
-    parser.add_argument("--folds", type=int, default=5, metavar="N", help="parts of the base classes (default: 5)")
-    parser.add_argument("--seeds", nargs="+", default=["1-3"], metavar="N", help="1 2 3, or 1-3 (default)")
-    parser.add_argument("--shots", type=int, default=16, metavar="N", help="training images a class (default: 16)")
-    text = "recipe, a file in configs/trainers/METHOD (default: as for base2new)"
-    parser.add_argument("--config", dest="recipe", default="", metavar="NAME", help=text)
+    add, default = functools.partial(_add, parser), "causal_shapes"
+    add("--method NAME", "default: DiCap", "DiCap")
+    add("--dataset NAME", f"a file in configs/datasets, or the path of your own images (default: {default})", default)
+    text = "values to try; several keys make a product; a key without a dot is one of the method's own"
+    add("--grid KEY=V,V ...", f"{text} (default: OPTIM.MAX_EPOCH=5,10,20,50)", action="extend")
+    add("--folds N", "parts of the base classes (default: 5)", 5)
+    add("--seeds N ...", "1 2 3, or 1-3 (default)", "1-3")
+    add("--shots N", "training images a class (default: 16)", 16)
+    add("--config NAME", "recipe, a file in configs/trainers/METHOD (default: as for base2new)", dest="recipe")
     _add_runs(parser)
 
 
@@ -304,54 +292,46 @@ def _trained_on(model_dir: str) -> str:
 
 
 def _protocol(args: argparse.Namespace) -> None:
+    from dicap.experiments.protocols import PROTOCOLS
     from dicap.options import ConfigError
 
-    how = _how_to_run(args)
     if args.measure and not args.dry_run:
         raise ConfigError("--measure goes with --dry-run: it makes short trials in place of the runs")
-    _start(args)
-    from dicap.experiments.driver import run_protocol
-    from dicap.experiments.protocols import PROTOCOLS
-
     own = {key: vars(args).get(key) for key in ("methods", "datasets", "seeds", "source")}
-    protocol, request = PROTOCOLS[args.command], _request(args, **own)
-    run_protocol(protocol, request, shots=args.shots, policy=args.missing, measure=args.measure, **how)
+    request, how = _request_and_how(args, **own)
+    from dicap.experiments.driver import run_protocol
+
+    how |= {"shots": args.shots, "policy": args.missing, "measure": args.measure}
+    run_protocol(PROTOCOLS[args.command], request, **how)
 
 
 def _ablations(args: argparse.Namespace) -> None:
-    how = _how_to_run(args)
-    _start(args)
+    request, how = _request_and_how(args, shots=args.shots)
     from dicap.experiments.ablations import run_ablations
-    from dicap.experiments.cells import numbers
 
-    request = dataclasses.replace(_request(args), seeds=numbers(args.seeds), shots=args.shots)
     run_ablations(args.name, request, cells=args.cells, output_name=args.output_name, **how)
 
 
 def _select(args: argparse.Namespace) -> None:
-    how = _how_to_run(args)
-    _start(args)
-    from dicap.experiments.cells import numbers
+    request, how = _request_and_how(args, methods=[args.method], datasets=[args.dataset], shots=args.shots)
     from dicap.experiments.selection import run_selection
 
-    seeds = numbers(args.seeds)
-    request = _request(args, methods=[args.method], datasets=[args.dataset], seeds=seeds, shots=args.shots)
     run_selection(args.grid, request, folds=args.folds, **how)
 
 
-def _request(args: argparse.Namespace, **values: Any) -> Any:
+def _request_and_how(args: argparse.Namespace, **values: Any) -> tuple[Any, dict[str, Any]]:
+    """What the commands that make many runs are asked for: a Request, and how it is run. Starts the engine."""
     from dicap.experiments.protocols import request_of
-
-    shared = ("recipe", "backbone", "data", "out", "settings")
-    return request_of(**{key: getattr(args, key) for key in shared}, **values)
-
-
-def _how_to_run(args: argparse.Namespace) -> dict[str, Any]:
     from dicap.options import ConfigError
 
     if args.jobs < 1 or (args.verbose and args.jobs > 1):
         raise ConfigError(f"--jobs {args.jobs}: expected 1 or more, and 1 with --verbose, lest the logs mix")
-    return {"parallel": args.jobs, "dry_run": args.dry_run, "verbose": args.verbose}
+    _start(args)
+    from dicap.experiments.ablations import numbers
+
+    shared = {key: getattr(args, key) for key in ("recipe", "backbone", "data", "out", "settings")}
+    request = request_of(**{**shared, "seeds": numbers(args.seeds), **values})
+    return request, {"parallel": args.jobs, "dry_run": args.dry_run, "verbose": args.verbose}
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -370,7 +350,7 @@ def _options(args: argparse.Namespace) -> None:
     for path in args.plugin:
         discover.load_plugin(path)
     discover.load_all()
-    found = {section: cls for section, cls in sorted(discover.classes_with_options().items())}
+    found = dict(sorted(discover.classes_with_options().items()))
     if not args.name:
         print("\n".join(f"{cls.__name__:16} {section}" for section, cls in found.items()))
     for name in args.name.replace(":", "+").split("+") if args.name else []:

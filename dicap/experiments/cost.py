@@ -1,16 +1,8 @@
-"""What a plan will cost: the end of `dicap PROTOCOL --dry-run`.
+"""What a plan will cost: the end of `dicap PROTOCOL --dry-run`. docs/protocols.md tells how good the figures are.
 
-    optimiser steps, test items   exact: counted from the data, without opening an image
-    time and memory               from finished runs of the same method, recipe and backbone below OUT: of the same dataset and
-                                  classes where there are such runs. Nothing alike has run: no estimate
-    with --measure                from trials of what has not run on the same dataset and classes
-    downloads                     backbone weights that CLIP's cache lacks
-
-A trial is the run itself, made shorter by settings (fewer epochs, shots and test items), twice, in a process, an output folder
-and a cache of its own; nothing of it is kept. Its results count as those of finished runs, and what the longer one takes beyond
-the shorter is the price of an item. Meant to be near to a factor of two on a machine that does nothing else, which
-benchmarks/preflight.py measures; beside other work it errs by more. A trial cannot know what is in the cache already (then
-encoding is free), and its memory is a lower bound: it has fewer images.
+Steps and test items are counted from the data, without opening an image. Time and memory are those of finished runs below OUT,
+with --measure also of trials: the run itself, made shorter by settings, twice, in a process, an output folder and a cache of its
+own. What the longer one takes beyond the shorter is the price of an item; benchmarks/preflight.py measures how near that comes.
 """
 
 import dataclasses
@@ -35,11 +27,12 @@ from dicap.experiments.workers import DIED, Processes
 log = logging.getLogger(__name__)
 
 # MiB of OpenAI's files, as the clip package's progress bar shows them
-SIZES = {
+WEIGHTS = {
     **{"RN50": 244, "RN101": 278, "RN50x4": 402, "RN50x16": 630, "RN50x64": 1291},
     **{"ViT-B/32": 338, "ViT-B/16": 335, "ViT-L/14": 890, "ViT-L/14@336px": 891},
 }
 TRIAL_STEPS = 10  # at least, where the run has as many
+SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of the DATASET section
 
 
 @dataclass(frozen=True)
@@ -56,12 +49,11 @@ class Rate:
     """What runs took, in seconds, the highest peak of memory in MiB, and what they were.
 
     Args:
-        step: an optimiser step, None where none of these trained.
-        item: a test item. fixed: all that does not grow.
+        step: an optimiser step. item: a test item. fixed: all that does not grow.
         fit: each training item before the first step. encode: each test item, once for all methods and seeds.
     """
 
-    step: float | None
+    step: float
     item: float
     memory: float
     source: str
@@ -69,42 +61,37 @@ class Rate:
     fit: float = 0.0
     encode: float = 0.0
 
-    def seconds(self, work: Work) -> float | None:
-        """Of a run whose test items are encoded; None where it trains and none of these did."""
-        if work.steps and self.step is None:
-            return None
-        return self.fixed + (self.step or 0.0) * work.steps + self.item * work.items + self.fit * work.train
-
-
-_SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of the DATASET section
+    def seconds(self, work: Work) -> float:
+        """Of a run whose test items are encoded."""
+        return self.fixed + self.step * work.steps + self.item * work.items + self.fit * work.train
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Runs that differ in the seed alone: what each does, the rate of its cost, or why there is none."""
+    """Runs that differ in the seed alone: what each does, what it costs, or why that is not known (`source`).
+
+    Args:
+        seconds: of each run, None = not known. encoding: seconds, once for all methods and seeds. memory: MiB.
+    """
 
     jobs: list[Job]
     work: Work = Work(0, 0)
-    rate: Rate | None = None
-    why: str = "no estimate yet"
-
-    @property
-    def seconds(self) -> float | None:
-        """Of each run, where anything is known."""
-        return self.rate.seconds(self.work) if self.rate else None
+    source: str = "no estimate yet"
+    seconds: float | None = None
+    encoding: float = 0.0
+    memory: float = 0.0
 
     def line(self) -> str:
         """What a plan says of it."""
-        job, work, rate = self.jobs[0], self.work, self.rate
+        job, work = self.jobs[0], self.work
         what = f"{job.stage.split} classes, {many(job.request.shots, 'shot')}"
         head = f"{job.method} ({job.recipe}) on {job.dataset}, {what}: {len(self.jobs)} to run"
         if work.items:
             head += f", each {many(work.steps, 'optimiser step')} and {many(work.items, 'test image')}"
-        if rate is None or self.seconds is None:
-            return f"{head}; {self.why}"
-        encoding = rate.encode * work.items
-        also = f" and {duration(encoding)} to encode images, once for all methods" if encoding >= 1 else ""
-        return f"{head}; about {duration(self.seconds)} each{also}, {rate.memory:,.0f} MiB ({rate.source})"
+        if self.seconds is None:
+            return f"{head}; {self.source}"
+        once = f" and {duration(self.encoding)} to encode images, once for all methods" if self.encoding >= 1 else ""
+        return f"{head}; about {duration(self.seconds)} each{once}, {self.memory:,.0f} MiB ({self.source})"
 
 
 def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
@@ -116,7 +103,7 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
     """
     from dicap.report.table import gather
 
-    _SIZES.clear()  # the data may be others than when this process last looked
+    SIZES.clear()  # the data may be others than when this process last looked
     for line in downloads(jobs):
         log.info("%s", line)
     results = gather(out)[0] if Path(out).is_dir() else []
@@ -133,37 +120,37 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
         except (ValueError, OSError) as error:
             why = "as said above" if some[0].data in unreadable else error
             unreadable.add(some[0].data)
-            estimates.append(Estimate(some, why=f"its data cannot be read: {why}"))
+            estimates.append(Estimate(some, source=f"its data cannot be read: {why}"))
         log.info("%s", estimates[-1].line())
     if jobs:
         log.info("In all: %s", in_all(estimates))
 
 
 def _estimate(jobs: list[Job], results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> Estimate:
+    """From finished runs, else from trials, which are kept in `trials`; None: none are made."""
     job, work = jobs[0], work_of(jobs[0])
-    rate = rate_of(job, results, nearest=trials is not None)
-    if rate or trials is None:
-        return Estimate(jobs, work, rate)
-    key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)  # seeds and shots share a trial
-    trials[key] = found = trials.get(key) or measured(job)
-    if isinstance(found, Rate):
-        return Estimate(jobs, work, found)
-    return Estimate(jobs, work, why=f"no estimate, its trial failed: {found}")
+    rate: Rate | str | None = rate_of(job, results, nearest=trials is not None)
+    if rate is None and trials is not None:
+        key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)  # seeds and shots share a trial
+        trials[key] = rate = trials.get(key) or measured(job)
+    if isinstance(rate, Rate):
+        return Estimate(jobs, work, rate.source, rate.seconds(work), rate.encode * work.items, rate.memory)
+    return Estimate(jobs, work, f"no estimate, its trial failed: {rate}") if rate else Estimate(jobs, work)
 
 
 def in_all(estimates: Sequence[Estimate]) -> str:
     """Time of all runs; memory of the one that needs most, where the device's is known."""
-    known = [(one, one.rate, one.seconds) for one in estimates if one.rate and one.seconds is not None]
+    known = [one for one in estimates if one.seconds is not None]
     if not known:
         return "no estimate yet"
     once: dict[tuple, float] = {}
-    for one, rate, _ in known:
+    for one in known:
         images = one.jobs[0].data, one.jobs[0].stage.split
-        once[images] = max(once.get(images, 0.0), rate.encode * one.work.items)
-    seconds = sum(len(one.jobs) * seconds for one, _, seconds in known) + sum(once.values())
+        once[images] = max(once.get(images, 0.0), one.encoding)
+    seconds = sum(len(one.jobs) * (one.seconds or 0.0) for one in known) + sum(once.values())
     unknown = sum(len(one.jobs) for one in estimates if one.seconds is None)
     rest = f", and {many(unknown, 'run')} without an estimate yet" if unknown else ""
-    memory, limit = max(rate.memory for _, rate, _ in known), capacity()
+    memory, limit = max(one.memory for one in known), capacity()
     fits = f"; {'about' if memory <= limit else 'TOO MUCH:'} {memory:,.0f} of {limit:,.0f} MiB of memory"
     return f"about {duration(seconds)}{rest}{fits if limit else ''}"
 
@@ -177,39 +164,41 @@ def work_of(job: Job) -> Work:
     Raises:
         ValueError, OSError: data that cannot be read.
     """
-    train, test = _count(job.cfg)
+    train, test = count_items(job.cfg)
     if job.prompt or not learns(job):
         return Work(0, test)
     steps = facts_of(job.cfg).fit == "steps"
-    return Work(steps * _steps_an_epoch(job.cfg, train) * job.cfg.OPTIM.MAX_EPOCH, test, train)
+    return Work(steps * steps_an_epoch(job.cfg, train) * job.cfg.OPTIM.MAX_EPOCH, test, train)
 
 
-def _steps_an_epoch(cfg: Any, train: int) -> int:
+def steps_an_epoch(cfg: Any, train: int) -> int:
+    """Optimiser steps over so many training items."""
     return max(1, train // cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
 
 
-def _count(cfg: Any) -> tuple[int, int]:
-    """Training and test items."""
+def count_items(cfg: Any) -> tuple[int, int]:
+    """Training and test items. Raises ValueError and OSError where the data cannot be read."""
     from dassl.data import datasets
 
     key = store.digest_of(store.plain(cfg.DATASET))
-    if key not in _SIZES:
-        cfg = _changed(cfg, SEED=-1)  # the draw changes no number, and none is kept
+    if key not in SIZES:
         cls = datasets.DATASET_REGISTRY.get(cfg.DATASET.NAME)
+        if not cfg.DATASET.HOLDOUT_FOLDS:  # which are drawn by the seed
+            cfg = _changed(cfg, "SEED", -1)  # the draw changes no number, and none is kept
         if hasattr(cls, "items"):
             split = cls.__new__(cls).items(cfg)
-            _SIZES[key] = len(split["train"]), len(split["test"])
+            SIZES[key] = len(split["train"]), len(split["test"])
         else:
             dataset = datasets.build_dataset(cfg)
-            _SIZES[key] = len(dataset.train_x), len(dataset.test)
-    return _SIZES[key]
+            SIZES[key] = len(dataset.train_x), len(dataset.test)
+    return SIZES[key]
 
 
-def _changed(cfg: Any, **settings: Any) -> Any:
-    """A frozen copy with other settings; SECTION__KEY stands for SECTION.KEY."""
+def _changed(cfg: Any, *settings: Any) -> Any:
+    """A frozen copy with other settings: KEY, VALUE, KEY, VALUE ..."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list([word for key, value in settings.items() for word in (key.replace("__", "."), value)])
+    cfg.merge_from_list(list(settings))
     cfg.freeze()
     return cfg
 
@@ -237,11 +226,11 @@ def rate_of(job: Job, results: Sequence[dict], nearest: bool = False) -> Rate | 
 
 
 def _mean_rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate:
+    """Of all these the test, of those that trained the training."""
     fits = [r["seconds"].get("fit", 0.0) if r["steps"] else r["seconds"]["train"] for r in trained]
-    steps = sum(r["steps"] for r in trained)
     training = sum(r["seconds"]["train"] for r in trained) - sum(fits)
     return Rate(
-        step=training / steps if steps else 0.0 if trained else None,
+        step=training / max(1, sum(r["steps"] for r in trained)),
         item=sum(r["seconds"]["test"] for r in results) / sum(r["n"] for r in results),
         memory=max(r["peak_memory_mib"] for r in results),
         source=source,
@@ -285,8 +274,7 @@ def try_out(job: Job) -> "list[tuple[Work, dict]] | str":
     """Two short runs of a job, what each did and its result; or what went wrong. For a process of its own."""
     from dicap.experiments.run import run
 
-    trains = job.prompt is None and learns(job)
-    found = []
+    trains, found = job.prompt is None and learns(job), []
     try:
         with tempfile.TemporaryDirectory(prefix="dicap-trial-") as folder, quiet():
             os.environ["DICAP_CACHE"] = str(Path(folder, "cache"))
@@ -295,7 +283,7 @@ def try_out(job: Job) -> "list[tuple[Work, dict]] | str":
                 cfg = shortened(job, size, Path(folder, str(size)))
                 result = run(cfg, eval_only=not trains)
                 assert result is not None
-                found.append((Work(result["steps"], result["n"], _count(cfg)[0] if trains else 0), result))
+                found.append((Work(result["steps"], result["n"], count_items(cfg)[0] if trains else 0), result))
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
     return found
@@ -303,17 +291,12 @@ def try_out(job: Job) -> "list[tuple[Work, dict]] | str":
 
 def shortened(job: Job, size: int, folder: Path) -> Any:
     """The configuration of a trial: so many batches of test items, shots for so many whole batches, few epochs."""
-    batch, shots, (train, _) = job.cfg.DATALOADER.TRAIN_X.BATCH_SIZE, job.request.shots, _count(job.cfg)
-    some = min(shots, size * math.ceil(batch * shots / max(1, train)))
-    epochs = 1 if size == 1 else math.ceil(TRIAL_STEPS / _steps_an_epoch(job.cfg, train * some // shots))
-    return _changed(
-        job.cfg,
-        OUTPUT_DIR=str(folder),
-        RESUME="",
-        DATASET__NUM_SHOTS=some,
-        DATASET__TEST_LIMIT=size * job.cfg.DATALOADER.TEST.BATCH_SIZE,
-        OPTIM__MAX_EPOCH=min(job.cfg.OPTIM.MAX_EPOCH, epochs),
-    )
+    cfg, shots, (train, _) = job.cfg, job.request.shots, count_items(job.cfg)
+    some = min(shots, size * math.ceil(cfg.DATALOADER.TRAIN_X.BATCH_SIZE * shots / max(1, train)))
+    epochs = 1 if size == 1 else math.ceil(TRIAL_STEPS / steps_an_epoch(cfg, train * some // shots))
+    limits = ("DATASET.NUM_SHOTS", some, "DATASET.TEST_LIMIT", size * cfg.DATALOADER.TEST.BATCH_SIZE)
+    epochs = min(cfg.OPTIM.MAX_EPOCH, epochs)
+    return _changed(cfg, "OUTPUT_DIR", str(folder), "RESUME", "", *limits, "OPTIM.MAX_EPOCH", epochs)
 
 
 def capacity() -> float:
@@ -336,7 +319,7 @@ def downloads(jobs: Sequence[Job]) -> list[str]:
     urls, lines = clip_package().clip._MODELS, []
     for name in dict.fromkeys(job.cfg.MODEL.BACKBONE.NAME for job in jobs):
         if name in urls and not (DOWNLOADS / urls[name].rpartition("/")[2]).is_file():
-            size = f"about {SIZES[name]} MiB" if name in SIZES else "size not known"
+            size = f"about {WEIGHTS[name]} MiB" if name in WEIGHTS else "size not known"
             lines.append(f"To be downloaded: the weights of {name} ({size}) into {DOWNLOADS}")
         elif name.startswith("open_clip:"):
             lines.append(f"To be downloaded by open_clip, unless its cache has them: the weights of {name}")

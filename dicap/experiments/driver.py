@@ -13,7 +13,7 @@ from dicap import results as store
 from dicap.data.named import Data, missing
 from dicap.experiments.cost import show_costs
 from dicap.experiments.executor import execute, raise_failures
-from dicap.experiments.finished import planned_digests, why_run
+from dicap.experiments.finished import why_run
 from dicap.experiments.protocols import Job, Protocol, Request, many, plan
 from dicap.options import ConfigError
 
@@ -43,6 +43,8 @@ def run_protocol(
         ConfigError: before any work.
         RunError: at the end, if a run failed; lists all that did.
     """
+    from dicap.report.report import write_report
+
     shots = tuple(dict.fromkeys(shots or protocol.shots))
     jobs = [job for number in shots for job in plan(protocol, dataclasses.replace(request, shots=number))]
     datasets, methods = (dict.fromkeys(some) for some in zip(*((j.dataset, f"{j.method} ({j.recipe})") for j in jobs)))
@@ -55,7 +57,10 @@ def run_protocol(
         return
     there = [job for job in jobs if job.data not in absent]
     failures = execute(there, parallel=parallel, verbose=verbose)
-    _report(protocol, request)
+    try:
+        log.info("Written: %s", ", ".join(map(str, write_report(request.out, [protocol.name]))))
+    except store.ResultError:
+        log.info("No table: nothing below %s is finished", request.out)
     if absent:
         log.info("Not run, the data are not there: %s", ", ".join(data.name for data in absent))
     raise_failures(failures, len(there))
@@ -77,24 +82,12 @@ def absent_datasets(jobs: Sequence[Job], request: Request, policy: str = "", dry
         command = f"dicap data download {data.name} --data {request.data}"
         log.info("%s is missing (%s): %s; get it with: %s", data.name, why[data], verdict, command)
     if refused and not dry_run:
-        trained = "prompts are trained on it"
-        hint = trained if set(refused) & sources else "MISSING=skip (--missing skip) leaves them out"
+        skip = "MISSING=skip (--missing skip) leaves them out"
+        hint = "prompts are trained on it" if sources.intersection(refused) else skip
         raise ConfigError(f"missing below {request.data}: {', '.join(data.name for data in refused)}; {hint}")
     if len(absent) == len(why) and not dry_run:
         raise ConfigError(f"no dataset of this comparison is in {request.data}; `dicap data list` tells what there is")
     return absent
-
-
-def _report(protocol: Protocol, request: Request) -> None:
-    """Print the protocol's table and write all files; a folder without any result has none."""
-    from dicap.report.report import write_report
-
-    try:
-        paths = write_report(request.out, [protocol.name])
-    except store.ResultError:
-        log.info("No table: nothing below %s is finished", request.out)
-        return
-    log.info("Written: %s", ", ".join(map(str, paths)))
 
 
 def show_plan(jobs: Sequence[Job], absent: Sequence[Data] = ()) -> list[Job]:
@@ -103,24 +96,19 @@ def show_plan(jobs: Sequence[Job], absent: Sequence[Data] = ()) -> list[Job]:
     Data are read only where a result is there.
     """
     remade: dict[Path, Job] = {}
-    waiting = [job for job in jobs if job.data in absent]
+    there = [job for job in jobs if job.data not in absent]
     for data in absent:
-        log.info("%s: %s without data", data.name, many(sum(job.data == data for job in waiting), "run"))
-    for job in (job for job in jobs if job.data not in absent):
-        why = _why_planned(job)
+        log.info("%s: %s without data", data.name, many(sum(job.data == data for job in jobs), "run"))
+    for job in there:
+        try:
+            why = why_run(job)
+        except (ValueError, OSError) as error:
+            why = f"its data cannot be read: {error}"
         if not why and job.depends_on and job.depends_on.folder in remade:
             why = "its prompt will be trained again"
         if why:
             remade[job.folder] = job
         log.info("%s: %s", job.name, f"to run ({why})" if why else "finished")
-    without = f", {len(waiting)} without data" if waiting else ""
-    log.info("%d to run, %d finished%s", len(remade), len(jobs) - len(remade) - len(waiting), without)
+    without = f", {len(jobs) - len(there)} without data" if absent else ""
+    log.info("%d to run, %d finished%s", len(remade), len(there) - len(remade), without)
     return list(remade.values())
-
-
-def _why_planned(job: Job) -> str:
-    try:
-        there = (job.folder / store.FILE).exists()
-        return why_run(job, planned_digests(job) if there else {"config": store.config_digest(job.cfg)})
-    except (ValueError, OSError) as error:
-        return f"its data cannot be read: {error}"

@@ -6,7 +6,6 @@
 A failure stops only the runs that need its prompt. What was interrupted goes on where it stopped, by the same command.
 """
 
-import concurrent.futures
 import contextlib
 import gc
 import io
@@ -16,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class RunError(RuntimeError):
-    """Runs of a plan failed; the message names each, its last error and its log. cause, log_file: of a single run."""
+    """Runs of a plan failed; the message names each, its last error and its log. log_file: of a single run."""
 
-    def __init__(self, message: str, cause: str = "", log_file: str = ""):
+    def __init__(self, message: str, log_file: str = ""):
         super().__init__(message)
-        self.cause, self.log_file = cause or message, log_file
+        self.log_file = log_file
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Outcome:
     log_file: str = ""
 
 
-Plan = dict[str, str] | Outcome  # of a run: the digests that its result must have, or why its data cannot be read
+Plan = dict[str, str] | Outcome  # of a run: the digests that its result must have, or why it cannot be made
 FINISHED = "finished before"
 
 
@@ -64,12 +64,16 @@ def execute(jobs: Sequence[Job], *, parallel: int = 1, verbose: bool = False) ->
     plans = {job.folder: _plan(job) for job in jobs}  # the whole data is looked at before the first run
     waiting = _unfinished(jobs, plans)
     log.info("%d of %d runs to make, %d finished before", len(waiting), len(jobs), len(jobs) - len(waiting))
-    for outcome in _outcomes(waiting, plans, parallel, verbose):
-        ended.append(outcome)
-        head = f"[{len(ended):{len(str(len(waiting)))}}/{len(waiting)}] {outcome.job.name}"
-        line = f"FAILED: {outcome.cause.splitlines()[0]}" if outcome.cause else outcome.line
-        left = (time.perf_counter() - start) / len(ended) * (len(waiting) - len(ended))
-        log.info("%s: %s%s", head, line, f"; {duration(left)} left" if left > 60 else "")
+    gc.freeze()  # what is there by now, torch above all, outlives the runs: the collection after each passes over it
+    try:
+        for outcome in _outcomes(waiting, plans, parallel, verbose):
+            ended.append(outcome)
+            left = (time.perf_counter() - start) / len(ended) * (len(waiting) - len(ended))
+            count = f"[{len(ended):{len(str(len(waiting)))}}/{len(waiting)}]"
+            line = f"FAILED: {outcome.cause.splitlines()[0]}" if outcome.cause else outcome.line
+            log.info("%s %s: %s%s", count, outcome.job.name, line, f"; {duration(left)} left" if left > 60 else "")
+    finally:
+        gc.unfreeze()
     failures = [outcome for outcome in ended if outcome.cause]
     made = sum(outcome.line not in ("", FINISHED) for outcome in ended)
     before, seconds = len(jobs) - made - len(failures), time.perf_counter() - start
@@ -111,17 +115,21 @@ def _unfinished(jobs: Sequence[Job], plans: dict[Path, Plan]) -> list[Job]:
 
 def _outcomes(jobs: Sequence[Job], plans: dict[Path, Plan], parallel: int, verbose: bool) -> Iterator[Outcome]:
     """The outcome of each run, as they end."""
-    needs = {job.folder: job.depends_on.folder if job.depends_on else None for job in jobs}
+    needs = {job.folder: job.depends_on for job in jobs}
     waiting, not_ended, failed = list(jobs), set(needs), set[Path]()
-    running: dict[concurrent.futures.Future, Job] = {}
-    with _settled(), workers(max(1, min(parallel, len(jobs)))) as pool:
+    running: dict[Future, Job] = {}
+    with workers(max(1, min(parallel, len(jobs)))) as pool:
         while not_ended:
-            job = next((job for job in waiting if needs[job.folder] not in not_ended), None)
+            ready = (job for job in waiting if not ((needed := needs[job.folder]) and needed.folder in not_ended))
+            job = next(ready, None)
             if job is not None and len(running) < parallel:
                 waiting.remove(job)
-                running[_start(pool, job, plans[job.folder], failed, verbose)] = job
+                planned, needed = plans[job.folder], needs[job.folder]
+                if needed and needed.folder in failed:
+                    planned = Outcome(job, cause=f"not run: its training failed ({needed.name})")
+                running[pool.submit(_attempt, job, planned, verbose)] = job
                 continue
-            for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 died = isinstance(future.exception(), BrokenProcessPool)
                 outcome = Outcome(job, cause=DIED) if died else future.result()
@@ -130,37 +138,16 @@ def _outcomes(jobs: Sequence[Job], plans: dict[Path, Plan], parallel: int, verbo
                 yield outcome
 
 
-def _start(
-    pool: concurrent.futures.Executor, job: Job, planned: Plan, failed: set[Path], verbose: bool
-) -> concurrent.futures.Future:
-    """The outcome to come; it is there already where the run cannot be made."""
-    if job.depends_on and job.depends_on.folder in failed:
-        planned = Outcome(job, cause=f"not run: its training failed ({job.depends_on.name})")
-    if not isinstance(planned, Outcome):
-        return pool.submit(_attempt, job, planned, verbose)
-    future: concurrent.futures.Future = concurrent.futures.Future()
-    future.set_result(planned)
-    return future
-
-
-@contextlib.contextmanager
-def _settled() -> Iterator[None]:
-    """What is there before the first run, torch above all, outlives them: the collection after each run passes over it."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _attempt(job: Job, planned: dict[str, str], verbose: bool) -> Outcome:
+def _attempt(job: Job, planned: Plan, verbose: bool) -> Outcome:
+    if isinstance(planned, Outcome):
+        return planned
     start = time.perf_counter()
     try:
         result, why = finish(job, planned, verbose)
     except (RunError, ConfigError, store.ResultError, OSError) as error:
         from dicap.experiments.run import free_memory
 
-        cause = getattr(error, "cause", f"{type(error).__name__}: {error}")
+        cause = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         error.__cause__ = error.__traceback__ = None  # they hold the run's tensors
         free_memory()
         return Outcome(job, cause=cause, log_file=getattr(error, "log_file", ""))
@@ -179,9 +166,8 @@ def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[di
     lock = job.folder.parent / f".{job.folder.name}.lock"
     with locked(lock) as mine:
         if not mine:
-            raise RunError(
-                f"another process is at work on it (it holds {lock}); wait for that one, then run the same command again"
-            )
+            held = f"another process is at work on it (it holds {lock})"
+            raise RunError(f"{held}; wait for that one, then run the same command again")
         why = why_run(job, planned)  # another process may have finished it meanwhile
         if not why:
             return store.read_result(job.folder), ""
@@ -198,16 +184,12 @@ def _run(job: Job, verbose: bool) -> dict:
                 job.cfg,
                 eval_only=job.prompt is not None or not learns(job),
                 model_dir=str(job.depends_on.folder) if job.depends_on else "",
-                protocol=job.protocol.name,
-                dataset=job.dataset,
-                recipe=job.recipe,
-                trained_on=job.trained_on,
+                **job.names,
             )
     except Exception as error:
-        cause, log_file = f"{type(error).__name__}: {error}", str(job.folder / "log.txt")
-        raise RunError(f"{job.name} failed: {cause}\nlog: {log_file}", cause, log_file) from error
+        raise RunError(f"{type(error).__name__}: {error}", str(job.folder / "log.txt")) from error
     if result is None:
-        raise RunError(f"{job.name} tested nothing: TEST.NO_TEST is set; a protocol needs the test")
+        raise RunError("it tested nothing: TEST.NO_TEST is set; a protocol needs the test")
     return result
 
 
@@ -216,9 +198,6 @@ class _ToStdout(io.TextIOBase):
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text) or len(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -241,5 +220,4 @@ def raise_failures(failures: Sequence[Outcome], total: int) -> None:
         names = [failure.job.name for failure in some[:3]] + ([f"and {len(some) - 3} more"] if some[3:] else [])
         lines.append(f"- {'; '.join(names)}: {cause}")
         lines += [f"  log: {failure.log_file}" for failure in some if failure.log_file][:3]
-    lines.append("The others are finished; the same command runs these again.")
-    raise RunError("\n".join(lines))
+    raise RunError("\n".join([*lines, "The others are finished; the same command runs these again."]))

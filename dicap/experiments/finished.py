@@ -59,11 +59,11 @@ def _is_new(record: logging.LogRecord) -> bool:
     return len(_SHOWN) > before
 
 
-def why_run(job: Job, planned: dict[str, str]) -> str:
+def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
     """Why a run has to be made, "" where it is finished: whole, with the planned digests and names.
 
     Args:
-        planned: digests of the result that must be equal.
+        planned: digests of the result that must be equal; None = of settings and data, which are read if there is a result.
     """
     path = job.folder / store.FILE
     if not path.exists():
@@ -72,22 +72,11 @@ def why_run(job: Job, planned: dict[str, str]) -> str:
         result = store.read_result(path)
     except store.ResultError as error:
         return str(error)
-    names = {
-        "protocol": job.protocol.name,
-        "dataset": job.dataset,
-        "recipe": job.recipe,
-        "split": job.stage.split,
-        "trained_on": job.trained_on,
-    }
-    for key, value in names.items():
+    for key, value in {**job.names, "split": job.stage.split}.items():
         # a result that does not say what it was trained on was trained on its own dataset
         if (there := result.get(key, result["dataset"])) != value:
             return f"its result says {key} {there!r}, not {value!r}"
-    return _other_content(job, planned, result)
-
-
-def _other_content(job: Job, planned: dict[str, str], result: dict) -> str:
-    digests = result["digests"]
+    planned, digests = planned or planned_digests(job), result["digests"]
     if planned["config"] != digests["config"]:
         before, after = (store.flatten(tree) for tree in (result["config"], store.plain(job.cfg)))
         keys = [key for key in after if key not in store.PLACES and before.get(key) != after[key]]

@@ -7,7 +7,9 @@ The command line takes its help from here, so importing this imports neither tor
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +35,10 @@ SHOTS = 16
 
 @dataclass(frozen=True)
 class Stage:
-    """One folder of a protocol. prompt_from: the stage whose trained prompt is tested; "" = train one, or the source's."""
+    """One folder of a protocol and the classes that it is of: base, new or all."""
 
     folder: str
     split: str
-    prompt_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Protocol:
 
     Args:
         name: also its output folder, and what its results say.
-        stages: in order.
+        stages: the first trains, unless the protocol has a source; the next test its prompt.
         summary, what: a line and a sentence of help.
         everything: what `all` means; also the default with a data folder.
         embedded: the default without one.
@@ -70,7 +71,7 @@ class Protocol:
 
 BASE2NEW = Protocol(
     "base2new",
-    (Stage("train_base", "base"), Stage("test_new", "new", prompt_from="train_base")),
+    (Stage("train_base", "base"), Stage("test_new", "new")),
     "compare methods: train on base classes, test on base and new ones",
     "Base-to-new comparison: for each dataset, method and seed, train on the first half of the classes, test on it and on "
     "the other half.",
@@ -109,8 +110,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW, FEW_SHOT, CROSS_
 def protocol_of(folder: str) -> str:
     """The protocol whose paths an output folder follows (.../base2new/train_base/...), "" for any other."""
     known = {(protocol.name, stage.folder) for protocol in (*PROTOCOLS.values(), SOURCE) for stage in protocol.stages}
-    parts = Path(folder).parts
-    return next((pair[0] for pair in zip(parts, parts[1:]) if pair in known), "")
+    return next((pair[0] for pair in itertools.pairwise(Path(folder).parts) if pair in known), "")
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,6 @@ class Job:
     request: Request
     prompt: "Job | None" = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: another process builds the configuration anew."""
-        return {key: value for key, value in self.__dict__.items() if key != "cfg"}
-
     @property
     def dataset(self) -> str:
         """Name of its dataset, in paths and results."""
@@ -174,6 +170,12 @@ class Job:
         return self.prompt.dataset if self.prompt else self.dataset
 
     @property
+    def names(self) -> dict[str, Any]:
+        """What its result says that its configuration does not."""
+        names = {"protocol": self.protocol.name, "dataset": self.dataset, "recipe": self.recipe}
+        return {**names, "trained_on": self.trained_on}
+
+    @property
     def depends_on(self) -> "Job | None":
         """The run that has to be finished before; a method that learns nothing waits for none."""
         return self.prompt if learns(self) else None
@@ -181,10 +183,10 @@ class Job:
     @property
     def name(self) -> str:
         """As progress lines and messages name it."""
-        what = f"{self.stage.split} classes" if self.stage.split != "all" else many(self.request.shots, "shot")
-        ending = f", prompt of {self.trained_on}" if self.protocol.source else ""
         cell = f"{self.protocol.cell}: " if self.protocol.cell else ""
-        return f"{cell}{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{ending}"
+        what = f"{self.stage.split} classes" if self.stage.split != "all" else many(self.request.shots, "shot")
+        prompt = f", prompt of {self.trained_on}" if self.protocol.source else ""
+        return f"{cell}{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{prompt}"
 
     @property
     def folder(self) -> Path:
@@ -242,10 +244,9 @@ def plan(protocol: Protocol, request: Request) -> list[Job]:
 
 def _stages(protocol: Protocol, data: Data, method: str, seed: int, request: Request) -> list[Job]:
     """The runs of one method and seed on one dataset."""
-    (method, recipe), made = find_recipe(method, data, request, protocol), dict[str, Job]()
-    for stage in protocol.stages:
-        made[stage.folder] = Job(protocol, stage, data, method, recipe, seed, request, made.get(stage.prompt_from))
-    return list(made.values())
+    method, recipe = find_recipe(method, data, request, protocol)
+    first = Job(protocol, protocol.stages[0], data, method, recipe, seed, request)
+    return [first, *(dataclasses.replace(first, stage=stage, prompt=first) for stage in protocol.stages[1:])]
 
 
 def _check_request(request: Request) -> None:
@@ -256,9 +257,8 @@ def _check_request(request: Request) -> None:
         if not numbers or min(numbers) < least:
             raise ConfigError(f"{name} {numbers}: expected whole numbers from {least}, at least one")
     for key, value in zip(request.settings[::2], request.settings[1::2]):
-        section, _, last = key.rpartition(".")
-        if last == "LEARNER" and section.startswith("TRAINER."):
-            names = ", ".join(name for name in method_names() if name.upper().startswith(f"{section[8:]}:"))
+        if trainer := re.fullmatch(r"TRAINER\.(\w+)\.LEARNER", key):
+            names = ", ".join(name for name in method_names() if name.upper().startswith(f"{trainer[1]}:"))
             raise ConfigError(
                 f"the setting {key} {value} contradicts the method's name, which says the learner; name it as the method"
                 f" (METHODS, --methods, `method:`), one of: {names}"
@@ -272,15 +272,20 @@ def _check_job(job: Job) -> None:
     from dassl.engine import TRAINER_REGISTRY
 
     if job.prompt and facts_of(job.cfg).classes == "trained":
-        sections = [f"TRAINER.{part.upper()}" for part in job.method.replace(":", "+").split("+")]
-        reasons = [f"{key}.CSC is True: " for key in sections if job.cfg.TRAINER.get(key[8:], {}).get("CSC", False)]
+        sections = ((name, job.cfg.TRAINER.get(name.rpartition(".")[2], {})) for name in sections_of(job.method))
+        reason = "".join(f"{name}.CSC is True: " for name, section in sections if section.get("CSC", False))
         raise ConfigError(
-            f"{''.join(reasons)}what {job.method} learns for each trained class says nothing of other classes, and "
+            f"{reason}what {job.method} learns for each trained class says nothing of other classes, and "
             f"{job.protocol.name} tests on them; choose another method or setting, or use few_shot"
         )
     cls = TRAINER_REGISTRY.get(job.cfg.TRAINER.NAME)
     if hasattr(cls, "OPTIONS"):  # ours: check_cfg reads the configuration alone; others' may need a whole trainer
         cls.check_cfg(object.__new__(cls), job.cfg)
+
+
+def sections_of(method: str) -> list[str]:
+    """Where a method's settings are: "DiCap:CoOp" -> ["TRAINER.DICAP", "TRAINER.COOP"]."""
+    return [f"TRAINER.{part.upper()}" for part in re.split("[:+]", method)]
 
 
 def method_names() -> list[str]:
@@ -303,15 +308,15 @@ def find_method(name: str) -> str:
     Raises:
         ConfigError: none, or several; the message lists those there are.
     """
-    names, low = method_names(), _folded(name)
-    same = [method for method in names if _folded(method) == low]
-    begun = [method for method in names if low and _folded(method).startswith(low)]
+    folded, low = {method: _folded(method) for method in method_names()}, _folded(name)
+    begun = [method for method in folded if low and folded[method].startswith(low)]
+    same = [method for method in begun if folded[method] == low]
     found = same or [method for method in begun if ":" not in method or ":" in name]
     if len(found) == 1:
         return found[0]
     if found:
         raise ConfigError(f"method {name!r} may be {' or '.join(found)}; write more of it")
-    raise ConfigError(f"unknown method {name!r}; allowed: {', '.join(names)}")
+    raise ConfigError(f"unknown method {name!r}; allowed: {', '.join(folded)}")
 
 
 def _folded(method: str) -> str:
@@ -326,44 +331,33 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
     """
     names = request.datasets or (("all",) if request.data else protocol.embedded)
     if "all" in names and not request.data:
-        raise ConfigError(
-            f"the dataset 'all' needs a data folder: DATA=/path/to/datasets, or --data; without one: "
-            f"{', '.join(protocol.embedded)}"
-        )
+        way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(protocol.embedded)}"
+        raise ConfigError(f"the dataset 'all' needs a data folder: {way}")
     texts = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
     source = find_source(protocol, request).name if protocol.source else ""
-    found = [find_dataset(text, request.data, protocol.embedded) for text in texts if text != source or text in names]
-    for data in found:
+    by_name: dict[str, Data] = {}
+    for data in (
+        find_dataset(text, request.data, protocol.embedded) for text in texts if text != source or text in names
+    ):
         _check_dataset(protocol, data, source)
-    return _distinct(found)
+        other = by_name.setdefault(data.name, data)
+        if other != data:
+            both = f"{other.settings[-1]} and {data.settings[-1]}"
+            raise ConfigError(f"two datasets are called {data.name!r}: {both}; run them into two output folders")
+    return list(by_name.values())
 
 
 def _check_dataset(protocol: Protocol, data: Data, source: str) -> None:
     """Raises ConfigError where a protocol is not for a dataset."""
     if data.name == source:
-        raise ConfigError(
-            f"the dataset {source!r} is the source, which prompts are trained on; {protocol.name} tests on others"
-        )
+        trained = "the source, which prompts are trained on"
+        raise ConfigError(f"the dataset {source!r} is {trained}; {protocol.name} tests on others")
     if data.is_shift and not protocol.shifts:
         raise ConfigError(f"the dataset {data.name!r} is a shift, for tests only: dicap domain_generalization")
     if protocol.shifts and not data.is_shift and data.config != OWN:
-        raise ConfigError(
-            f"the dataset {data.name!r} is no shift of {source}; shifts: "
-            f"{', '.join(name for name, cls in registered().items() if getattr(cls, 'test_only', False))}; "
-            "other classes: dicap cross_dataset"
-        )
-
-
-def _distinct(found: Iterable[Data]) -> list[Data]:
-    """Each dataset once. Raises ConfigError where two paths have one name."""
-    by_name: dict[str, Data] = {}
-    for data in found:
-        if by_name.setdefault(data.name, data) != data:
-            raise ConfigError(
-                f"two datasets are called {data.name!r}: {by_name[data.name].settings[-1]} and "
-                f"{data.settings[-1]}; run them into two output folders"
-            )
-    return list(by_name.values())
+        shifts = ", ".join(name for name, cls in registered().items() if getattr(cls, "test_only", False))
+        there = f"shifts: {shifts}; other classes: dicap cross_dataset"
+        raise ConfigError(f"the dataset {data.name!r} is no shift of {source}; {there}")
 
 
 def find_source(protocol: Protocol, request: Request) -> Data:
@@ -383,7 +377,7 @@ def find_recipe(method: str, data: Data, request: Request, protocol: Protocol = 
     return choose_recipe(method, (request.recipe,) if request.recipe else ("tiny",) if tiny else wanted)
 
 
-def choose_recipe(method: str, wanted: Iterable[str]) -> tuple[str, str]:
+def choose_recipe(method: str, wanted: Sequence[str]) -> tuple[str, str]:
     """The method with the learner that its recipe trains, and the recipe: the first of these that it has.
 
     Raises:
@@ -392,9 +386,8 @@ def choose_recipe(method: str, wanted: Iterable[str]) -> tuple[str, str]:
     there, (trainer, learner) = recipes(method), split_method(method)
     recipe = next((name for name in wanted if name in there), None)
     if recipe is None:
-        raise ConfigError(
-            f"configs/trainers/{trainer} has no recipe {' or '.join(wanted)}{f' of {method}' if learner else ''}; give one"
-            f" with CFG= or --config: {', '.join(there)}"
-        )
+        absent = " or ".join(wanted) + (f" of {method}" if learner else "")
+        way = f"give one with CFG= or --config: {', '.join(there)}"
+        raise ConfigError(f"configs/trainers/{trainer} has no recipe {absent}; {way}")
     learner = learner or recipe_learner(trainer, there[recipe])
     return f"{trainer}:{learner}" if learner else trainer, recipe

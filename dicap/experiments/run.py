@@ -18,6 +18,7 @@ import io
 import logging
 import os
 import platform
+import re
 import sys
 import time
 import traceback
@@ -59,17 +60,19 @@ def run(
     Raises:
         ResultError: the evaluator's labels are not those of the test set.
     """
+    from dassl.engine import build_trainer
+
     dataset = dataset or cfg.DATASET.NAME
     names = {"protocol": protocol, "dataset": dataset, "recipe": recipe, "trained_on": trained_on or dataset}
     with _logged(cfg.OUTPUT_DIR):
-        _announce(cfg)
+        _prepare(cfg)
         start = time.perf_counter()
-        trainer = _build(cfg)
-        built = time.perf_counter() - start
+        trainer = build_trainer(cfg)
+        seconds = {"build": time.perf_counter() - start}
         if no_train and not eval_only:
             return None
         try:
-            seconds = {"build": round(built, 3), **_work(trainer, eval_only, model_dir, load_epoch)}
+            _work(trainer, seconds, eval_only, model_dir, load_epoch)
             result = _result(trainer, cfg, names, seconds, eval_only)
         finally:
             trainer.close_writer()
@@ -94,7 +97,9 @@ def engine_line(choice: str = "auto") -> str:
     return _engine[0]
 
 
-def _announce(cfg: Any) -> None:
+def _prepare(cfg: Any) -> None:
+    """Head of the log, seed, deterministic kernels; the measurement of memory begins."""
+    import torch
     from dassl.utils import set_random_seed
 
     log.info(engine_line())
@@ -104,6 +109,12 @@ def _announce(cfg: Any) -> None:
     log.info("***************\n** Command **\n***************\n%s", " ".join(sys.argv))
     log.info("************\n** Config **\n************\n%s", cfg)
     log.info("** System info **\n%s\n", _system_info())
+    torch.backends.cudnn.benchmark = False  # the choice of kernels by timing would differ from run to run
+    torch.backends.cudnn.deterministic = True
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # the kernel's high-water mark of this process, where there is one
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 @functools.cache
@@ -113,26 +124,10 @@ def _system_info() -> str:
     return collect_env_info()
 
 
-def _build(cfg: Any) -> Any:
-    """The trainer of a configuration; cudnn's kernels are deterministic, the measurement of memory begins."""
-    import torch
-    from dassl.engine import build_trainer
-
-    torch.backends.cudnn.benchmark = False  # the choice of kernels by timing would differ from run to run
-    torch.backends.cudnn.deterministic = True
-    _reset_peak_memory()
-    return build_trainer(cfg)
-
-
-def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None) -> dict[str, float]:
-    """Train and test, or load and test.
-
-    Returns:
-        seconds of training (validation included), of its part before the first epoch ("fit"), of the last test.
-    """
-    last: dict[str, float] = {}
-    _time(trainer, "test", last)
-    _time(trainer, "before_train", last)
+def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: str, load_epoch: int | None) -> None:
+    """Train and test, or load and test; notes the seconds of training, of its part before the first epoch ("fit"), of the test."""
+    _time(trainer, "test", seconds, "test")
+    _time(trainer, "before_train", seconds, "fit")
     start = time.perf_counter()
     if eval_only:
         if model_dir:
@@ -145,20 +140,17 @@ def _work(trainer: Any, eval_only: bool, model_dir: str, load_epoch: int | None)
         )
     else:
         trainer.train()
-    test = last.get("test", 0.0)
-    train = 0.0 if eval_only else time.perf_counter() - start - test
-    seconds = {"fit": last.get("before_train", 0.0), "train": train, "test": test}
-    return {part: round(value, 3) for part, value in seconds.items()}
+    seconds["train"] = 0.0 if eval_only else time.perf_counter() - start - seconds["test"]
 
 
-def _time(trainer: Any, name: str, seconds: dict[str, float]) -> None:
-    """Let a method of this trainer note in seconds[name] how long its last call took."""
-    method = getattr(trainer, name)
+def _time(trainer: Any, name: str, seconds: dict[str, float], part: str) -> None:
+    """Let a method of this trainer note in seconds[part] how long its last call took; 0 until it is called."""
+    method, seconds[part] = getattr(trainer, name), 0.0
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         value = method(*args, **kwargs)
-        seconds[name] = time.perf_counter() - start
+        seconds[part] = time.perf_counter() - start
         return value
 
     setattr(trainer, name, timed)
@@ -170,7 +162,6 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
     if measured is None:
         return None
     peak, source = _peak_memory(trainer)
-    record = trainer.extra_result() if hasattr(trainer, "extra_result") else {}
     return {
         "schema": store.SCHEMA,
         **names,
@@ -183,7 +174,7 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         **measured,
         "trainable_parameters": trainable_parameters(trainer),
         "steps": 0 if eval_only else _optimiser_steps(trainer, cfg),
-        "seconds": seconds,
+        "seconds": {part: round(seconds[part], 3) for part in ("build", "fit", "train", "test")},
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
         "peak_memory_mib": peak,
         "peak_memory_source": source,
@@ -195,17 +186,13 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
             "model": model_digest(trainer),
         },
         "versions": _versions(trainer),
-        "method_record": store.plain(record),
+        "method_record": store.plain(getattr(trainer, "extra_result", dict)()),
         "status": "complete",
     }
 
 
 def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
-    """What was measured on the test items, None where nothing was tested.
-
-    Raises:
-        ResultError: the outcomes are not those of the test items.
-    """
+    """What was measured on the test items, None where nothing was tested. Raises ResultError: outcomes of other items."""
     from dicap.tasks.classification import Classification
     from dicap.tasks.task import evaluation
 
@@ -223,16 +210,15 @@ def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
             f"{cfg.OUTPUT_DIR}: there are {len(outcomes)} labels or outcomes that are not those of the {len(items)} "
             f"{cfg.TEST.SPLIT} items in order; no result.json can be written"
         )
-    groups = getattr(data, "groups", {})
-    task = getattr(trainer, "task", None) or Classification()
+    groups, task = getattr(data, "groups", {}), getattr(trainer, "task", None) or Classification()
     return evaluation(task, outcomes, [groups.get(item.impath) for item in items])
 
 
 def model_digest(trainer: Any) -> str:
     """SHA-256 of everything that the trainer has learned, "" where it learns nothing.
 
-    Only parameters that take a gradient count, and buffers that `fit` has made: others, such as a prompt's class tokens,
-    differ between base and new classes, what is learned does not.
+    Parameters that take a gradient, and buffers that `fit` has made: others, such as a prompt's class tokens, differ
+    between base and new classes.
     """
     import torch
 
@@ -290,31 +276,20 @@ def _version(*names: str) -> str:
     return ""
 
 
-def _reset_peak_memory() -> None:
-    """Start a new measurement: CUDA's own counter, and the kernel's high-water mark of this process where it can be."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
 def _peak_memory(trainer: Any) -> tuple[float, str]:
     """Peak memory of the run in MiB, and where the figure comes from."""
     import torch
 
     if torch.device(getattr(trainer, "device", "cpu")).type == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20, 1), "CUDA allocator"
-    try:
+    with contextlib.suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return round(int(peak.split()[1]) / 2**10, 1), "process, VmHWM"
-    except (OSError, StopIteration):
-        import resource
+        if peak := re.search(r"VmHWM:\s+(\d+)", status):
+            return round(int(peak[1]) / 2**10, 1), "process, VmHWM"
+    import resource
 
-        unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB elsewhere
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1), "process since its start, ru_maxrss"
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1), "process since its start, ru_maxrss"
 
 
 @contextlib.contextmanager
@@ -328,28 +303,19 @@ def _logged(folder: str) -> Iterator[None]:
     setup_logger(folder or None)
     if library.handlers != handlers:  # the built-in engine shows the library's log itself: each line once
         library.handlers = [handler for handler in library.handlers if not isinstance(handler, StdoutHandler)]
+    logger: Any = sys.stdout
     try:
         yield
     except BaseException:
-        file = getattr(sys.stdout, "file", None)
-        if sys.stdout is not before and file is not None:
-            traceback.print_exc(file=file)
+        if logger is not before:
+            traceback.print_exc(file=logger.file)
         raise
     finally:
-        library.handlers = handlers
-        logger, sys.stdout = sys.stdout, before
-        if logger is not before:
-            _close(logger)
-
-
-def _close(logger: Any) -> None:
-    """Close a run's log file and leave the console open: Dassl's own Logger closes both, even when collected."""
-    logger.flush()
-    if getattr(logger, "file", None) is not None:
-        logger.file.close()
-        logger.file = None
-    if hasattr(logger, "console"):
-        logger.console = io.StringIO()
+        library.handlers, sys.stdout = handlers, before
+        if logger is not before:  # Dassl's own Logger closes the console too, even when collected
+            logger.flush()
+            logger.file.close()
+            logger.file, logger.console = None, io.StringIO()
 
 
 def free_memory() -> None:

@@ -2,40 +2,24 @@
 
     dicap select --method CoOp --dataset causal_shapes --grid OPTIM.MAX_EPOCH=5,10,20,50 --folds 5 --seeds 1 2 3
 
-The rule: on the few shots of the base classes, deal the base classes into folds; train on the shots of all folds but
-one, a quarter of each class's shots kept back; test on what was kept back (pseudo-base) and on all shots of the fold that
-was left out (pseudo-new); take the settings with the best mean H (of an error, the lowest mean) over folds and seeds.
-dicap/data/draw.py deals.
-
-Why shots are kept back instead of using the few-shot validation split: it would be no fairer a judge (where training
-shots tie a scene to a class, so do validation shots, so neither can select for robustness to that tie) and many
-datasets' users have none; what is learned on k shots is then chosen from k shots.
-
-Fewer images make shorter epochs, and the length of training is what is mostly chosen: a run here gets as many more
-epochs (OPTIM.MAX_EPOCH) as it takes to make the number of optimiser steps of the run that the settings are for.
+docs/protocols.md tells the rule and its reasons; dicap/data/draw.py deals the folds and keeps shots back.
 """
 
-import contextlib
 import dataclasses
-import io
 import itertools
-import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dicap import results as store
 from dicap.data.named import find_dataset
-from dicap.experiments.cells import by_key, line_of, own_settings, plan_cell, run_cells, slug
-from dicap.experiments.driver import show_plan
-from dicap.experiments.executor import raise_failures
+from dicap.data.split import DatasetError
+from dicap.experiments.ablations import Cell, by_key, line_of, own_settings, run_cells, slug
+from dicap.experiments.cost import SIZES, count_items, steps_an_epoch
 from dicap.experiments.protocols import Job, Request, find_method, find_recipe
 from dicap.options import ConfigError
 from dicap.report.ablations import Line, best, selection_sheet
-from dicap.report.sheet import print_sheet, write_sheet
-
-log = logging.getLogger(__name__)
+from dicap.report.sheet import Sheet
 
 GRID = ("OPTIM.MAX_EPOCH=5,10,20,50",)  # CoOp is best on new classes early: length is the strongest lever
 FOLDS = 5
@@ -59,7 +43,7 @@ def read_grid(texts: Sequence[str]) -> list[dict[str, str]]:
 
 def name_of(point: dict[str, str]) -> str:
     """A grid point as tables and folders name it."""
-    return " ".join(f"{key}={value}" for key, value in point.items()) or "as it is"
+    return " ".join(f"{key}={value}" for key, value in point.items())
 
 
 def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Job]]:
@@ -68,84 +52,60 @@ def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) 
     Raises:
         ConfigError: names the point, the value and what is allowed.
     """
+    from dicap.datasets.base import FewShotDataset
+
     if folds < 2:
         raise ConfigError(f"--folds {folds}: expected 2 or more")
     data = find_dataset(request.datasets[0], request.data)
+    if not issubclass(data.cls, FewShotDataset):
+        raise ConfigError(f"dataset {data.name!r} cannot hold classes out: it is no dicap.datasets.base.FewShotDataset")
     method, _ = find_recipe(find_method(request.methods[0]), data, request)
     jobs: dict[str, list[Job]] = {name_of(point): [] for point in points}
-    sizes: dict[str, tuple[int, int]] = {}
+    SIZES.clear()  # the data may be others than when this process last looked
     for point, fold in itertools.product(points, range(1, folds + 1)):
         name = name_of(point)
         cell, folder = f"{name}, fold {fold}", f"select/{data.name}/{method.replace(':', '-')}/{slug(name)}"
         held = ("DATASET.HOLDOUT_FOLDS", str(folds), "DATASET.HOLDOUT_FOLD", str(fold))
         settings = (*request.settings, *own_settings(point, method), *held)
         one_seed = dataclasses.replace(request, settings=settings, seeds=request.seeds[:1])
-        epochs = _epochs(plan_cell(cell, folder, one_seed), sizes)
+        epochs = _epochs(Cell(cell, folder, one_seed).jobs())
         wanted = dataclasses.replace(request, settings=(*settings, "OPTIM.MAX_EPOCH", str(epochs)))
-        jobs[name] += plan_cell(cell, f"{folder}/fold{fold}of{folds}", wanted)
+        jobs[name] += Cell(cell, f"{folder}/fold{fold}of{folds}", wanted).jobs()
     return jobs
 
 
-def _epochs(jobs: Sequence[Job], sizes: dict[str, tuple[int, int]]) -> int:
-    """Epochs on a fold that make the steps of MAX_EPOCH epochs on all shots; sizes: by data, read once."""
+def _epochs(jobs: Sequence[Job]) -> int:
+    """Epochs on a fold that make the steps of MAX_EPOCH epochs on all shots."""
     cfg = jobs[0].cfg
-    key = store.digest_of(store.plain(cfg.DATASET))
-    if key not in sizes:
-        base, new = (_read(job) for job in jobs)
-        sizes[key] = len(base.train_x), len(base.train_x) + len(base.test) + len(new.test)
-    here, there = (max(1, size // cfg.DATALOADER.TRAIN_X.BATCH_SIZE) for size in sizes[key])  # the last is dropped
+    try:
+        (train, kept_back), (_, left_out) = (count_items(job.cfg) for job in jobs)
+    except DatasetError as error:
+        raise ConfigError(str(error)) from error
+    here, there = (steps_an_epoch(cfg, size) for size in (train, train + kept_back + left_out))
     return max(1, round(cfg.OPTIM.MAX_EPOCH * there / here))
 
 
-def _read(job: Job) -> Any:
-    """A job's dataset. Raises ConfigError where it cannot hold classes out."""
-    from dassl.data.datasets import DATASET_REGISTRY, build_dataset
-
-    from dicap.data.split import DatasetError
-    from dicap.datasets.base import FewShotDataset
-
-    if not issubclass(DATASET_REGISTRY.get(job.cfg.DATASET.NAME), FewShotDataset):
-        raise ConfigError(
-            f"dataset {job.dataset!r} cannot hold classes out: it is no dicap.datasets.base.FewShotDataset"
-        )
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return build_dataset(job.cfg)
-    except DatasetError as error:
-        raise ConfigError(str(error)) from error
-
-
-def run_selection(
-    grid: Sequence[str],
-    request: Request,
-    *,
-    folds: int = FOLDS,
-    parallel: int = 1,
-    dry_run: bool = False,
-    verbose: bool = False,
-) -> None:
+def run_selection(grid: Sequence[str], request: Request, *, folds: int = FOLDS, **how: Any) -> None:
     """Plan and check all points, run them, tabulate, name the best one and the command that uses it.
 
+    Args:
+        how: as `run_cells` takes it.
     Raises:
         ConfigError: before any work.
         RunError: at the end, if a run failed; lists all that did.
     """
-    points = read_grid(grid or GRID)
-    jobs = plan_points(points, request, folds)
+    points = {name_of(point): point for point in read_grid(grid or GRID)}
+    jobs = plan_points(list(points.values()), request, folds)
     every = [job for some in jobs.values() for job in some]
-    what = f"{every[0].method} on {every[0].dataset}, {len(points)} points, {folds} folds"
-    seeds = " ".join(map(str, request.seeds))
-    log.info("select: %s, seeds %s: %d runs of pseudo-base and pseudo-new classes", what, seeds, len(every))
-    if dry_run:
-        show_plan(every)
-        return
-    failures = run_cells(every, parallel, verbose)
-    own = {name_of(point): by_key(own_settings(point, every[0].method)) for point in points}
-    lines = [line_of(name, some, own[name]) for name, some in jobs.items()]
-    sheet = selection_sheet(lines, how_to_use(lines, request))
-    print_sheet(sheet)
-    log.info("Written: %s", ", ".join(map(str, write_sheet(sheet, Path(request.out, "select")))))
-    raise_failures(failures, len(every))
+    method, seeds = every[0].method, " ".join(map(str, request.seeds))
+    what = f"{method} on {every[0].dataset}, {len(points)} points, {folds} folds, seeds {seeds}"
+
+    def table() -> Sheet:
+        lines = [line_of(name, some, by_key(own_settings(points[name], method))) for name, some in jobs.items()]
+        return selection_sheet(lines, how_to_use(lines, request))
+
+    title = f"select: {what}: {len(every)} runs of pseudo-base and pseudo-new classes"
+    run_cells(title, every, table, Path(request.out, "select"), **how)
 
 
 def how_to_use(lines: Sequence[Line], request: Request) -> str:

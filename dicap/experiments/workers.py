@@ -1,15 +1,13 @@
 """Processes beside this one that make runs: engine and plugins are loaded as here, and they end with it."""
 
-import concurrent.futures
 import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import Any
 
 from dicap import discover
@@ -17,7 +15,12 @@ from dicap import discover
 DIED = "its process died (out of memory? killed?); run the same command again"
 
 
-class ThisProcess(concurrent.futures.Executor):
+def workers(number: int) -> Executor:
+    """What makes `number` tasks at a time: this process where it is 1, else processes that compute on one thread each."""
+    return ThisProcess() if number == 1 else Processes(number)
+
+
+class ThisProcess(Executor):
     """Makes each task at once, here; its errors come through as they are."""
 
     def submit(self, task: Callable, /, *args: Any, **kwargs: Any) -> Future:
@@ -26,7 +29,7 @@ class ThisProcess(concurrent.futures.Executor):
         return future
 
 
-class Processes(concurrent.futures.Executor):
+class Processes(Executor):
     """Spawned processes; where one dies, what they were at fails with BrokenProcessPool, and new ones do the rest."""
 
     def __init__(self, number: int) -> None:
@@ -34,9 +37,8 @@ class Processes(concurrent.futures.Executor):
         self._pool = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
-        arguments = (os.environ.get("DICAP_ENGINE") or "auto", tuple(discover.PLUGINS))
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._number, context, _start_worker, arguments)
+        arguments = (os.environ.get("DICAP_ENGINE") or "auto", tuple(discover.PLUGINS), self._number > 1)
+        return ProcessPoolExecutor(self._number, multiprocessing.get_context("spawn"), _start_worker, arguments)
 
     def submit(self, task: Callable, /, *args: Any, **kwargs: Any) -> Future:
         try:
@@ -50,26 +52,15 @@ class Processes(concurrent.futures.Executor):
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-@contextmanager
-def workers(number: int) -> Iterator[concurrent.futures.Executor]:
-    """What makes `number` tasks at a time: this process where it is 1, else processes that compute on one thread each."""
-    if number == 1:
-        yield ThisProcess()
-        return
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that start meanwhile
-    try:
-        with Processes(number) as processes:
-            yield processes
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        os.environ.update({"OMP_NUM_THREADS": before} if before is not None else {})
-
-
-def _start_worker(engine: str, plugins: tuple[str, ...]) -> None:
+def _start_worker(engine: str, plugins: tuple[str, ...], one_thread: bool) -> None:
     """Prepare a process: engine, plugins; it ends with the one that started it."""
     from dicap.choose_engine import choose_engine
 
+    if one_thread:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of what is imported from here on
+        import torch
+
+        torch.set_num_threads(1)  # where the main module has imported it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without a traceback of its own
     threading.Thread(target=_end_with_parent, daemon=True).start()
     choose_engine(engine)

@@ -8,8 +8,16 @@ import dicap.experiments.run
 from dicap import cli
 from dicap import results as store
 from dicap.config import CONFIGS
-from dicap.experiments.ablations import ablation_path, choose, read_ablation, run_ablations
-from dicap.experiments.cells import by_draw, numbers, own_settings, slug
+from dicap.experiments.ablations import (
+    ablation_path,
+    by_draw,
+    choose,
+    numbers,
+    own_settings,
+    read_ablation,
+    run_ablations,
+    slug,
+)
 from dicap.experiments.executor import RunError
 from dicap.experiments.protocols import Request
 from dicap.options import ConfigError
@@ -60,41 +68,43 @@ def ran(monkeypatch):
 
 
 def test_a_file_becomes_cells(file):
-    ablation = read(file)
-    by_name = {cell.name: cell for cell in ablation.cells}
-    assert ablation.name == "mine" and list(by_name) == ["long", "short", "two tokens", "CoCoOp"]
-    cfg = {name: ablation.jobs(cell)[0].cfg for name, cell in by_name.items()}
+    cells = read(file)
+    by_name = {cell.name: cell for cell in cells}
+    assert list(by_name) == ["long", "short", "two tokens", "CoCoOp"]
+    cfg = {name: cell.jobs()[0].cfg for name, cell in by_name.items()}
     assert [cfg[name].OPTIM.MAX_EPOCH for name in by_name] == [2, 1, 1, 1]  # a cell's own setting wins
     assert (cfg["two tokens"].TRAINER.COOP.N_CTX, cfg["two tokens"].TRAINER.COOP.CTX_INIT) == (
         2,
         "",
     )  # no dot: its own section
     assert by_name["CoCoOp"].request.methods == ("CoCoOp",) and cfg["CoCoOp"].DATASET.NUM_SHOTS == 2
-    assert [len(ablation.jobs(cell)) for cell in ablation.cells] == [4, 4, 2, 4]  # base and new classes
-    assert {cell.group for cell in ablation.cells} == {"Length", "Prompts"}
+    assert [len(cell.jobs()) for cell in cells] == [4, 4, 2, 4]  # base and new classes
+    assert {cell.group for cell in cells} == {"Length", "Prompts"}
 
 
 def test_the_command_line_wins(file):
-    ablation = read(file, seeds=(7, 8, 9), shots=4, settings=("OPTIM.MAX_EPOCH", "3"))
-    jobs = [ablation.jobs(cell) for cell in ablation.cells]
+    cells = read(file, seeds=(7, 8, 9), shots=4, settings=("OPTIM.MAX_EPOCH", "3"))
+    jobs = [cell.jobs() for cell in cells]
     assert all(list(by_draw(some)) == [(7,), (8,), (9,)] for some in jobs)
     assert {some[0].cfg.OPTIM.MAX_EPOCH for some in jobs} == {3}
     assert [some[0].cfg.DATASET.NUM_SHOTS for some in jobs] == [4, 4, 4, 2]  # a cell's own shots stay
 
 
 def test_where_a_cell_writes(file, tmp_path):
-    job = read(file, out=str(tmp_path)).jobs(read(file, out=str(tmp_path)).cells[2])[0]
+    job = read(file, out=str(tmp_path))[2].jobs()[0]
     assert slug("two tokens") == "two-tokens"
     assert str(job.folder).endswith("ablations/mine/two-tokens/train_base/digits/shots_1/CoOp/tiny/seed1")
-    assert read_ablation(file, Request(seeds=()), "../else where").name == "else-where"  # stays below OUT/ablations
+    assert (
+        read_ablation(file, Request(seeds=()), "../else where")[0].folder == "ablations/else-where/long"
+    )  # stays below OUT/ablations
 
 
 def test_cells_and_groups_can_be_chosen(file):
-    ablation = read(file)
-    assert [cell.name for cell in choose(ablation, ["Prompts", "long"])] == ["long", "two tokens", "CoCoOp"]
-    assert len(choose(ablation, [])) == 4
+    cells = read(file)
+    assert [cell.name for cell in choose(cells, ["Prompts", "long"])] == ["long", "two tokens", "CoCoOp"]
+    assert len(choose(cells, [])) == 4
     with pytest.raises(ConfigError, match="no cell or group 'logn'; there are: long, short"):
-        choose(ablation, ["logn"])
+        choose(cells, ["logn"])
 
 
 @pytest.mark.parametrize(
@@ -156,9 +166,9 @@ def test_the_shipped_files_plan(tmp_path):
     files = sorted((CONFIGS / "ablations").glob("*.yaml"))
     assert files
     for path in files:
-        ablation = read(ablation_path(path.stem), out=str(tmp_path))
-        jobs = [job for cell in ablation.cells for job in ablation.jobs(cell)]
-        assert len(jobs) > 2 * len(ablation.cells) and not list(tmp_path.iterdir())
+        cells = read(ablation_path(path.stem), out=str(tmp_path))
+        jobs = [job for cell in cells for job in cell.jobs()]
+        assert len(jobs) > 2 * len(cells) and not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="no ablation 'shapes'; .*causal_shapes"):
         ablation_path("shapes")
 
@@ -260,8 +270,8 @@ def test_a_key_without_a_dot_belongs_to_the_trainer_or_else_to_the_learner():
 
 def test_the_learner_is_named_as_the_method(file):
     file.write_text(FILE.replace("{method: cocoop, shots: 2}", "{method: dicap, LEARNER: CoCoOp}"))
-    ablation = read(file)
+    cells = read(file)
     with pytest.raises(
         ConfigError, match="cell 'CoCoOp': .*TRAINER.DICAP.LEARNER CoCoOp contradicts the method's name"
     ):
-        ablation.jobs(ablation.cells[3])
+        cells[3].jobs()

@@ -36,8 +36,6 @@ def own_cache(embedded_data, tmp_path, monkeypatch):
 def test_seconds_are_rates_times_counts():
     assert RATE.seconds(WORK) == pytest.approx(2 + 200 * 0.1 + 300 * 0.01 + 160 * 0.05)
     assert RATE.seconds(Work(0, 300)) == pytest.approx(2 + 3)
-    assert Rate(None, 0.01, 1.0, "").seconds(WORK) is None  # none of these trained
-    assert Rate(None, 0.01, 1.0, "").seconds(Work(0, 300)) == pytest.approx(3)
 
 
 def result(steps, items, build, fit, train, test, memory=500.0):

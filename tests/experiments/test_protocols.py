@@ -637,7 +637,10 @@ def test_an_estimate_is_of_finished_runs_of_the_nearest_kind(finished):
     assert rate_of(job, near, nearest=True) == rate_of(job, near) and rate_of(job, [other], nearest=True) is None
     assert far.step == 6 and "2 finished runs on digits, dtd" in far.source
     assert rate_of(job, [result(method="CoCoOp"), result(backbone="RN50"), result(recipe="other")]) is None
-    assert rate_of(job, [result(resumed_from_epoch=3)]) is None
+    for untrained in (result(resumed_from_epoch=3), result(train=0.0)):  # which tell what a test takes, and no training
+        assert rate_of(job, [untrained]) is None
+        tested = plan(BASE2NEW, make_request("o"))[1]
+        assert rate_of(tested, [untrained]).seconds(Work(0, 60)) == pytest.approx(5 * 60 / 100)
     parts = result(seconds={"build": 3.0, "fit": 10.0, "train": 20.0, "test": 5.0})
     assert rate_of(job, [parts]).seconds(Work(20, 200)) == pytest.approx(3 + 10 + 20 * 10 / 10 + 200 * 5 / 100)
     closed = result(steps=0)  # computed without steps
@@ -690,8 +693,9 @@ def test_settings_that_a_comparison_refuses(settings, message):
         plan(BASE2NEW, make_request("o", methods=["dicap"], settings=settings))
 
 
-def test_runs_side_by_side_are_the_same_runs(done, tmp_path, embedded_data, caplog):
+def test_runs_side_by_side_are_the_same_runs(done, tmp_path, embedded_data, caplog, monkeypatch):
     """Each on one thread, a test behind its training; what a failure does not need goes on."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # of the user, for a single run
     caplog.set_level("INFO", "dicap")
     request = make_request(tmp_path, methods=["zeroshot", "coop"])
     blocked = folder(tmp_path, "train_base", "CoOp").parents[1]

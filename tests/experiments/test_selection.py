@@ -8,7 +8,7 @@ import pytest
 
 from dicap import cli
 from dicap import results as store
-from dicap.experiments.cells import by_draw, line_of, plan_cell
+from dicap.experiments.ablations import Cell, by_draw, line_of
 from dicap.experiments.executor import execute
 from dicap.experiments.protocols import Request
 from dicap.experiments.selection import how_to_use, plan_points, read_grid
@@ -90,7 +90,7 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, embedded_data, valu
 def test_a_cell_has_one_dataset(tmp_path):
     """Else the base classes of one would be paired with the new ones of the other."""
     with pytest.raises(ConfigError, match="cell 'mixed': .*digits, causal_shapes.*one"):
-        plan_cell("mixed", "x", make_request(tmp_path, datasets=("digits", "causal_shapes"), settings=()))
+        Cell("mixed", "x", make_request(tmp_path, datasets=("digits", "causal_shapes"), settings=())).jobs()
 
 
 def make_line(name, facts, combined, measure=Measure("accuracy", "Accuracy")):  # noqa: B008  frozen
@@ -134,7 +134,7 @@ def test_the_point_with_the_best_measure_is_taken_where_lower_is_better(tmp_path
 
 
 def test_a_line_has_the_measure_of_its_results(tmp_path, embedded_data):
-    jobs = plan_cell("one", "select/x", make_request(tmp_path))
+    jobs = Cell("one", "select/x", make_request(tmp_path)).jobs()
     assert line_of("one", jobs, {}).measure.name == "accuracy"  # nothing has run: the dataset's task
     for job in jobs:
         assert execute([job]) == []
