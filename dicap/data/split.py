@@ -9,7 +9,7 @@ import json
 import os
 import posixpath
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 Item = tuple[str, int, str]  # path below the image folder, label, class name
@@ -20,6 +20,17 @@ PARTS = ("train", "val", "test")
 
 class DatasetError(ValueError):
     """Data that cannot be used; the message names the file, the class or item, and the way out."""
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The mapping that a JSON file holds. Raises DatasetError."""
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError(f"a {type(tree).__name__}, not a mapping")
+        return tree
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
 
 
 def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) -> Split:
@@ -39,14 +50,9 @@ def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) ->
 
 @functools.lru_cache(maxsize=4)  # the runs of one process read few files again and again
 def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size: int) -> Split:
-    try:
-        with open(path, encoding="utf-8") as file:
-            tree = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
-    if not isinstance(tree, dict) or set(tree) != set(PARTS):
-        keys = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-        raise DatasetError(f"{path} must hold exactly train, val and test; it holds {keys}")
+    tree = read_json(path)
+    if set(tree) != set(PARTS):
+        raise DatasetError(f"{path} must hold exactly train, val and test; it holds {sorted(tree)}")
     return check_split(path, tree, dict(rename))
 
 
