@@ -17,13 +17,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from dicap.data.sources import filled, progress
 from dicap.data.split import DatasetError
+from dicap.files import locked
 
 RATIO, SLACK = 20, 1 << 28  # pictures do not shrink; lists and annotations do, and are small
 ENTRIES = 2_000_000  # ImageNet has 1.3 million files
@@ -62,7 +62,9 @@ def unpack(
     folder, archive = Path(folder), Path(archive)
     inside = {ours: theirs for theirs, ours in (rename or {}).items()}
     temporary = folder / f".{archive.name}.unpack"
-    with open(archive, "rb") as file, alone(file, archive):
+    with locked(folder / f".{archive.name}.lock") as mine:
+        if not mine:
+            raise UnpackError(f"another process is at work on {archive}; wait for it")
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
         temporary.mkdir(parents=True)
         try:
@@ -78,20 +80,6 @@ def unpack(
             return new
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def alone(file: IO[bytes], path: Path) -> Iterator[None]:
-    """Hold an open file for the block, where the system can. Raises DatasetError where another process holds it."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DatasetError(f"another process is at work on {path}; wait for it") from None
-    except (ImportError, OSError):
-        pass  # Windows, some network file systems
-    yield
 
 
 def _extracted(archive: Path, into: Path) -> Path:
