@@ -11,7 +11,6 @@
 Hidden files, and files that are no images by their ending, are ignored and counted. docs/your-data.md is the guide.
 """
 
-import functools
 import hashlib
 import logging
 import os
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 TABLES = (".csv", ".tsv", ".txt")
-SPLIT_NAME = "dicap_split"
 
 
 def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
@@ -41,8 +39,7 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     Raises:
         ConfigError: nothing is at the path.
     """
-    separators = [mark for mark in ("/", os.sep, os.altsep) if mark]
-    is_path = text in (os.curdir, os.pardir) or any(mark in text for mark in separators)
+    is_path = text in (os.curdir, os.pardir) or "/" in text or os.sep in text
     if not is_path and not text.lower().endswith((".csv", ".tsv", ".json")):
         return None
     path = _absolute(text)
@@ -95,21 +92,17 @@ def read_own(
         return _read_json(path, folder, names)
     rows = _read_folder(path) if path.is_dir() else read_table(path, folder)
     keys = {row.path: row.key for row in rows}
-    if rows[0].part:
-        parts, classes = (
-            {part: [row.path for row in rows if row.part == part] for part in PARTS},
-            _classes(keys, names, path),
-        )
-    else:
-        files = _split_files(path, elsewhere, shares, seed)
-        kept = kept_split(keys, shares, seed, files)
-        used = keys if kept is None else {image: keys[image] for part in PARTS for image in kept[part]}
-        classes, parts = _classes(used, names, path), kept or split_by_ratio(keys, shares, seed)
-        if kept is None:  # of whole images alone
-            check_images({part: [(image, 0, keys[image]) for image in parts[part]] for part in PARTS}, folder)
-            keep_split(parts, keys, shares, seed, files)
+    files = _split_files(path, elsewhere, shares, seed)
+    own = {part: [row.path for row in rows if row.part == part] for part in PARTS}
+    kept = own if rows[0].part else kept_split(keys, shares, seed, files)
+    used = keys if kept is None else {image: keys[image] for part in PARTS for image in kept[part]}
+    classes = _classes(used, names, path)
+    parts = kept or split_by_ratio(keys, shares, seed)
     split = {part: [(image, *classes[keys[image]]) for image in parts[part]] for part in PARTS}
     _check_parts(split, [name for _, name in classes.values()], path)
+    if kept is None:
+        check_images(split, folder)  # a split is kept of whole images alone
+        keep_split(parts, keys, shares, seed, files)
     return split
 
 
@@ -156,7 +149,7 @@ def _read_folder(folder: Path) -> list[Row]:
     if loose:
         first = ", ".join(loose[:5])
         log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, first)
-    _log_once(f"{folder}: {len(rows)} images of {len(keys)} classes; ignored: {counts}")
+    log.info("%s: %d images of %d classes; ignored: %s", folder, len(rows), len(keys), counts)
     return rows
 
 
@@ -200,7 +193,7 @@ def _images_below(top: Path, folder: Path, ignored: Counter[str]) -> list[str]:
 
 def _split_files(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -> list[Path]:
     """Where the split may be kept: beside the images, else in a folder of its own elsewhere."""
-    name = f"{SPLIT_NAME}_{'-'.join(f'{share:g}' for share in shares)}_seed{seed}.json"
+    name = f"dicap_split_{'-'.join(f'{share:g}' for share in shares)}_seed{seed}.json"
     beside = path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return [beside, *([elsewhere / f"{path.name}-{digest}" / name] if elsewhere else [])]
@@ -227,9 +220,3 @@ def _is_image(name: str) -> bool:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-@functools.lru_cache(maxsize=64)
-def _log_once(line: str) -> None:
-    """A plan builds the same dataset for every run."""
-    log.info(line)

@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from dicap.data.split import PARTS, DatasetError
+from dicap.data.split import PARTS, DatasetError, read_json
 from dicap.files import write_text
 from dicap.options import ConfigError
 
@@ -113,12 +113,11 @@ def _sizes(count: int, ratio: Ratio) -> list[int]:
 
 def _read(file: Path, ratio: Ratio, seed: int) -> dict[str, Any]:
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = read_json(file)
         paths = [path for part in PARTS for path in tree[part]]
         fits = (tree["ratio"], tree["seed"]) == (list(ratio), seed) and isinstance(tree["listing"], str)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        problem = f"{file} is no split of dicap's ({type(error).__name__}: {error})"
-        raise DatasetError(f"{problem}; delete it for a new one") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{file} is no split of dicap's ({error!r}); delete it for a new one") from error
     if not fits or not all(isinstance(path, str) for path in paths) or len(set(paths)) < len(paths):
         wanted = f"it must hold ratio {list(ratio)}, seed {seed} and each path once"
         raise DatasetError(f"{file} was changed: {wanted}; restore it, or delete it for a new split")
