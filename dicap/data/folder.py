@@ -50,11 +50,6 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     return name, ("DATASET.FOLDER.PATH", str(path))
 
 
-def path_hint(text: str) -> str:
-    """What to add to an error about an unknown name: how a folder of that name is given."""
-    return f"; for the folder that is here: ./{text}" if text and os.path.isdir(text) else ""
-
-
 def image_folder(path: Path, images: str = "") -> Path:
     """The folder that the images' paths are relative to. Raises ConfigError where there is nothing, or nothing that fits."""
     if path.is_dir():

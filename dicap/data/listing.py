@@ -36,7 +36,7 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         "renamed classes": ", ".join(f"{old} → {new}" for old, new in cls.rename.items()),
         "licence and terms": cls.licence,
         "home page": f"<{cls.homepage}>" if cls.homepage else "",
-        "get it": f"`dicap data download {name} --data DATA`" if cls.sources else _no_source(cls),
+        "get it": f"`dicap data download {name} --data DATA`" if cls.sources else no_source(cls),
     }
     lines = [f"## {cls.__name__}", "", _text(what), "", *([_text(more), ""] if more else []), "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
@@ -47,6 +47,12 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         lines += [f"| {' | '.join(_source_row(source, folder))} |" for source in cls.sources]
     notes = [f"- `{source.file}`: {_note(source)}." for source in cls.sources if _note(source)]
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def no_source(cls: Any, data: Path | str = "DATA") -> str:
+    """What to say where no source of a dataset is stated."""
+    hint = f"no source is stated: put its files into {data}/{cls.folder}"
+    return "nothing to get: it is written when first used" if cls.embedded else hint
 
 
 def print_sections(text: str, rendered: bool = True) -> None:
@@ -88,14 +94,9 @@ def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
 def _row(name: str, cls: Any, data: Path | None) -> list[str]:
     needed = [source for source in cls.sources if not source.optional]
     rows = [(source.file, human(source.size) if not source.manual else "", _host(source)) for source in needed]
-    cells = ["\n".join(column) for column in zip(*rows)] if rows else [_no_source(cls), "", ""]
+    cells = ["\n".join(column) for column in zip(*rows)] if rows else [no_source(cls), "", ""]
     there = ["\n".join(_there(source, data / cls.folder) for source in needed)] if data else []
     return [name, *cells, cls.licence, *there]
-
-
-def _no_source(cls: Any) -> str:
-    hint = f"no source is stated: put its files into DATA/{cls.folder}"
-    return "nothing to get: it is written when first used" if cls.embedded else hint
 
 
 def _note(source: Source) -> str:

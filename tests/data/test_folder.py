@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dicap.data.folder import dataset_of_path, image_folder, path_hint, read_own
+from dicap.data.folder import dataset_of_path, image_folder, read_own
+from dicap.data.named import path_hint
 from dicap.data.split import PARTS, DatasetError
 from dicap.options import ConfigError
 
