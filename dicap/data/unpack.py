@@ -1,6 +1,6 @@
 """Unpacks archives that nobody vouches for: zip and tar, into a temporary folder, then renamed into place.
 
-    unpack("EuroSAT.zip", "DATA/eurosat", ["2750"])
+    unpack(Path("EuroSAT.zip"), Path("DATA/eurosat"), Source("EuroSAT.zip", unpack=("2750",)))
 
 Nothing that an archive says is obeyed but names below the folder and bytes of regular files: absolute names, `..`, devices,
 names that stand twice and links that lead outside are refused, and so is more than the archive's size can explain. A link
@@ -16,12 +16,12 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from dicap.data.sources import filled, progress
+from dicap.data.sources import Source, filled, progress
 from dicap.data.split import DatasetError
 from dicap.files import locked
 
@@ -38,29 +38,18 @@ class UnpackError(DatasetError):
     """An archive that cannot be unpacked, or must not be; the message names archive and member."""
 
 
-def unpack(
-    archive: str | os.PathLike,
-    folder: str | os.PathLike,
-    names: Sequence[str],
-    also: Sequence[str] = (),
-    inner: str = "",
-    rename: Mapping[str, str] | None = None,
-) -> list[str]:
-    """Put `names`, wherever they stand together in the archive, into the folder; what it has already stays, unless it is empty.
+def unpack(archive: Path, folder: Path, source: Source) -> list[str]:
+    """Put what the source takes out of its archive into the folder; what is there already stays, unless it is empty.
 
     Args:
-        archive: zip or tar, plain or compressed, told by its bytes.
+        archive: zip or tar, plain or compressed, told by its bytes; its names may stand in any folder of it, together.
         folder: made where it does not exist; half of an archive is never seen there.
-        also: names that come along where they stand beside the others.
-        inner: the name of an archive in the archive, which holds the names.
-        rename: from names in the archive to names in the folder.
     Returns:
         The names that were put there.
     Raises:
         UnpackError: see above; also where the archive is broken or does not hold the names.
     """
-    folder, archive = Path(folder), Path(archive)
-    inside = {ours: theirs for theirs, ours in (rename or {}).items()}
+    theirs = {ours: name for name, ours in source.rename.items()}
     temporary = folder / f".{archive.name}.unpack"
     with locked(folder / f".{archive.name}.lock") as mine:
         if not mine:
@@ -69,14 +58,14 @@ def unpack(
         temporary.mkdir(parents=True)
         try:
             top = _extracted(archive, temporary / "top")
-            if inner:
-                top = _extracted(_holder(top, [inner], archive) / inner, temporary / "inner")
-            source = _holder(top, [inside.get(name, name) for name in names], archive)
-            names = [*names, *(name for name in also if (source / inside.get(name, name)).exists())]
-            new = [name for name in names if not filled(folder / name)]
+            if source.inner:
+                top = _extracted(_holder(top, [source.inner], archive) / source.inner, temporary / "inner")
+            top = _holder(top, [theirs.get(name, name) for name in source.unpack], archive)
+            places = {name: top / theirs.get(name, name) for name in (*source.unpack, *source.also)}
+            new = [name for name, place in places.items() if place.exists() and not filled(folder / name)]
             for name in new:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                os.rename(source / inside.get(name, name), folder / name)
+                os.rename(places[name], folder / name)
             return new
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

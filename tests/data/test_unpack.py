@@ -11,9 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from dicap.data import unpack as unpack_module
+from dicap.data.sources import Source
 from dicap.data.split import DatasetError
-from dicap.data.unpack import UnpackError, unpack
+from dicap.data.unpack import UnpackError
 from dicap.files import locked
+
+
+def unpack(archive, folder, names, **rest):
+    """What a source that takes `names` out of the archive gives."""
+    return unpack_module.unpack(archive, folder, Source(archive.name, unpack=tuple(names), **rest))
 
 
 def make_tar(path, members, mode="w:gz"):
