@@ -104,8 +104,9 @@ def read_own(
 def _classes(keys: dict[str, str], names: str, path: Path) -> dict[str, tuple[int, str]]:
     """Label and name of each class, in the order of the labels."""
     own = sorted(set(keys.values()), key=natural)
-    if len(own) == 1 and not path.is_dir():
-        raise DatasetError(f"{path} has one class only, {own[0]!r}; a dataset needs two")
+    if len(own) == 1:
+        way = f". If the folders in it are the classes, give {path / own[0]}" if path.is_dir() else ""
+        raise DatasetError(f"{path} has one class only, {own[0]!r}; a dataset needs two{way}")
     numbered = not path.is_dir() and all(map(is_number, own))
     return {key: (label, name) for label, (key, name) in enumerate(zip(own, class_names(own, names, path, numbered)))}
 
@@ -132,34 +133,29 @@ def _read_folder(folder: Path) -> list[Row]:
                 endings = f"images end in {' '.join(ENDINGS)}"
                 raise DatasetError(f"class {name!r}: no image in {top / name}; {endings}. Add some, or remove it")
             rows += images
-    keys = sorted({row.key for row in rows})
     loose = [path.name for _, top in parts for path in sorted(top.iterdir()) if _is_image(path.name) and path.is_file()]
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count) or "nothing"
     if not rows:
         there = f"{len(loose)} images lie in no class folder, ignored: {counts}"
         raise DatasetError(f"no images in class folders below {folder}: {there}; expected PATH/CLASS/*.jpg")
-    if len(keys) == 1:
-        way = f"If the folders in it are the classes, give {folder / keys[0]}"
-        raise DatasetError(f"{folder} has one class only, {keys[0]!r}; a dataset needs two. {way}")
     if loose:
         first = ", ".join(loose[:5])
         log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, first)
-    log.info("%s: %d images of %d classes; ignored: %s", folder, len(rows), len(keys), counts)
+    log.info("%s: %d images of %d classes; ignored: %s", folder, len(rows), len({row.key for row in rows}), counts)
     return rows
 
 
 def _part_folders(folder: Path) -> list[tuple[str, Path]]:
     """[("train", folder/train), ...] where the folder holds a split of its own, else [("", folder)]."""
     names = _folders(folder)
-    known = [name for name in names if name.lower() in PART_NAMES]
-    parts = [PART_NAMES[name.lower()] for name in known]
-    whole = {"train", "test"} <= set(parts)
-    if not whole and (len(known) < 2 or len(known) < len(names)):
+    known = {name: PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
+    parts = set(known.values())
+    if not {"train", "test"} <= parts and (len(known) < 2 or len(known) < len(names)):
         return [("", folder)]
-    if len(known) < len(names) or len(set(parts)) < len(parts) or not whole:
+    if not {"train", "test"} <= parts or len(known) < len(names) or len(parts) < len(known):
         wanted = "train/ and test/, val/ if you have it, and no other folder; class folders are not called so"
         raise DatasetError(f"{folder} holds {', '.join(names)}: a split has {wanted}")
-    return list(zip(parts, (folder / name for name in known)))
+    return [(part, folder / name) for name, part in known.items()]
 
 
 def _folders(folder: Path) -> list[str]:

@@ -153,11 +153,10 @@ def _remember(folder: str, good: Stamps) -> None:
 
 def _list(bad: list[BadImage]) -> str:
     """A new temporary file that lists all bad images, a line each."""
+    text = "".join(f"{row.path}\t{row.name}\t{row.why}\n" for row in bad)
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="dicap-bad-images-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.writelines(f"{row.path}\t{row.name}\t{row.why}\n" for row in bad)
+        with tempfile.NamedTemporaryFile(prefix="dicap-bad-images-", suffix=".txt", delete=False) as file:
+            file.write(text.encode(errors="backslashreplace"))
             return file.name
     except OSError:
         return "cannot be listed: the temporary folder cannot be written"

@@ -4,14 +4,12 @@
     by_class_folders(images)                 50 % train, 20 % val, the rest test of each class
     by_lists(trainval, test)                 a fifth of each class of trainval is val; test stays
 
-`dicap data prepare --regenerate` writes such splits, runs never do.
-
-Class names, label order, the number of images of each class in each part, and the test part of `by_lists` are those of the
-published split. CoOp shuffled with an unknown state of its generator and files in the order of its file system, so which
-images train and which validate is NOT as published: results on such a split do not compare with published ones.
+`dicap data prepare --regenerate` writes such splits, runs never do. Class names, label order, the number of images of each
+class in each part and the test part of `by_lists` are those of the published split. CoOp shuffled with an unknown state of
+its generator, so which images train and which validate is NOT as published: results on such a split do not compare.
 
 Class folders are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ
-from machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/draw.py).
+from machine to machine; its pickled draws, where they are kept, give the same samples here (draw.py).
 """
 
 import os
