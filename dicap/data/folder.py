@@ -21,7 +21,7 @@ from pathlib import Path
 from dicap.config import dataset_files
 from dicap.data.images import check_images
 from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
-from dicap.data.split import PARTS, DatasetError, Split, read_split
+from dicap.data.split import PARTS, DatasetError, Split, leaves, read_split
 from dicap.data.table import PART_NAMES, Row, check_inside, class_names, is_number, natural, read_table
 from dicap.options import ConfigError
 
@@ -89,7 +89,7 @@ def read_own(
     keys = {row.path: row.key for row in rows}
     files = _split_files(path, elsewhere, shares, seed)
     own = {part: [row.path for row in rows if row.part == part] for part in PARTS}
-    kept = own if rows[0].part else kept_split(keys, shares, seed, files)
+    kept = own if rows[0].part else kept_split(keys, files)
     used = keys if kept is None else {image: keys[image] for part in PARTS for image in kept[part]}
     classes = _classes(used, names, path)
     parts = kept or split_by_ratio(keys, shares, seed)
@@ -97,7 +97,7 @@ def read_own(
     _check_parts(split, [name for _, name in classes.values()], path)
     if kept is None:
         check_images(split, folder)  # a split is kept of whole images alone
-        keep_split(parts, keys, shares, seed, files)
+        keep_split(parts, keys, files)
     return split
 
 
@@ -176,9 +176,10 @@ def _images_below(top: Path, folder: Path, ignored: Counter[str]) -> list[str]:
         shown = [name for name in files if not _is_hidden(name)]
         images += [Path(directory, name).relative_to(folder).as_posix() for name in shown if _is_image(name)]
         ignored.update(os.path.splitext(name)[1].lower() or "no ending" for name in shown if not _is_image(name))
-    broken = next((path for path in images if not path.isprintable()), None)
+    broken = next((path for path in images if leaves(path) or not path.isprintable()), None)
     if broken is not None:
-        raise DatasetError(f"{folder}: {broken!r} has characters that cannot be printed, or is not UTF-8; rename it")
+        problem = "has a backslash, a drive letter or characters that cannot be printed, or is not UTF-8"
+        raise DatasetError(f"{folder}: {broken!r} {problem}; rename it")
     return sorted(images)
 
 
