@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -168,17 +169,15 @@ def _show(bar: tqdm, there: int, total: int | None) -> None:
 def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
     import gdown
 
-    name = part.with_suffix(".drive")  # gdown makes NAME????????.part beside it
     _check_room(source, part, source.size, 0)
+    show, resume, output = (
+        partial(_show, bar),
+        bool(source.unpack),
+        str(part),
+    )  # beside it gdown makes PART????????.part
     try:
         gdown.download(
-            id=source.drive,
-            output=str(name),
-            quiet=True,
-            use_cookies=False,
-            resume=bool(source.unpack),
-            timeout=TIMEOUT,
-            progress=lambda there, total: _show(bar, there, total),
+            id=source.drive, output=output, quiet=True, use_cookies=False, resume=resume, timeout=TIMEOUT, progress=show
         )
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
@@ -187,9 +186,8 @@ def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
         hint = f"a browser may still get it: put it into {part.parent}"
         raise DownloadError(f"{source.file} cannot be had from {source.place}: {reason}; {hint}") from error
     finally:
-        for left in part.parent.glob(f"{name.name}????????.part") if not source.unpack else ():
+        for left in part.parent.glob(f"{part.name}????????.part") if not source.unpack else ():
             left.unlink()
-    os.replace(name, part)
 
 
 def _check_content(source: Source, part: Path) -> str:
