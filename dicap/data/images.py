@@ -65,30 +65,17 @@ def bad_images(split: Split, folder: str | os.PathLike) -> list[BadImage]:
     """
     folder = os.path.abspath(folder)
     names = {path: name for part in PARTS for path, _, name in split[part]}
-    known, stamps, why = _load(folder), {}, {}
+    known, stamps = _load(folder), {}
     for path in names:
         try:
-            stamp = _stamp(os.path.join(folder, path))
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-            why[path] = (
-                "missing" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", "") or str(error)
-            )
-        else:
-            if known.get(path) != stamp:
-                stamps[path] = stamp
-    if stamps:
-        why.update(_decode(folder, stamps))
+            status = os.stat(os.path.join(folder, path))
+            stamp = [status.st_size, status.st_mtime_ns]
+        except (OSError, ValueError):  # ValueError: a zero byte in the path
+            stamp = []
+        if not stamp or known.get(path) != stamp:
+            stamps[path] = stamp
+    why = _decode(folder, stamps) if stamps else {}
     return [BadImage(path, name, why[path]) for path, name in names.items() if path in why]
-
-
-def _stamp(path: str) -> list[int]:
-    """Size and time of a file; OSError where it cannot be an image."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("not a file")
-    if not status.st_size:
-        raise OSError("an empty file")
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _decode(folder: str, stamps: Stamps) -> dict[str, str]:
@@ -117,14 +104,19 @@ def _decode(folder: str, stamps: Stamps) -> dict[str, str]:
 def why_bad(path: str) -> str:
     """Why an image file cannot be used, "" where it can: it is read in full, as a run reads it; nothing of it is run."""
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return "an empty file" if stat.S_ISREG(status.st_mode) else "not a file"
         with Image.open(path) as image:
             if image.format == "EPS":  # Pillow would hand it to Ghostscript, which runs it
                 return "a PostScript program, not a picture"
             image.convert("RGB")
+    except FileNotFoundError:
+        return "missing"
     except UnidentifiedImageError:
         return "not an image that Pillow reads"
     except Exception as error:  # on a broken file Pillow's readers raise almost anything
-        return str(error) or type(error).__name__
+        return getattr(error, "strerror", "") or str(error) or type(error).__name__
     return ""
 
 
