@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -54,17 +53,22 @@ def fetch(source: Source, folder: Path) -> str:
     if source.manual:
         raise DownloadError(f"{source.file} has to be put into {folder} by hand: {source.note}")
     target = folder / source.file
-    with _made(target.parent), locked(target.with_name(f".{target.name}.lock")) as mine:
-        if not mine:
-            raise DownloadError(f"another process is at work on {target}; wait for it")
-        part = target.with_name(f".{target.name}.part")
-        with progress(source.file, source.size) as bar:
+    part = target.with_name(f".{target.name}.part")
+    absent = [path for path in target.parents if not path.exists()]
+    try:
+        with locked(part.with_suffix(".lock")) as mine, progress(source.file, source.size) as bar:
+            if not mine:
+                raise DownloadError(f"another process is at work on {target}; wait for it")
             (_from_drive if source.drive else _from_url)(source, part, bar)
-        digest = _check_content(source, part)
-        os.replace(part, target)
-        _forget(part)
-        record(source, folder, digest)
-    return digest
+            digest = _check_content(source, part)
+            os.replace(part, target)
+            _forget(part)
+            record(source, folder, digest)
+            return digest
+    finally:
+        for path in absent:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def check_digests(source: Source, path: Path) -> str:
@@ -240,16 +244,3 @@ def _forget(part: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """A folder that is made for the block and not left empty where the block fails."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        for path in new:
-            with contextlib.suppress(OSError):  # not empty
-                path.rmdir()

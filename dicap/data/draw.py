@@ -192,14 +192,14 @@ class _DrawUnpickler(pickle.Unpickler):
         return type("Datum", (), {})  # a new one each time: a pickle may set attributes of what it gets
 
 
-def _unpickle(file: Path) -> dict[str, list[tuple[str, int, str]]]:
+def _unpickle(file: Path) -> dict[str, list[tuple]]:
     """CoOp's pickled draw as (path, label, class name) by part. Raises ValueError; runs nothing of the file."""
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than a draw can be ({file.stat().st_size} bytes)")
     try:
         with open(file, "rb") as stream:
             tree = _DrawUnpickler(stream).load()
-        rows = {part: [vars(datum) for datum in data] for part, data in tree.items()}
-        return {part: [(d["_impath"], d["_label"], d["_classname"]) for d in data] for part, data in rows.items()}
+        keys = ("_impath", "_label", "_classname")
+        return {part: [tuple(vars(datum)[key] for key in keys) for datum in data] for part, data in tree.items()}
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         raise ValueError(f"no pickled draw of CoOp ({type(error).__name__}: {error})") from error

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dicap.config import dataset_files
 from dicap.data.sources import lacking
 from dicap.options import ConfigError
@@ -71,8 +73,6 @@ def registered() -> dict[str, Any]:
 
 @functools.cache
 def _dataset_name(file: Path) -> str:
-    import yaml
-
     tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     return tree.get("DATASET", {}).get("NAME", "")  # "": the file of a plugin that is no dataset
 
