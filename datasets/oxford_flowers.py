@@ -2,8 +2,9 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from dicap.data.official import by_groups, look_up, read_json, read_mat
+from dicap.data.official import by_groups, look_up, read_mat
 from dicap.data.sources import LISTS, Source
+from dicap.data.split import read_json
 from dicap.datasets.base import FewShotDataset, Items
 
 

@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dicap.config import build_cfg, config_path
+from dicap.data.named import OWN, PUBLISHED, SHIFTS, find_dataset, path_hint, registered
 from dicap.data.sources import Source
 from dicap.data.split import DatasetError
+from dicap.options import ConfigError
 
 Datasets = dict[str, Any]  # name of the dataset file -> registered class
 COMMANDS = {  # help, description
@@ -71,18 +74,12 @@ def run_data(args: argparse.Namespace) -> int:
 
 def datasets() -> Datasets:
     """The registered datasets with a file and stated facts: the benchmark's, its shifts, the others."""
-    from dicap.data.named import OWN, PUBLISHED, SHIFTS, registered
-
     classes = {name: cls for name, cls in registered().items() if name != OWN and hasattr(cls, "sources")}
     return {name: classes[name] for name in dict.fromkeys((*PUBLISHED, *SHIFTS, *classes)) if name in classes}
 
 
 def chosen(names: Sequence[str]) -> Datasets:
     """Datasets by name; `all` are the benchmark's, without shifts and embedded ones. Raises ConfigError with the list."""
-    from dicap.data.folder import path_hint
-    from dicap.data.named import PUBLISHED
-    from dicap.options import ConfigError
-
     known = datasets()
     for name in names:
         if name != "all" and name not in known:
@@ -95,14 +92,13 @@ def _list(args: argparse.Namespace, data: Path | None) -> int:
     from dicap.data.listing import print_list, print_sections, renew, section
 
     classes = chosen(args.names) if args.names else datasets()
-    if not args.markdown and not args.names:
-        print_list(classes, data)
+    text = "\n".join(section(name, cls, data) for name, cls in classes.items())
+    if args.markdown not in ("", "-"):
+        renew(Path(args.markdown), text)
+    elif args.markdown or args.names:
+        print_sections(text, rendered=not args.markdown)
     else:
-        text = "\n".join(section(name, cls, data) for name, cls in classes.items())
-        if args.markdown in ("", "-"):
-            print_sections(text, rendered=not args.markdown)
-        else:
-            renew(Path(args.markdown), text)
+        print_list(classes, data)
     return 0
 
 
@@ -133,11 +129,12 @@ def _prepare(args: argparse.Namespace, data: Path) -> int:
 
 def _each_source(args: argparse.Namespace, data: Path, work: Callable[[Any, Source], str], optional: bool) -> int:
     """Run work(class, source) for every source and print a line for each; 1 where a needed one failed."""
+    from dicap.data.listing import no_source
+
     code = 0
     for name, cls in chosen(args.names).items():
         if not cls.sources:
-            hint = f"no source is stated: put its files into {data / cls.folder}"
-            print(f"{name}: {'nothing to do, it is written when first used' if cls.embedded else hint}", flush=True)
+            print(f"{name}: {no_source(cls, data)}", flush=True)
         for source in (source for source in cls.sources if optional or not source.optional):
             try:
                 done = work(cls, source)
@@ -150,23 +147,17 @@ def _each_source(args: argparse.Namespace, data: Path, work: Callable[[Any, Sour
 
 
 def _verify(args: argparse.Namespace, data: Path | None) -> int:
-    from dicap.config import build_cfg, config_path
     from dicap.data.listing import print_findings
-    from dicap.data.named import find_dataset
     from dicap.data.prepare import verify
-    from dicap.options import ConfigError
 
-    names, absent = list(dict.fromkeys(args.names)), []
-    if "all" in names:
-        if not (data and data.is_dir()):
-            raise ConfigError(f"`all` needs the data folder: --data {f'{data} is not there' if data else 'DIR'}")
-        others = {name: cls for name, cls in chosen(["all"]).items() if name not in names}
-        absent = [name for name, cls in others.items() if not (data / cls.folder).is_dir()]
-        names = [name for name in (*names, *others) if name != "all" and name not in absent]
+    benchmark, root = chosen(["all"]) if "all" in args.names else {}, data or Path()
+    if benchmark and not (data and data.is_dir()):
+        raise ConfigError(f"`all` needs the data folder: --data {f'{data} is not there' if data else 'DIR'}")
+    absent = [stem for stem, cls in benchmark.items() if stem not in args.names and not (root / cls.folder).is_dir()]
+    names = [name for name in dict.fromkeys((*args.names, *benchmark)) if name != "all" and name not in absent]
     findings = []
     for item in [find_dataset(name, str(data or "")) for name in names]:
-        opts = [*item.settings, *getattr(args, "settings", [])]
-        file = config_path("datasets", item.config)
+        opts, file = [*item.settings, *getattr(args, "settings", [])], config_path("datasets", item.config)
         cfg = build_cfg(file, trainer="ZeroshotCLIP", opts=opts, root=str(data or ""))
         findings.append(verify(item.cls, cfg, item.name))
     print_findings(findings, absent)

@@ -12,13 +12,13 @@ whole; a server without a validator or without Range makes it start again. gdown
 are resumed with it: their own checksums (CRC-32) are checked as they are unpacked.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -26,9 +26,8 @@ from requests import codes
 from tqdm import tqdm
 
 from dicap.data.sources import Source, human, progress
-from dicap.data.split import DatasetError
-from dicap.data.unpack import alone
-from dicap.files import write_text
+from dicap.data.split import DatasetError, read_json
+from dicap.files import locked, write_text
 
 RECORD = "dicap_downloads.json"  # in a dataset's folder: what was fetched, from where, with which digest
 BLOCK = 1 << 16  # a break costs at most one
@@ -54,15 +53,22 @@ def fetch(source: Source, folder: Path) -> str:
     if source.manual:
         raise DownloadError(f"{source.file} has to be put into {folder} by hand: {source.note}")
     target = folder / source.file
-    with _made(target.parent):
-        part = target.with_name(f".{target.name}.part")
-        with progress(source.file, source.size) as bar:
+    part = target.with_name(f".{target.name}.part")
+    absent = [path for path in target.parents if not path.exists()]
+    try:
+        with locked(part.with_suffix(".lock")) as mine, progress(source.file, source.size) as bar:
+            if not mine:
+                raise DownloadError(f"another process is at work on {target}; wait for it")
             (_from_drive if source.drive else _from_url)(source, part, bar)
-        digest = _check_content(source, part)
-        os.replace(part, target)
-        _forget(part)
-        record(source, folder, digest)
-    return digest
+            digest = _check_content(source, part)
+            os.replace(part, target)
+            _forget(part)
+            record(source, folder, digest)
+            return digest
+    finally:
+        for path in absent:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def check_digests(source: Source, path: Path) -> str:
@@ -80,18 +86,12 @@ def check_digests(source: Source, path: Path) -> str:
 
 def record(source: Source, folder: Path, digest: str) -> None:
     """Note in the folder's RECORD what a file is and how it was checked."""
-    path = folder / RECORD
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        notes = {}
-    notes[source.file] = {
-        "from": source.place,
-        "digest": digest,
-        "checked against": source.digest or "nothing: none is known",
-        "date": date.today().isoformat(),
-    }
-    write_text(path, json.dumps(notes, indent=1, sort_keys=True) + "\n")
+    notes: dict[str, dict[str, str]] = {}
+    with contextlib.suppress(DatasetError):
+        notes = read_json(folder / RECORD)
+    against, today = source.digest or "nothing: none is known", date.today().isoformat()
+    notes[source.file] = {"from": source.place, "digest": digest, "checked against": against, "date": today}
+    write_text(folder / RECORD, json.dumps(notes, indent=1, sort_keys=True) + "\n")
 
 
 def _from_url(source: Source, part: Path, bar: tqdm) -> None:
@@ -109,20 +109,24 @@ def _from_url(source: Source, part: Path, bar: tqdm) -> None:
 
 
 def _attempt(source: Source, part: Path, bar: tqdm) -> None:
-    there, headers = _resumable(source, part)
-    headers["Accept-Encoding"] = "identity"  # the bytes on disk are those that offsets and digests speak of
+    """One request: for the rest of what was begun, if it can be compared; what the server sends goes to `part`."""
+    there, validator = _begun(source, part)
+    headers = {"Accept-Encoding": "identity"}  # the bytes on disk are those that offsets and digests speak of
+    if there:
+        headers |= {"Range": f"bytes={there}-", "If-Range": validator}
     with requests.get(source.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        content_range = answer.headers.get("Content-Range", "")
-        if there and answer.status_code == UNSATISFIABLE and content_range == f"bytes */{there}":
+        status, sent = answer.status_code, answer.headers
+        if there and status == UNSATISFIABLE and sent.get("Content-Range") == f"bytes */{there}":
             return None  # all of it was there, and not yet checked
-        if there and _is_other(answer, headers["If-Range"]):
-            _forget(part)
+        now = sent.get("ETag" if validator.startswith('"') else "Last-Modified", validator)
+        if there and (status == UNSATISFIABLE or (status == codes.partial_content and now != validator)):
+            _forget(part)  # it is another file now
             return _attempt(source, part, bar)
         _check_answer(source, answer)
-        start = there if answer.status_code == codes.partial_content else 0
-        if answer.status_code == codes.partial_content and not content_range.startswith(f"bytes {there}-"):
-            raise DownloadError(f"{source.file}: {source.url} sends {content_range!r}, not bytes from {there} on")
-        length = answer.headers.get("Content-Length", "")
+        if status == codes.partial_content and not sent.get("Content-Range", "").startswith(f"bytes {there}-"):
+            problem = f"sends {sent.get('Content-Range')!r}, not bytes from {there} on"
+            raise DownloadError(f"{source.file}: {source.url} {problem}")
+        start, length = there if status == codes.partial_content else 0, sent.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else 0
         _check_room(source, part, total or source.size, start)
         _write(source, part, answer, start, total, bar)
@@ -130,24 +134,14 @@ def _attempt(source: Source, part: Path, bar: tqdm) -> None:
         raise requests.ConnectionError(f"it ended after {_size(part)} of {total} bytes")
 
 
-def _resumable(source: Source, part: Path) -> tuple[int, dict[str, str]]:
-    """How many bytes there are to go on from, and the headers that ask for the rest."""
+def _begun(source: Source, part: Path) -> tuple[int, str]:
+    """The bytes that there are to go on from, and the validator of the file that they are of; else 0 and ""."""
     try:
-        state = json.loads(part.with_suffix(".part.json").read_text(encoding="utf-8"))
-        there = part.stat().st_size
-    except (OSError, ValueError):
-        return 0, {}
-    if not there or state.get("url") != source.url or not state.get("validator"):
-        return 0, {}
-    return there, {"Range": f"bytes={there}-", "If-Range": state["validator"]}
-
-
-def _is_other(answer: requests.Response, validator: str) -> bool:
-    """Whether the server speaks of another file than the one that was begun, without sending it whole."""
-    if answer.status_code == UNSATISFIABLE:
-        return True
-    now = answer.headers.get("ETag" if validator.startswith('"') else "Last-Modified", validator)
-    return answer.status_code == codes.partial_content and now != validator
+        state = read_json(part.with_suffix(".part.json"))
+    except DatasetError:
+        return 0, ""
+    usable = _size(part) and state.get("url") == source.url and state.get("validator")
+    return (_size(part), state["validator"]) if usable else (0, "")
 
 
 def _check_answer(source: Source, answer: requests.Response) -> None:
@@ -160,16 +154,15 @@ def _check_answer(source: Source, answer: requests.Response) -> None:
 
 def _write(source: Source, part: Path, answer: requests.Response, start: int, total: int, bar: tqdm) -> None:
     """Append an answer to `part`, or begin `part` with it where `start` is 0."""
-    with open(part, "ab") as file, alone(file, part):
-        if not start:
-            file.truncate(0)
-            etag = answer.headers.get("ETag", "")
-            validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-            write_text(part.with_suffix(".part.json"), json.dumps({"url": source.url, "validator": validator}))
+    if not start:
+        etag = answer.headers.get("ETag", "")
+        validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+        _forget(part)
+        write_text(part.with_suffix(".part.json"), json.dumps({"url": source.url, "validator": validator}))
+    with open(part, "ab") as file:
         for block in answer.iter_content(BLOCK):
             file.write(block)
-            start += len(block)
-            _show(bar, start, total)
+            _show(bar, file.tell(), total)
 
 
 def _show(bar: tqdm, there: int, total: int | None) -> None:
@@ -180,17 +173,15 @@ def _show(bar: tqdm, there: int, total: int | None) -> None:
 def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
     import gdown
 
-    name = part.with_suffix(".drive")  # gdown makes NAME????????.part beside it
     _check_room(source, part, source.size, 0)
+    show, resume, output = (
+        partial(_show, bar),
+        bool(source.unpack),
+        str(part),
+    )  # beside it gdown makes PART????????.part
     try:
         gdown.download(
-            id=source.drive,
-            output=str(name),
-            quiet=True,
-            use_cookies=False,
-            resume=bool(source.unpack),
-            timeout=TIMEOUT,
-            progress=lambda there, total: _show(bar, there, total),
+            id=source.drive, output=output, quiet=True, use_cookies=False, resume=resume, timeout=TIMEOUT, progress=show
         )
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
@@ -199,9 +190,8 @@ def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
         hint = f"a browser may still get it: put it into {part.parent}"
         raise DownloadError(f"{source.file} cannot be had from {source.place}: {reason}; {hint}") from error
     finally:
-        for left in part.parent.glob(f"{name.name}????????.part") if not source.unpack else ():
+        for left in part.parent.glob(f"{part.name}????????.part") if not source.unpack else ():
             left.unlink()
-    os.replace(name, part)
 
 
 def _check_content(source: Source, part: Path) -> str:
@@ -209,33 +199,31 @@ def _check_content(source: Source, part: Path) -> str:
     try:
         digest = check_digests(source, part)
         if source.file.endswith(".json"):
-            json.loads(part.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+            read_json(part)
+    except DatasetError as error:
         _forget(part)
-        wrong = isinstance(error, DownloadError)
-        problem = f"not the expected file ({error})" if wrong else "not JSON (a page of the host?)"
-        raise DownloadError(f"{source.file} from {source.place} is {problem}; it was deleted") from None
+        problem = f"is not the expected file (a page of the host?): {error}; it was deleted"
+        raise DownloadError(f"{source.file} from {source.place} {problem}") from None
     return digest
 
 
 def _check_room(source: Source, part: Path, total: int, there: int) -> None:
-    needed, what = total - there, source.file
+    what, free = source.file, shutil.disk_usage(part.parent).free
+    needed = total - there
     if source.unpack:
         needed, what = needed + total, f"{what} with what comes out of it"
-    free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise DownloadError(f"{what} needs {human(needed)} in {part.parent}; {human(free)} are free")
 
 
 def _cause(source: Source, error: Exception, part: Path) -> str:
     host, text = source.place.split("/")[2], str(error)
-    for kind, words in (
-        (requests.Timeout, "does not answer"),
-        (requests.exceptions.ProxyError, "is not let through by the proxy"),
-        (requests.exceptions.SSLError, "has a certificate that is not accepted"),
-    ):
-        if isinstance(error, kind):
-            return f"{host} {words}"
+    if isinstance(error, requests.Timeout):
+        return f"{host} does not answer"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"{host} is not let through by the proxy"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"{host} has a certificate that is not accepted"
     if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:
         return f"{host} is not found; is there a network?"
     early = isinstance(error, requests.exceptions.ChunkedEncodingError)
@@ -256,17 +244,3 @@ def _forget(part: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """A folder that is made for the block and not left empty where the block fails."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for path in new:
-            if not any(path.iterdir()):
-                path.rmdir()
-        raise

@@ -17,6 +17,7 @@ Another one is left as it is (a JSON of ours or one that cannot be read is repla
 anew. A negative seed draws anew each time and keeps nothing.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dicap.data.split import PARTS, DatasetError, Items, Split, by_label, digest
+from dicap.data.split import PARTS, DatasetError, Items, Split, by_label, digest, read_json
 from dicap.files import write_text
 
 log = logging.getLogger(__name__)
@@ -115,38 +116,36 @@ def _draw(items: Items, count: int, rng: random.Random) -> Items:
 
 
 def _load_draw(file: Path, split: Split, wanted: dict[str, int]) -> Split | None:
-    """The draw kept as `file` (.json) or beside it (.pkl), None where there is none that counts.
-
-    Args:
-        wanted: items a class by part, where a class has as many.
-    """
+    """The draw kept as `file` (.json) or beside it (.pkl), None where there is none that counts."""
     pickled = file.with_suffix(".pkl")
-    kept, stamp = _read_json(file), _stamp(pickled)
-    drawn = _checked(file, lambda: kept, split, wanted) if kept is not None else None
-    if stamp and not (drawn and kept and kept.get("pickle") == stamp):
-        old = _checked(pickled, lambda: _unpickle(pickled), split, wanted)
-        if old:
-            log.info("%s: these samples of an earlier CoOp run are used", pickled)
-            _save_draw(file, split, old, pickle=stamp)
-            return old
-    return drawn
+    drawn, old = _checked(file, read_json, split, wanted), _checked(pickled, _unpickle, split, wanted)
+    if old and old != drawn:
+        log.info("%s: these samples of an earlier CoOp run are used", pickled)
+        _save_draw(file, split, old)
+    return old or drawn
 
 
 def _save_draw(file: Path, split: Split, drawn: Split, **notes: Any) -> None:
     """Write a draw as JSON, not over an index file of others; a data folder that cannot be written is no error."""
-    kept = _read_json(file)
-    if kept is not None and "split" not in kept:
-        return
+    with contextlib.suppress(DatasetError):
+        if "split" not in read_json(file):
+            return
     try:
         write_text(file, json.dumps({"split": digest(split), **notes, **drawn}))
     except OSError as error:
         log.warning("the few-shot draw is not cached: %s", error)
 
 
-def _checked(file: Path, read: Callable[[], Any], split: Split, wanted: dict[str, int]) -> Split | None:
-    """The draw that `read` gives, if it is one from this split; else a warning with the reason."""
+def _checked(file: Path, read: Callable[[Path], Any], split: Split, wanted: dict[str, int]) -> Split | None:
+    """The draw that `read` gives, if it is one from this split; else, where there is a file, a warning with the reason.
+
+    Args:
+        wanted: items a class by part, where a class has as many.
+    """
+    if not file.exists():
+        return None
     try:
-        tree = read()
+        tree = read(file)
         if "split" in tree and tree["split"] != digest(split):
             raise ValueError("it belongs to another split")
         drawn = {part: _items(tree.get(part, []), split[part], part) if split[part] else [] for part in wanted}
@@ -184,28 +183,6 @@ def _check_size(drawn: Items, items: Items, part: str, count: int) -> None:
             raise ValueError(f"{part} has {there[label]} images of class {label}, a draw has {min(count, size)}")
 
 
-def _read_json(file: Path) -> dict | None:
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(tree, dict):
-            return tree
-        raise ValueError("not a mapping")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s is not used: not a few-shot draw (%s)", file, error)
-        return None
-
-
-def _stamp(file: Path) -> list[int] | None:
-    """Size in bytes and time in nanoseconds: whether a pickle is the one that was imported."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 class _DrawUnpickler(pickle.Unpickler):
     """Plain values and Datum objects, these as bare objects without code; any other name in the pickle is refused."""
 
@@ -215,14 +192,14 @@ class _DrawUnpickler(pickle.Unpickler):
         return type("Datum", (), {})  # a new one each time: a pickle may set attributes of what it gets
 
 
-def _unpickle(file: Path) -> dict[str, list[tuple[str, int, str]]]:
+def _unpickle(file: Path) -> dict[str, list[tuple]]:
     """CoOp's pickled draw as (path, label, class name) by part. Raises ValueError; runs nothing of the file."""
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than a draw can be ({file.stat().st_size} bytes)")
     try:
         with open(file, "rb") as stream:
             tree = _DrawUnpickler(stream).load()
-        rows = {part: [vars(datum) for datum in data] for part, data in tree.items()}
-        return {part: [(d["_impath"], d["_label"], d["_classname"]) for d in data] for part, data in rows.items()}
+        keys = ("_impath", "_label", "_classname")
+        return {part: [tuple(vars(datum)[key] for key in keys) for datum in data] for part, data in tree.items()}
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         raise ValueError(f"no pickled draw of CoOp ({type(error).__name__}: {error})") from error

@@ -11,7 +11,6 @@
 Hidden files, and files that are no images by their ending, are ignored and counted. docs/your-data.md is the guide.
 """
 
-import functools
 import hashlib
 import logging
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 from dicap.config import dataset_files
 from dicap.data.images import check_images
 from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
-from dicap.data.split import PARTS, DatasetError, Split, read_split
+from dicap.data.split import PARTS, DatasetError, Split, leaves, read_split
 from dicap.data.table import PART_NAMES, Row, check_inside, class_names, is_number, natural, read_table
 from dicap.options import ConfigError
 
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 TABLES = (".csv", ".tsv", ".txt")
-SPLIT_NAME = "dicap_split"
 
 
 def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
@@ -41,8 +39,7 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     Raises:
         ConfigError: nothing is at the path.
     """
-    separators = [mark for mark in ("/", os.sep, os.altsep) if mark]
-    is_path = text in (os.curdir, os.pardir) or any(mark in text for mark in separators)
+    is_path = text in (os.curdir, os.pardir) or "/" in text or os.sep in text
     if not is_path and not text.lower().endswith((".csv", ".tsv", ".json")):
         return None
     path = _absolute(text)
@@ -51,11 +48,6 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
     if name == "all" or name in dataset_files():
         name = f"folder_{name}"  # a result must not pass for one of the benchmark's
     return name, ("DATASET.FOLDER.PATH", str(path))
-
-
-def path_hint(text: str) -> str:
-    """What to add to an error about an unknown name: how a folder of that name is given."""
-    return f"; for the folder that is here: ./{text}" if text and os.path.isdir(text) else ""
 
 
 def image_folder(path: Path, images: str = "") -> Path:
@@ -95,29 +87,26 @@ def read_own(
         return _read_json(path, folder, names)
     rows = _read_folder(path) if path.is_dir() else read_table(path, folder)
     keys = {row.path: row.key for row in rows}
-    if rows[0].part:
-        parts, classes = (
-            {part: [row.path for row in rows if row.part == part] for part in PARTS},
-            _classes(keys, names, path),
-        )
-    else:
-        files = _split_files(path, elsewhere, shares, seed)
-        kept = kept_split(keys, shares, seed, files)
-        used = keys if kept is None else {image: keys[image] for part in PARTS for image in kept[part]}
-        classes, parts = _classes(used, names, path), kept or split_by_ratio(keys, shares, seed)
-        if kept is None:  # of whole images alone
-            check_images({part: [(image, 0, keys[image]) for image in parts[part]] for part in PARTS}, folder)
-            keep_split(parts, keys, shares, seed, files)
+    files = _split_files(path, elsewhere, shares, seed)
+    own = {part: [row.path for row in rows if row.part == part] for part in PARTS}
+    kept = own if rows[0].part else kept_split(keys, files)
+    used = keys if kept is None else {image: keys[image] for part in PARTS for image in kept[part]}
+    classes = _classes(used, names, path)
+    parts = kept or split_by_ratio(keys, shares, seed)
     split = {part: [(image, *classes[keys[image]]) for image in parts[part]] for part in PARTS}
     _check_parts(split, [name for _, name in classes.values()], path)
+    if kept is None:
+        check_images(split, folder)  # a split is kept of whole images alone
+        keep_split(parts, keys, files)
     return split
 
 
 def _classes(keys: dict[str, str], names: str, path: Path) -> dict[str, tuple[int, str]]:
     """Label and name of each class, in the order of the labels."""
     own = sorted(set(keys.values()), key=natural)
-    if len(own) == 1 and not path.is_dir():
-        raise DatasetError(f"{path} has one class only, {own[0]!r}; a dataset needs two")
+    if len(own) == 1:
+        way = f". If the folders in it are the classes, give {path / own[0]}" if path.is_dir() else ""
+        raise DatasetError(f"{path} has one class only, {own[0]!r}; a dataset needs two{way}")
     numbered = not path.is_dir() and all(map(is_number, own))
     return {key: (label, name) for label, (key, name) in enumerate(zip(own, class_names(own, names, path, numbered)))}
 
@@ -144,34 +133,29 @@ def _read_folder(folder: Path) -> list[Row]:
                 endings = f"images end in {' '.join(ENDINGS)}"
                 raise DatasetError(f"class {name!r}: no image in {top / name}; {endings}. Add some, or remove it")
             rows += images
-    keys = sorted({row.key for row in rows})
     loose = [path.name for _, top in parts for path in sorted(top.iterdir()) if _is_image(path.name) and path.is_file()]
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count) or "nothing"
     if not rows:
         there = f"{len(loose)} images lie in no class folder, ignored: {counts}"
         raise DatasetError(f"no images in class folders below {folder}: {there}; expected PATH/CLASS/*.jpg")
-    if len(keys) == 1:
-        way = f"If the folders in it are the classes, give {folder / keys[0]}"
-        raise DatasetError(f"{folder} has one class only, {keys[0]!r}; a dataset needs two. {way}")
     if loose:
         first = ", ".join(loose[:5])
         log.warning("%d images lie in no class folder of %s and are not used: %s", len(loose), folder, first)
-    _log_once(f"{folder}: {len(rows)} images of {len(keys)} classes; ignored: {counts}")
+    log.info("%s: %d images of %d classes; ignored: %s", folder, len(rows), len({row.key for row in rows}), counts)
     return rows
 
 
 def _part_folders(folder: Path) -> list[tuple[str, Path]]:
     """[("train", folder/train), ...] where the folder holds a split of its own, else [("", folder)]."""
     names = _folders(folder)
-    known = [name for name in names if name.lower() in PART_NAMES]
-    parts = [PART_NAMES[name.lower()] for name in known]
-    whole = {"train", "test"} <= set(parts)
-    if not whole and (len(known) < 2 or len(known) < len(names)):
+    known = {name: PART_NAMES[name.lower()] for name in names if name.lower() in PART_NAMES}
+    parts = set(known.values())
+    if not {"train", "test"} <= parts and (len(known) < 2 or len(known) < len(names)):
         return [("", folder)]
-    if len(known) < len(names) or len(set(parts)) < len(parts) or not whole:
+    if not {"train", "test"} <= parts or len(known) < len(names) or len(parts) < len(known):
         wanted = "train/ and test/, val/ if you have it, and no other folder; class folders are not called so"
         raise DatasetError(f"{folder} holds {', '.join(names)}: a split has {wanted}")
-    return list(zip(parts, (folder / name for name in known)))
+    return [(part, folder / name) for name, part in known.items()]
 
 
 def _folders(folder: Path) -> list[str]:
@@ -192,15 +176,16 @@ def _images_below(top: Path, folder: Path, ignored: Counter[str]) -> list[str]:
         shown = [name for name in files if not _is_hidden(name)]
         images += [Path(directory, name).relative_to(folder).as_posix() for name in shown if _is_image(name)]
         ignored.update(os.path.splitext(name)[1].lower() or "no ending" for name in shown if not _is_image(name))
-    broken = next((path for path in images if not path.isprintable()), None)
+    broken = next((path for path in images if leaves(path) or not path.isprintable()), None)
     if broken is not None:
-        raise DatasetError(f"{folder}: {broken!r} has characters that cannot be printed, or is not UTF-8; rename it")
+        problem = "has a backslash, a drive letter or characters that cannot be printed, or is not UTF-8"
+        raise DatasetError(f"{folder}: {broken!r} {problem}; rename it")
     return sorted(images)
 
 
 def _split_files(path: Path, elsewhere: Path | None, shares: tuple, seed: int) -> list[Path]:
     """Where the split may be kept: beside the images, else in a folder of its own elsewhere."""
-    name = f"{SPLIT_NAME}_{'-'.join(f'{share:g}' for share in shares)}_seed{seed}.json"
+    name = f"dicap_split_{'-'.join(f'{share:g}' for share in shares)}_seed{seed}.json"
     beside = path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return [beside, *([elsewhere / f"{path.name}-{digest}" / name] if elsewhere else [])]
@@ -227,9 +212,3 @@ def _is_image(name: str) -> bool:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-@functools.lru_cache(maxsize=64)
-def _log_once(line: str) -> None:
-    """A plan builds the same dataset for every run."""
-    log.info(line)

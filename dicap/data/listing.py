@@ -1,11 +1,15 @@
 """What `dicap data` prints: the table of datasets, a dataset's section (docs/datasets.md is made of them), what verify found."""
 
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Column, Table
 
 from dicap.data.prepare import Finding
 from dicap.data.sources import Source, human
@@ -26,7 +30,7 @@ def print_list(datasets: dict[str, Any], data: Path | None) -> None:
 
 def section(name: str, cls: Any, data: Path | None = None) -> str:
     """All facts of a dataset, as Markdown."""
-    what, _, more = (sys.modules[cls.__module__].__doc__ or "").strip().partition("\n\n")
+    paragraphs = (sys.modules[cls.__module__].__doc__ or "").strip().split("\n\n", 1)
     facts = {
         "name": f"`{name}`; class `{cls.__name__}`",
         "folder": "" if cls.embedded else f"`DATA/{cls.folder}`, images in `{Path(cls.folder, cls.images).as_posix()}`",
@@ -36,28 +40,38 @@ def section(name: str, cls: Any, data: Path | None = None) -> str:
         "renamed classes": ", ".join(f"{old} → {new}" for old, new in cls.rename.items()),
         "licence and terms": cls.licence,
         "home page": f"<{cls.homepage}>" if cls.homepage else "",
-        "get it": f"`dicap data download {name} --data DATA`" if cls.sources else _no_source(cls),
+        "get it": f"`dicap data download {name} --data DATA`" if cls.sources else no_source(cls),
     }
-    lines = [f"## {cls.__name__}", "", _text(what), "", *([_text(more), ""] if more else []), "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
-    if cls.sources:
-        folder = data / cls.folder if data else None
-        head = ["file", "gives", "size", "from", "checked by", *(["there"] if folder else [])]
-        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        lines += [f"| {' | '.join(_source_row(source, folder))} |" for source in cls.sources]
-    notes = [f"- `{source.file}`: {_note(source)}." for source in cls.sources if _note(source)]
-    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+    folder = data / cls.folder if data else None
+    head = ["file", "gives", "size", "from", "checked by", *(["there"] if folder else [])]
+    files = [_source_row(source, folder) for source in cls.sources]
+    blocks = [
+        f"## {cls.__name__}",
+        *(" ".join(paragraph.split()) for paragraph in paragraphs),
+        "| | |\n|---|---|\n" + _lines([key, value] for key, value in facts.items() if value),
+        f"{_lines([head])}\n{'|---' * len(head)}|\n{_lines(files)}" if files else "",
+        "\n".join(f"- `{source.file}`: {_note(source)}." for source in cls.sources if _note(source)),
+    ]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def no_source(cls: Any, data: Path | str = "DATA") -> str:
+    """What to say where no source of a dataset is stated."""
+    hint = f"no source is stated: put its files into {data}/{cls.folder}"
+    return "nothing to get: it is written when first used" if cls.embedded else hint
 
 
 def print_sections(text: str, rendered: bool = True) -> None:
     """Print sections: laid out on a terminal if `rendered`, else as the Markdown they are."""
-    if not (rendered and sys.stdout.isatty()):
+    if rendered and sys.stdout.isatty():
+        _console().print(Markdown(text))
+        print("The addresses in full, where this terminal does not open links: --markdown")
+    else:
         print(text, end="")
-        return
-    from rich.markdown import Markdown
-
-    _console().print(Markdown(text))
-    print("The addresses in full, where this terminal does not open links: --markdown")
 
 
 def renew(document: Path, sections: str) -> None:
@@ -70,32 +84,25 @@ def renew(document: Path, sections: str) -> None:
 
 def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
     """What verify found: a table, then the problems."""
-    rows = []
+    rows, problems = [], []
     for finding in findings:
         numbers = [f"{count:,}" for count in finding.counts] or ["-"] * 4
-        problems = len(finding.problems)
-        result = f"{problems} problem{'s' * (problems > 1)}" if problems else "ok"
+        result = f"problems: {len(finding.problems)}" if finding.problems else "ok"
         rows.append([finding.name, *numbers, f"{finding.images:,}", result])
+        problems += [f"{finding.name}: {problem}" for problem in finding.problems]
     if rows:
         _print_table("Verified", ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"], rows)
-    for finding in findings:
-        for problem in finding.problems:
-            print(f"{finding.name}: {problem}")
+    print(*problems, sep="\n", end="\n" if problems else "")
     if absent:
         print(f"Not there: {', '.join(absent)}")
 
 
 def _row(name: str, cls: Any, data: Path | None) -> list[str]:
     needed = [source for source in cls.sources if not source.optional]
-    rows = [(source.file, human(source.size) if not source.manual else "", _host(source)) for source in needed]
-    cells = ["\n".join(column) for column in zip(*rows)] if rows else [_no_source(cls), "", ""]
+    rows = [(source.file, "" if source.manual else human(source.size), _host(source)) for source in needed]
+    cells = map("\n".join, zip(*rows)) if rows else [no_source(cls), "", ""]
     there = ["\n".join(_there(source, data / cls.folder) for source in needed)] if data else []
     return [name, *cells, cls.licence, *there]
-
-
-def _no_source(cls: Any) -> str:
-    hint = f"no source is stated: put its files into DATA/{cls.folder}"
-    return "nothing to get: it is written when first used" if cls.embedded else hint
 
 
 def _note(source: Source) -> str:
@@ -141,24 +148,13 @@ def _split(cls: Any) -> str:
     return f"{owner}`{cls.split_file}`" + ("; another one is told when it is read" if cls.published else "")
 
 
-def _text(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if os.isatty(1) else WIDTH, highlight=False)
+def _console() -> Console:
+    return Console(width=None if os.isatty(1) else WIDTH, highlight=False, markup=False)
 
 
 def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
+    columns = [Column(name, overflow="fold") for name in header]
+    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     _console().print(table)

@@ -8,9 +8,12 @@ Which datasets a comparison has by default is the protocol's to say (dicap/exper
 """
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from dicap.config import dataset_files
 from dicap.data.sources import lacking
@@ -70,8 +73,6 @@ def registered() -> dict[str, Any]:
 
 @functools.cache
 def _dataset_name(file: Path) -> str:
-    import yaml
-
     tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     return tree.get("DATASET", {}).get("NAME", "")  # "": the file of a plugin that is no dataset
 
@@ -85,7 +86,7 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     Raises:
         ConfigError: an unknown name, a path to nothing, or a dataset that needs a data folder.
     """
-    from dicap.data.folder import dataset_of_path, path_hint
+    from dicap.data.folder import dataset_of_path
 
     own = dataset_of_path(text)
     if own is not None:
@@ -99,6 +100,11 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
         way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(elsewhere)}"
         raise ConfigError(f"the dataset {text!r} needs a data folder: {way}")
     return data
+
+
+def path_hint(text: str) -> str:
+    """What to add to an error about an unknown name: how a folder of that name is given."""
+    return f"; for the folder that is here: ./{text}" if text and os.path.isdir(text) else ""
 
 
 def missing(data: Data, root: str) -> str:

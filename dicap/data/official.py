@@ -4,82 +4,44 @@
     by_class_folders(images)                 50 % train, 20 % val, the rest test of each class
     by_lists(trainval, test)                 a fifth of each class of trainval is val; test stays
 
-`dicap data prepare --regenerate` writes such splits, runs never do.
-
-Class names, label order, the number of images of each class in each part, and the test part of `by_lists` are those of the
-published split. CoOp shuffled with an unknown state of its generator and files in the order of its file system, so which
-images train and which validate is NOT as published: results on such a split do not compare with published ones.
+`dicap data prepare --regenerate` writes such splits, runs never do. Class names, label order, the number of images of each
+class in each part and the test part of `by_lists` are those of the published split. CoOp shuffled with an unknown state of
+its generator, so which images train and which validate is NOT as published: results on such a split do not compare.
 
 Class folders are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ
-from machine to machine; its pickled draws, where they are kept, give the same samples here (dicap/data/draw.py).
+from machine to machine; its pickled draws, where they are kept, give the same samples here (draw.py).
 """
 
-import json
-import logging
 import os
 import random
-import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dicap.data.split import DatasetError, Items, Split, by_label, check_split
-from dicap.files import cache_folder, keep, write_text
-
-log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 SEED = 1  # of the shuffles
 RESTORE = "restore it from the archive"
 DUPLICATES = ("missile", "sunglasses")  # class names of CLIP's list that two classes share: 657 and 744, 836 and 837
-LARGE = 100_000  # files, from which on a listing is remembered
-UNSURE = 2 * 10**9  # nanoseconds: a folder changed so shortly before may change again within its time stamp
-Listing = dict[str, list]  # folder -> [time of its last change in nanoseconds, file names in order]
 MAT_BYTES, MAT_UNPACKED = 8 * 2**20, 64 * 2**20  # the largest official .mat has 0.3 MB
 
 
 def list_folders(root: str | os.PathLike) -> dict[str, list[str]]:
     """The files in each folder of `root`, both sorted; files beside the folders (README.txt) and hidden ones are left out.
 
-    A large tree (ImageNet: 1.28 million files) is remembered in DICAP_CACHE/listings: a folder is listed again where its
-    time of change moved on, which adding, removing or renaming a file does. Raises DatasetError.
+    Raises DatasetError where there is no such folder.
     """
-    root = os.path.abspath(root)
     if not os.path.isdir(root):
         raise DatasetError(f"folder of images not found: {root}")
-    cache, now = cache_folder("listings"), time.time_ns()
-    file = cache and cache / (root.strip("/").replace("/", "_")[-150:] + ".json")
-    known, listing = _read_listing(file, root), {}
-    for folder in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
-        path = os.path.join(root, folder)
-        changed, before = os.stat(path).st_mtime_ns, known.get(folder)
-        if before is None or before[0] != changed:
-            before = [changed if now - changed > UNSURE else 0, sorted(_files(path))]
-        listing[folder] = before
-    if listing != known and sum(len(files) for _, files in listing.values()) >= LARGE:
-        text = json.dumps({"root": root, "folders": listing})
-        keep(file, lambda path: write_text(path, text), f"the listing of {root}")
-    return {folder: files for folder, (_, files) in listing.items()}
+    folders = {name: os.path.join(root, name) for name in _visible(root)}
+    return {name: _visible(path) for name, path in folders.items() if os.path.isdir(path)}
 
 
-def _files(folder: str) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if entry.name[0] != "."]
-
-
-def _read_listing(file: Path | None, root: str) -> Listing:
-    if file is None or not file.is_file():
-        return {}
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        listing: Listing = tree["folders"] if tree["root"] == root else {}
-        if any("/" in name for folder, (_, files) in listing.items() for name in (folder, *files)):
-            raise ValueError("a name is a path")
-        return listing
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is damaged (%s); listing again", file, error)
-        return {}
+def _visible(folder: str | os.PathLike) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name[0] != ".")
 
 
 def by_class_folders(images: str, rename: dict[str, str] | None = None, ignored: tuple[str, ...] = ()) -> Split:
@@ -146,17 +108,6 @@ def from_one(text: str, where: str | os.PathLike) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise DatasetError(f"{where}: {text!r} is no number of a class; {RESTORE}")
     return int(text) - 1
-
-
-def read_json(file: str | os.PathLike) -> dict[str, str]:
-    """A mapping of texts. Raises DatasetError."""
-    try:
-        tree = json.loads(Path(file).read_text(encoding="utf-8"))
-        if not (isinstance(tree, dict) and all(isinstance(value, str) for value in tree.values())):
-            raise ValueError("not names by number")
-        return tree
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{file} cannot be read as JSON ({error}); restore it from its source") from error
 
 
 def read_mat(file: str | os.PathLike, name: str) -> Any:

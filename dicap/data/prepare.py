@@ -9,7 +9,7 @@ Nothing that is there is moved, overwritten or deleted, but for the archives tha
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def obtain(source: Source, folder: Path, keep: bool = False) -> str:
     checked = f"{source.digest.partition(':')[0]} as known" if source.digest else f"no digest is known; it has {digest}"
     if not source.unpack:
         return f"downloaded ({checked})"
-    unpack(folder / source.file, folder, source.unpack, source.also, source.inner, source.rename)
+    unpack(folder / source.file, folder, source)
     if not keep:
         (folder / source.file).unlink()
     return f"downloaded ({checked}), unpacked"
@@ -62,7 +62,7 @@ def from_disk(source: Source, folder: Path) -> str:
             return _take(source, place, folder)
     for place in (folder / source.inner, folder.parent / source.inner) if source.inner else ():
         if place.is_file():
-            unpack(place, folder, source.unpack, source.also, rename=source.rename)
+            unpack(place, folder, replace(source, inner=""))
             return f"unpacked from {place}"
     return ""
 
@@ -125,7 +125,7 @@ def _take(source: Source, place: Path, folder: Path) -> str:
     except DownloadError as error:
         raise DownloadError(f"{error}; delete it, or unpack it yourself if you trust it") from None
     if source.unpack:
-        unpack(place, folder, source.unpack, source.also, source.inner, source.rename)
+        unpack(place, folder, source)
         done = f"unpacked from {place}"
     else:
         done = _copy(place, folder / source.file)

@@ -1,18 +1,15 @@
 """A split by ratio, made once and kept: later runs, other seeds and other methods use the same one.
 
-    {"ratio": [0.5, 0.2, 0.3], "seed": 1, "listing": SHA-256, "train": [path, ...], "val": [...], "test": [...]}
-
-Each class is split by itself, with a generator of its own: another class leaves it as it is.
+Kept in CoOp's form (split.py), with the classes as they were; ratio and seed are in the file's name. Each class is split by
+itself, with a generator of its own: another class leaves it as it is.
 """
 
-import hashlib
 import json
 import logging
 import random
 from pathlib import Path
-from typing import Any
 
-from dicap.data.split import PARTS, DatasetError
+from dicap.data.split import PARTS, DatasetError, read_split
 from dicap.files import write_text
 from dicap.options import ConfigError
 
@@ -60,7 +57,7 @@ def split_by_ratio(classes: dict[str, str], ratio: Ratio, seed: int) -> Paths:
     return split
 
 
-def kept_split(classes: dict[str, str], ratio: Ratio, seed: int, files: list[Path]) -> Paths | None:
+def kept_split(classes: dict[str, str], files: list[Path]) -> Paths | None:
     """The split in the first of `files` that is there, None where none is.
 
     Raises:
@@ -69,37 +66,36 @@ def kept_split(classes: dict[str, str], ratio: Ratio, seed: int, files: list[Pat
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         return None
-    tree = _read(file, ratio, seed)
-    used = {path for part in PARTS for path in tree[part]}
-    gone, added = sorted(used - set(classes)), sorted(set(classes) - used)
+    try:
+        split = read_split(file)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; or delete it for a new split") from None
+    then = {path: name for part in PARTS for path, _, name in split[part]}
+    gone, added = sorted(then.keys() - classes), sorted(classes.keys() - then)
     again = f"delete {file} to split all images anew: results before and after do not compare"
     if gone:
         raise DatasetError(f"{len(gone)} images of the split are gone: {', '.join(gone[:5])}; restore them, or {again}")
     if added:
         names = ", ".join(added[:5] + (["..."] if len(added) > 5 else []))
         log.warning("%d images are new since the split was made and are NOT used: %s; %s", len(added), names, again)
-    elif tree["listing"] != listing(classes):
+    elif then != classes:
         log.warning("images have another class than when the split was made; they stay in their part (or %s)", again)
-    return {part: tree[part] for part in PARTS}
+    return {part: [path for path, _, _ in split[part]] for part in PARTS}
 
 
-def keep_split(split: Paths, classes: dict[str, str], ratio: Ratio, seed: int, files: list[Path]) -> None:
+def keep_split(split: Paths, classes: dict[str, str], files: list[Path]) -> None:
     """Write a split to the first of `files` that can be written; none is a warning."""
-    tree = {"ratio": list(ratio), "seed": seed, "listing": listing(classes), **split}
+    labels = {name: label for label, name in enumerate(sorted(set(classes.values())))}
+    tree = {part: [(path, labels[classes[path]], classes[path]) for path in split[part]] for part in PARTS}
     for file in files:
         try:
-            write_text(file, json.dumps(tree, indent=0))
+            write_text(file, json.dumps(tree))
         except OSError:
             continue
         log.info("the split (train %d, val %d, test %d) is kept in %s", *(len(split[part]) for part in PARTS), file)
         return
     places = " or ".join(map(str, files))
     log.warning("the split cannot be kept in %s: where images are added, the next run makes another one", places)
-
-
-def listing(classes: dict[str, str]) -> str:
-    """SHA-256 over all paths and their classes."""
-    return hashlib.sha256(json.dumps(sorted(classes.items())).encode()).hexdigest()
 
 
 def _sizes(count: int, ratio: Ratio) -> list[int]:
@@ -109,17 +105,3 @@ def _sizes(count: int, ratio: Ratio) -> list[int]:
         behind = [share * count - size for share, size in zip(ratio, sizes)]
         sizes[behind.index(max(behind))] += 1
     return sizes
-
-
-def _read(file: Path, ratio: Ratio, seed: int) -> dict[str, Any]:
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        paths = [path for part in PARTS for path in tree[part]]
-        fits = (tree["ratio"], tree["seed"]) == (list(ratio), seed) and isinstance(tree["listing"], str)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        problem = f"{file} is no split of dicap's ({type(error).__name__}: {error})"
-        raise DatasetError(f"{problem}; delete it for a new one") from error
-    if not fits or not all(isinstance(path, str) for path in paths) or len(set(paths)) < len(paths):
-        wanted = f"it must hold ratio {list(ratio)}, seed {seed} and each path once"
-        raise DatasetError(f"{file} was changed: {wanted}; restore it, or delete it for a new split")
-    return tree

@@ -3,13 +3,12 @@
 split = read_split("split_zhou_Caltech101.json")      # checked: parts, labels, names, paths
 """
 
-import functools
 import hashlib
 import json
 import os
 import posixpath
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 Item = tuple[str, int, str]  # path below the image folder, label, class name
@@ -22,6 +21,17 @@ class DatasetError(ValueError):
     """Data that cannot be used; the message names the file, the class or item, and the way out."""
 
 
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The mapping that a JSON file holds. Raises DatasetError."""
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError(f"a {type(tree).__name__}, not a mapping")
+        return tree
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
+
+
 def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) -> Split:
     """Read CoOp's split JSON.
 
@@ -29,25 +39,10 @@ def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) ->
         DatasetError: missing or broken file, unknown part, an item of another form, a label with two names, labels
             that are not 0..n-1, a path that leaves the image folder or stands twice.
     """
-    try:
-        found = os.stat(path)
-    except OSError:
-        raise DatasetError(f"split file not found: {path}") from None
-    split = _read_split(os.fspath(path), tuple((rename or {}).items()), found.st_mtime_ns, found.st_size)
-    return {part: list(items) for part, items in split.items()}
-
-
-@functools.lru_cache(maxsize=4)  # the runs of one process read few files again and again
-def _read_split(path: str, rename: tuple[tuple[str, str], ...], time: int, size: int) -> Split:
-    try:
-        with open(path, encoding="utf-8") as file:
-            tree = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON ({error}); restore it from its source") from error
-    if not isinstance(tree, dict) or set(tree) != set(PARTS):
-        keys = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-        raise DatasetError(f"{path} must hold exactly train, val and test; it holds {keys}")
-    return check_split(path, tree, dict(rename))
+    tree = read_json(path)
+    if set(tree) != set(PARTS):
+        raise DatasetError(f"{path} must hold exactly train, val and test; it holds {sorted(tree)}")
+    return check_split(path, tree, rename)
 
 
 def check_split(where: str | os.PathLike, tree: Any, rename: dict[str, str] | None = None) -> Split:
@@ -124,7 +119,6 @@ def _check_labels(path: str | os.PathLike, split: Split) -> None:
         gap = next(label for label in sorted(names) if label >= len(names))
         allowed = f"0..{len(names) - 1} are the labels of {len(names)} classes"
         raise DatasetError(f"{path}: label {gap} (class {names[gap]}) is out of range: {allowed}")
-    trained = {label for _, label, _ in split["train"]}
-    missing = [name for label, name in sorted(names.items()) if label not in trained]
+    missing = [names[label] for label in sorted(names.keys() - {label for _, label, _ in split["train"]})]
     if missing:
         raise DatasetError(f"{path}: no training image of class {', '.join(missing[:5])}")

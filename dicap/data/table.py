@@ -87,15 +87,9 @@ def read_lines(file: Path) -> list[tuple[int, list[str]]]:
 def check_inside(paths: Iterable[str], folder: Path, file: Path) -> None:
     """Refuse paths that leave the image folder by a link; a CSV or JSON may come from anyone."""
     root = os.path.realpath(folder)
-    parents: dict[str, str] = {}
     for path in paths:
-        parent, name = os.path.split(os.path.join(root, path))
-        if parent not in parents:
-            parents[parent] = os.path.realpath(parent)
-        target = os.path.join(parents[parent], name)
-        if os.path.islink(target):
-            target = os.path.realpath(target)
-        if not f"{target}{os.sep}".startswith(os.path.join(root, "")):
+        target = os.path.realpath(os.path.join(root, path))
+        if not target.startswith(os.path.join(root, "")):
             raise DatasetError(f"{file}: {path} leaves the image folder {folder}: a link leads to {target}")
 
 
@@ -145,7 +139,7 @@ def _read_names(keys: list[str], file: Path, numbered: bool) -> list[str]:
             wanted = 'a name on every line, or folder,name on every line; a name with a comma stands in "quotes"'
             raise DatasetError(f"{file}, line {number}: {values}; expected {wanted}")
     if width == 1:
-        return _listed_names(keys, [values[0] for _, values in lines], file, numbered)
+        return _listed_names(keys, [name for _, (name,) in lines], file, numbered)
     pairs: dict[str, str] = {}
     for number, (key, name) in lines:
         key = str(int(key)) if numbered and is_number(key) else key
@@ -164,18 +158,16 @@ def _read_names(keys: list[str], file: Path, numbered: bool) -> list[str]:
 
 def _listed_names(keys: list[str], names: list[str], file: Path, numbered: bool) -> list[str]:
     """Names of a plain list: by number where labels are numbers, else one for each class in order."""
-    if not numbered:
-        if len(names) != len(keys):
-            classes = (
-                f"{len(keys)} classes, which are, in order: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
-            )
-            raise DatasetError(f"{file} has {len(names)} names for {classes}; folder,name lines are safer than a list")
-        return names
-    outside = next((key for key in keys if not 0 <= int(key) < len(names)), None)
-    if outside is not None:
-        there = f"{file} has {len(names)} names, for 0..{len(names) - 1}"
-        raise DatasetError(f"label {outside} is out of range: {there}; number,name lines name any numbers")
-    unused = min(set(range(len(names))) - set(map(int, keys)), default=None)
-    if unused is not None:
-        raise DatasetError(f"{file}: class {unused} ({names[unused]}) has no image; number,name lines may leave it out")
+    if numbered:
+        numbers, labels = range(len(names)), set(map(int, keys))
+        for label in sorted(labels.difference(numbers)):
+            there = f"{file} has {len(names)} names, for 0..{len(names) - 1}"
+            raise DatasetError(f"label {label} is out of range: {there}; number,name lines name any numbers")
+        for label in sorted(set(numbers) - labels):
+            way = "number,name lines may leave it out"
+            raise DatasetError(f"{file}: class {label} ({names[label]}) has no image; {way}")
+    elif len(names) != len(keys):
+        first = f"{', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
+        problem = f"{file} has {len(names)} names for {len(keys)} classes, which are, in order: {first}"
+        raise DatasetError(f"{problem}; folder,name lines are safer than a list")
     return names

@@ -16,6 +16,7 @@ from dicap.data import download
 from dicap.data.download import BLOCK, RECORD, DownloadError, fetch
 from dicap.data.sources import Source
 from dicap.data.split import DatasetError
+from dicap.files import locked
 
 DATA = os.urandom(300_000)
 LARGE = 5 * DATA  # gdown writes in blocks of half a MiB
@@ -235,7 +236,7 @@ def test_drive_files_are_checked_and_recorded_too(tmp_path, monkeypatch):
 
 def test_a_page_instead_of_a_split_file_is_refused(tmp_path, monkeypatch):
     drive(monkeypatch, b"<html>too many downloads</html>")
-    with pytest.raises(DownloadError, match="split.json .*is not JSON"):
+    with pytest.raises(DownloadError, match="split.json .*a page of the host.*cannot be read as JSON"):
         fetch(Source("split.json", drive="1abc"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -302,11 +303,12 @@ def test_gdown_itself_at_a_page_that_is_no_file(google, tmp_path, drive):
 
 
 def test_two_processes_do_not_write_one_file(server, source, tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    part = broken_off(server, source, tmp_path)
-    with open(part, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        with pytest.raises(DatasetError, match="another process is at work on .*data.bin.part"):
-            fetch(source, tmp_path)
+    pytest.importorskip("fcntl")
+    broken_off(server, source, tmp_path)
+    with (
+        locked(tmp_path / ".data.bin.lock"),
+        pytest.raises(DatasetError, match="another process is at work on .*data.bin"),
+    ):
+        fetch(source, tmp_path)
     fetch(source, tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == DATA

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dicap.data.folder import dataset_of_path, image_folder, path_hint, read_own
+from dicap.data.folder import dataset_of_path, image_folder, read_own
+from dicap.data.named import path_hint
 from dicap.data.split import PARTS, DatasetError
 from dicap.options import ConfigError
 
@@ -193,9 +194,12 @@ def test_two_classes_with_one_name(pictures, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="any bytes name a file")
-def test_names_that_cannot_be_shown(pictures):
-    Path(os.fsdecode(bytes(pictures / "dog") + b"/caf\xe9.jpg")).write_bytes((pictures / "dog/0.jpg").read_bytes())
-    with pytest.raises(DatasetError, match="caf.*is not UTF-8; rename it"):
+@pytest.mark.parametrize("name", [b"dog/caf\xe9.jpg", b"dog/a\\b.jpg", b"C:/a.jpg"])
+def test_names_that_cannot_be_shown_or_split(pictures, name):
+    path = Path(os.fsdecode(bytes(pictures) + b"/" + name))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((pictures / "dog/0.jpg").read_bytes())
+    with pytest.raises(DatasetError, match="(caf|dog/a|C:).*is not UTF-8; rename it"):
         read_own(pictures, RATIO, 1)
 
 

@@ -11,8 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from dicap.data import unpack as unpack_module
+from dicap.data.sources import Source
 from dicap.data.split import DatasetError
-from dicap.data.unpack import UnpackError, unpack
+from dicap.data.unpack import UnpackError
+from dicap.files import locked
+
+
+def unpack(archive, folder, names, **rest):
+    """What a source that takes `names` out of the archive gives."""
+    return unpack_module.unpack(archive, folder, Source(archive.name, unpack=tuple(names), **rest))
 
 
 def make_tar(path, members, mode="w:gz"):
@@ -247,12 +254,13 @@ def test_another_archive_is_told_apart(tmp_path):
 
 
 def test_two_processes_do_not_unpack_one_archive(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
+    pytest.importorskip("fcntl")
     archive = make_zip(tmp_path / "a.zip", [("images/1.jpg", b"1")])
-    with open(archive, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        with pytest.raises(DatasetError, match="another process is at work on .*a.zip"):
-            unpack(archive, tmp_path / "out", ["images"])
+    with (
+        locked(tmp_path / "out/.a.zip.lock"),
+        pytest.raises(DatasetError, match="another process is at work on .*a.zip"),
+    ):
+        unpack(archive, tmp_path / "out", ["images"])
     assert unpack(archive, tmp_path / "out", ["images"]) == ["images"]
 
 
