@@ -213,18 +213,17 @@ class Learner(nn.Module):
                     f"{source} was trained on other classes, and {type(self).__name__} has parameters for each class with these"
                     " settings: it cannot be tested on classes that it was not trained on"
                 )
-        wanted = {key: tuple(value.shape) for key, value in own.items()}
-        given = {key: tuple(value.shape) for key, value in state.items()}
-        if wanted != given:
-            wrong = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
-            differences = [
+        wanted, given = ({key: tuple(value.shape) for key, value in some.items()} for some in (own, state))
+        wrong = [key for key in sorted(wanted | given) if wanted.get(key) != given.get(key)]
+        if wrong:
+            sizes = [
                 f"{key}: expected {wanted.get(key, 'none')}, the file has {given.get(key, 'none')}" for key in wrong
             ]
             raise ConfigError(
-                f"{source} does not fit ({'; '.join(differences)}). Method, its settings (such as N_CTX, CTX_INIT, CSC) and"
-                " backbone must be those of the training"
+                f"{source} does not fit ({'; '.join(sizes)}). Method, its settings (such as N_CTX, CTX_INIT, CSC) and backbone"
+                " must be those of the training"
             )
-        self.load_state_dict({key: _like(value, own[key]) for key, value in state.items()})
+        self.load_state_dict(state)  # in the types of this module's tensors
 
     def _take_fitted(self, state: dict[str, Tensor], prefix: str) -> None:
         """Make room for what `fit` made when the state was saved: here it may not have run."""
@@ -238,10 +237,6 @@ class Learner(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         self._take_fitted(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _like(value: Tensor, own: Tensor) -> Tensor:
-    return value.to(own.dtype) if own.is_floating_point() else value
 
 
 def _digest(texts: Sequence[str]) -> Tensor:
@@ -518,18 +513,6 @@ def learner_class(name: str) -> type[Learner]:
     if len(names) == 1:
         return LEARNERS[name]
     return type(name, (Pair,), {"parts": tuple(LEARNERS[part] for part in names)})
-
-
-def options_of(name: str, read: Any) -> SimpleNamespace:
-    """The settings of a learner: its section, or for two a namespace of both.
-
-    Args:
-        read: from the name of a section and its OPTIONS to a namespace.
-    """
-    cls = learner_class(name)
-    if issubclass(cls, Pair):
-        return SimpleNamespace(**{part.__name__: read(part.__name__.upper(), part.OPTIONS) for part in cls.parts})
-    return read(name.upper(), cls.OPTIONS)
 
 
 def build_learner(name: str, clip: nn.Module, options: SimpleNamespace, texts: Sequence[str], template: str) -> Learner:

@@ -33,13 +33,13 @@ from dicap.learner import (
     check_learner,
     learner_class,
     merge_losses,
-    options_of,
     plain_tensors,
 )
 from dicap.loading import keep_workers
 from dicap.options import ConfigError, Option, read_options, section_name
 from dicap.tasks.classification import Classification
 from dicap.tasks.task import Task
+from dicap.text_tower import MEMORY
 from dicap.wording import hand_template
 
 log = logging.getLogger(__name__)
@@ -111,14 +111,12 @@ class LearnerTrainer(TrainerX):
 
     @classmethod
     def learner_options(cls, cfg) -> SimpleNamespace:
-        """The settings of the learner, from its own section TRAINER.<LEARNER>."""
-
-        def read(section: str, options: dict[str, Option]) -> SimpleNamespace:
-            values = _read_section(cfg, section, options)
-            values.text_memory = cfg.MODEL.get("TEXT_MEMORY", 4.0)
-            return values
-
-        return options_of(cls.learner_name(cfg), read)
+        """The settings of the learner, from its own section TRAINER.<LEARNER>; of two a namespace of both, by their names."""
+        read = {}
+        for name in cls.learner_name(cfg).split("+"):
+            read[name] = _read_section(cfg, name.upper(), learner_class(name).OPTIONS)
+            read[name].text_memory = cfg.MODEL.get("TEXT_MEMORY", MEMORY)
+        return SimpleNamespace(**read) if len(read) > 1 else read[name]
 
     def check_cfg(self, cfg) -> None:
         """Raises ConfigError for settings that contradict each other; reads nothing but the config."""
