@@ -46,7 +46,7 @@ def encoded(tmp_path, monkeypatch):
     monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "cache"))
     images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2)
     model, loader = Counting(), DataLoader([{"img": image} for image in images], 6)
-    return model, lambda seed=1: encode(model, loader, torch.device("cpu"), 2, {"seed": seed})
+    return model, lambda seed=1: encode(model.encode_image, loader, torch.device("cpu"), 2, {"seed": seed})
 
 
 def test_features_are_encoded_once(encoded, tmp_path):
@@ -114,7 +114,7 @@ class Model(torch.nn.Module):
         print("at work", sys.stdin.readline(), flush=True)
         return image.flatten(1)
 loader = DataLoader([{"img": torch.full((3, 1, 1), i)} for i in range(2)], 2)
-print(encode(Model(), loader, torch.device("cpu"), 1, {}).tolist(), flush=True)
+print(encode(Model().encode_image, loader, torch.device("cpu"), 1, {}).tolist(), flush=True)
 """
 
 

@@ -231,7 +231,8 @@ def test_bf16_trains_near_fp32(name):
         grads.append(torch.cat([p.grad.flatten() for p in trainer.learner.parameters()]))
         assert trainer.scaler is None and {p.dtype for p in trainer.model.parameters()} == {torch.float32}
         assert not any(map(torch.equal, before, trainer.learner.parameters()))
-    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert not torch.equal(*grads)  # the loss of a map that is still zero is exact
     assert torch.cosine_similarity(*grads, dim=0) > 0.99
     assert grads[1].norm() == pytest.approx(grads[0].norm().item(), rel=0.1)
 
