@@ -2,9 +2,8 @@
 
     fetch(Source("EuroSAT.zip", url="https://...", md5="..."), Path("DATA/eurosat"))
 
-Plain addresses go through requests, Google Drive through gdown. torchvision's downloaders are not called, only their
-records of addresses and digests are used: `download_url` writes to the final name, starts again after a break, waits without
-end and turns https into http on an error; `extract_archive` unpacks whatever it is given.
+Plain addresses go through requests, Google Drive through gdown. torchvision's `download_url` is not called: it writes to the
+final name, starts again after a break, waits without end and turns https into http on an error.
 
 Resuming: bytes go to `.NAME.part`, beside `.NAME.part.json` with the address and the validator (a strong ETag, else
 Last-Modified). The next attempt asks for the rest with Range and If-Range, so that a file that has changed meanwhile is sent

@@ -17,12 +17,10 @@ import random
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dicap.data.split import DatasetError, Items, Split, by_label, check_split
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 SEED = 1  # of the shuffles
 RESTORE = "restore it from the archive"
 DUPLICATES = ("missile", "sunglasses")  # class names of CLIP's list that two classes share: 657 and 744, 836 and 837
@@ -96,7 +94,7 @@ def read_rows(file: str | os.PathLike, columns: int) -> list[list[str]]:
     return rows
 
 
-def look_up(table: dict[Key, Value], key: Key, where: str | os.PathLike) -> Value:
+def look_up(table: dict, key: Any, where: str | os.PathLike) -> Any:
     """table[key]. Raises DatasetError that names the list."""
     if key not in table:
         raise DatasetError(f"{where}: class {key!r} is not in the list of classes; {RESTORE}")
