@@ -55,20 +55,17 @@ class Views(Dataset):
         image, state = self._image(index // self.views), random.getstate()
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(
-                    (self.seed + 1) * 1_000_003 + index
-                )  # the CPU's: a GPU's stays as it is
-                random.seed((self.seed + 1) * 1_000_003 + index)
+                seed = (self.seed + 1) * 1_000_003 + index
+                torch.default_generator.manual_seed(seed)  # the CPU's: a GPU's stays as it is
+                random.seed(seed)
                 return {"img": self.transform(image)}
         finally:
             random.setstate(state)
 
     def _image(self, number: int) -> Any:
         if self._last[0] != number:
-            image = (
-                read_image(self.items[number].impath) if self.images is None else Image.fromarray(self.images[number])
-            )
-            self._last = number, image
+            path, images = self.items[number].impath, self.images
+            self._last = number, read_image(path) if images is None else Image.fromarray(images[number])
         return self._last[1]
 
 
@@ -126,17 +123,17 @@ def encode(
         views: K.
         facts: all that decides the features; JSON. `describe` collects what concerns the files, `machine` what computes.
     """
-    path = _path(key_of(facts, views))
-    found = _read(path)
-    if found is not None:
-        return found
-    with one_at_a_time(path, "features"):
-        found = _read(path)  # another process may have encoded them meanwhile
-        if found is not None:
-            return found
-        features = _encode(encode_image, loader, device).unflatten(0, (-1, views))
-        keep(path, lambda file: _save(features, file), "features")
-        return features
+    folder = cache_folder("features")
+    key = hashlib.sha256(json.dumps({**facts, "views": views}, sort_keys=True).encode()).hexdigest()
+    path = folder and folder / f"{key}.safetensors"
+    features = _read(path)
+    if features is None:
+        with one_at_a_time(path, "features"):
+            features = _read(path)  # another process may have encoded them meanwhile
+            if features is None:
+                features = _encode(encode_image, loader, device).unflatten(0, (-1, views))
+                keep(path, lambda file: _save(features, file), "features")
+    return features
 
 
 def describe(items: list, transform: Callable) -> dict:
@@ -146,7 +143,7 @@ def describe(items: list, transform: Callable) -> dict:
     """
     paths = [item.impath for item in items]
     start = len(os.path.commonprefix(paths))
-    files = [(path[start:], *_size_and_time(path)) for path in paths]
+    files = [(path[start:], stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, map(os.stat, paths))]
     sample = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths[:: len(paths) // SAMPLE + 1]]
     return {"files": hashlib.sha256(json.dumps([files, sample]).encode()).hexdigest(), "transform": repr(transform)}
 
@@ -166,24 +163,14 @@ def _encode(encode_image: Callable[[Tensor], Tensor], loader: DataLoader, device
         return torch.cat([encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches])
 
 
-def key_of(facts: dict, views: int) -> str:
-    """SHA-256 of all that decides the features, which names them."""
-    return hashlib.sha256(json.dumps({**facts, "views": views}, sort_keys=True).encode()).hexdigest()
-
-
-def _path(key: str) -> Path | None:
-    folder = cache_folder("features")
-    return folder and folder / f"{key}.safetensors"
-
-
 def _read(path: Path | None) -> Tensor | None:
     """Features (N, K, e), mapped; None where there are none or, with a warning, none that are whole: those are removed."""
     if path is None or not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
-            features, told = file.get_tensor("features"), (file.metadata() or {}).get("sha256")
-        if told == _digest(features, path):
+            features, digest = file.get_tensor("features"), (file.metadata() or {}).get("sha256")
+        if digest == _digest(features, path):
             return features
         error: Exception | str = "its content is not what was written"
     except (SafetensorError, OSError) as broken:
@@ -204,8 +191,3 @@ def _digest(features: Tensor, path: Path) -> str:
     digest = hashlib.sha256(f"{path.stem} {features.dtype} {tuple(features.shape)}".encode())
     digest.update(features.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _size_and_time(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns

@@ -226,12 +226,8 @@ class LearnerTrainer(TrainerX):
         cfg, items = self.cfg, self.dm.dataset.train_x
         transform = self._transform
         views = features.Views(items, transform, cfg.INPUT.VIEWS, max(cfg.SEED, 0), images)
-        loader = DataLoader(
-            views,
-            cfg.DATALOADER.TEST.BATCH_SIZE,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            pin_memory=self.device.type == "cuda",
-        )
+        batch, workers = cfg.DATALOADER.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS
+        loader = DataLoader(views, batch, num_workers=workers, pin_memory=self.device.type == "cuda")
         facts = {**self._facts(items, transform), "seed": views.seed, **(facts or {})}
         return features.encode(self.model.encode_image, loader, self.device, cfg.INPUT.VIEWS, facts)
 
@@ -247,22 +243,10 @@ class LearnerTrainer(TrainerX):
         """A loader of cached features with the sampler and the batch size of the config."""
         part = self.cfg.DATALOADER.TRAIN_X if train else self.cfg.DATALOADER.TEST
         size = part.BATCH_SIZE
-        sampler = build_sampler(
-            part.SAMPLER,
-            cfg=self.cfg,
-            data_source=dataset.items,
-            batch_size=size,
-            n_domain=getattr(part, "N_DOMAIN", 0),
-            n_ins=getattr(part, "N_INS", 0),
-        )
-        return DataLoader(
-            dataset,
-            size,
-            sampler=sampler,
-            drop_last=train and len(dataset) >= size,
-            collate_fn=features.as_batch,
-            pin_memory=self.device.type == "cuda",
-        )
+        domains = {"n_domain": getattr(part, "N_DOMAIN", 0), "n_ins": getattr(part, "N_INS", 0)}
+        sampler = build_sampler(part.SAMPLER, cfg=self.cfg, data_source=dataset.items, batch_size=size, **domains)
+        drop, pin = train and len(dataset) >= size, self.device.type == "cuda"
+        return DataLoader(dataset, size, sampler=sampler, drop_last=drop, collate_fn=features.as_batch, pin_memory=pin)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
