@@ -64,8 +64,9 @@ class Views(Dataset):
 
     def _image(self, number: int) -> Any:
         if self._last[0] != number:
-            path, images = self.items[number].impath, self.images
-            self._last = number, read_image(path) if images is None else Image.fromarray(images[number])
+            images = self.images
+            image = read_image(self.items[number].impath) if images is None else Image.fromarray(images[number])
+            self._last = number, image
         return self._last[1]
 
 
