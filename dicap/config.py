@@ -23,37 +23,18 @@ GENERAL = {
         "all", "which half of the classes, by label: base-to-new", ("all", "base", "new")
     ),
     "DATASET.HOLDOUT_FOLDS": Option(
-        0,
-        "2 and more: choose settings by class hold-out; base and new are then parts of the"
-        " base classes' training shots (`dicap select`)",
-        least=0,
+        0, "2 and more: class hold-out, on the base classes' shots (`dicap select`)", least=0
     ),
     "DATASET.HOLDOUT_FOLD": Option(1, "the fold whose classes play the new ones, from 1", least=1),
     "DATASET.TEST_LIMIT": Option(0, "K: only the first K val and test items, for trials of costs; 0: all", least=0),
-    "INPUT.VIEWS": Option(
-        0,
-        "0: fresh augmentation every epoch (the published recipes); K: K augmented views of each"
-        " training image are encoded once and reused",
-        least=0,
-    ),
-    "MODEL.TEXT_MEMORY": Option(
-        4.0,
-        "GiB that activations of the text tower may take; what needs more in training is computed"
-        " in parts, each a second time in the backward pass: slower by half, equal to rounding",
-        least=0,
-    ),
+    "INPUT.VIEWS": Option(0, "0: fresh augmentation; K: K augmented views of each image, encoded once", least=0),
+    "MODEL.TEXT_MEMORY": Option(4.0, "GiB for the text tower in training; what needs more is computed twice", least=0),
 }
 FLAGS = {
-    "root": "DATASET.ROOT",
-    "output_dir": "OUTPUT_DIR",
-    "resume": "RESUME",
-    "seed": "SEED",
-    "source_domains": "DATASET.SOURCE_DOMAINS",
-    "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS",
-    "trainer": "TRAINER.NAME",
-    "backbone": "MODEL.BACKBONE.NAME",
-    "head": "MODEL.HEAD.NAME",
+    **{"root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED"},
+    **{"source_domains": "DATASET.SOURCE_DOMAINS", "target_domains": "DATASET.TARGET_DOMAINS"},
+    **{"transforms": "INPUT.TRANSFORMS", "trainer": "TRAINER.NAME"},
+    **{"backbone": "MODEL.BACKBONE.NAME", "head": "MODEL.HEAD.NAME"},
 }
 
 
