@@ -137,7 +137,8 @@ class LearnerTrainer(TrainerX):
             )
         for part in self.learner_name(cfg).split("+"):
             prec = cfg.TRAINER.get(part.upper(), {}).get("PREC", PREC.default)
-            if prec not in (PREC.default, options.prec):
+            ours = issubclass(TRAINER_REGISTRY.get(part), LearnerTrainer)  # else it is the default of a fork's trainer
+            if ours and prec not in (PREC.default, options.prec):
                 section = section_name(type(self))
                 raise ConfigError(
                     f"TRAINER.{part.upper()}.PREC {prec} contradicts TRAINER.{section}.PREC {options.prec}, which is the one"

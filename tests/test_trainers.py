@@ -385,12 +385,12 @@ class CoOp(TrainerX):
     pass
 import dicap, dicap.trainers.dicap
 cfg = get_cfg_default()
-cfg.TRAINER.COOP = CfgNode({"N_CTX": 16, "CSC": False, "CTX_INIT": "a photo of a", "OWN": 1})
+cfg.TRAINER.COOP = CfgNode({"N_CTX": 16, "CSC": False, "CTX_INIT": "a photo of a", "PREC": "fp16", "OWN": 1})
 dicap.extend_cfg(cfg)
 from dicap.learner import learner_class
 assert TRAINER_REGISTRY.get("CoOp") is CoOp
 assert learner_class("CoOp").__module__ == "dicap.trainers.coop"
-assert cfg.TRAINER.COOP.OWN == 1 and cfg.TRAINER.COOP.CTX_INIT == "a photo of a" and cfg.TRAINER.COOP.PREC == "fp32"
+assert cfg.TRAINER.COOP.OWN == 1 and cfg.TRAINER.COOP.CTX_INIT == "a photo of a" and cfg.TRAINER.COOP.CLASS_TOKEN_POSITION == "end"
 cfg.merge_from_list(["DATASET.NAME", "Digits", "INPUT.SIZE", (64, 64), "INPUT.VIEWS", 1, "MODEL.BACKBONE.NAME", "tiny",
     "TRAINER.NAME", "DiCap", "TRAINER.DICAP.TRAIN_STEPS", 5, "DATASET.NUM_SHOTS", 2, "OPTIM.MAX_EPOCH", 1, "OPTIM.NAME", "sgd",
     "DATALOADER.TRAIN_X.BATCH_SIZE", 8, "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", "fork"])
