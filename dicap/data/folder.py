@@ -20,9 +20,9 @@ from pathlib import Path
 
 from dicap.config import dataset_files
 from dicap.data.images import check_images
+from dicap.data.lists import PART_NAMES, Row, check_inside, class_names, is_number, natural, read_table
 from dicap.data.ratio import keep_split, kept_split, read_ratio, split_by_ratio
 from dicap.data.split import PARTS, DatasetError, Split, leaves, read_split
-from dicap.data.table import PART_NAMES, Row, check_inside, class_names, is_number, natural, read_table
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)

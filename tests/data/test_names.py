@@ -2,8 +2,8 @@
 
 import pytest
 
+from dicap.data.lists import class_names
 from dicap.data.split import DatasetError
-from dicap.data.table import class_names
 from dicap.options import ConfigError
 
 KEYS = ["n01", "n02", "n10"]

@@ -101,7 +101,7 @@ def test_one_with_a_split_file(plugin, tmp_path, monkeypatch, capsys):
     assert has_layout(cls) and write_layout(cls, tmp_path, shots=5) == cls.counts
     dataset = data_of(cls, "minerals", tmp_path)
     assert dataset.classnames == names_of(cls) and "quartz" in dataset.classnames and missing(data, str(tmp_path)) == ""
-    assert find_recipe("DiCap", data, Request(data=str(tmp_path))) != "tiny"
+    assert find_recipe("DiCap", data, Request(data=str(tmp_path)))[1] != "tiny"
     assert find_datasets(BASE2NEW, Request(datasets=("minerals",), data=str(tmp_path))) == [data]
     file = str(tmp_path / "mine/minerals.py")
     assert main(["data", "verify", "minerals", "--plugin", file, "--data", str(tmp_path)]) == 0
@@ -116,7 +116,7 @@ def test_one_that_writes_itself(plugin):
     cls = plugin("stripes", EMBEDDED)
     data = find_dataset("stripes")
     assert data.embedded and not data.needs_root
-    assert find_recipe("DiCap", data, Request()) == "tiny"
+    assert find_recipe("DiCap", data, Request())[1] == "tiny"
     assert data_of(cls, "stripes").classnames == ["across", "along"]
 
 
@@ -128,7 +128,7 @@ def test_one_that_only_looks_elsewhere_is_not_embedded(plugin, tmp_path):
     data = find_dataset("archive", str(tmp_path))
     assert not data.embedded and data.needs_root
     for method in ("CoOp", "DiCap"):
-        assert find_recipe(method, data, Request(data=str(tmp_path))) != "tiny"
+        assert find_recipe(method, data, Request(data=str(tmp_path)))[1] != "tiny"
 
 
 def test_a_shift_of_imagenet(plugin, tmp_path):

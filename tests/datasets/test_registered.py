@@ -13,6 +13,8 @@ from dicap.config import config_path
 from dicap.data.named import OWN, registered
 from dicap.data.split import DatasetError
 from dicap.datasets.base import FewShotDataset
+from dicap.tasks.classification import Classification
+from dicap.tasks.task import evaluation
 
 DATASETS = [cls for stem, cls in registered().items() if stem != OWN]
 SMALL = {"PER_CLASS_TRAIN": 4, "PER_CLASS_VAL": 2, "PER_CLASS_TEST": 6}
@@ -116,15 +118,18 @@ def test_causal_shapes_knows_the_groups_of_training_pictures_too(make_cfg, root,
 def test_groups_of_training_pictures_change_no_measure(make_cfg, root):
     """Measures by group are taken over the tested pictures alone, by path."""
     from dicap.datasets.causal_shapes import CausalShapes
-    from dicap.experiments.run import measures
 
     dataset = CausalShapes(make_cfg(CausalShapes, root, 4, 1, "base", **SMALL))
     paths, labels = [datum.impath for datum in dataset.test], [datum.label for datum in dataset.test]
     of_tests = {path: dataset.groups[path] for path in paths}
     assert len(of_tests) < len(dataset.groups)
-    args = labels, [label % 7 for label in labels], paths
-    assert measures(*args, dataset.groups) == measures(*args, of_tests)
-    assert sum(group["n"] for group in measures(*args, dataset.groups)["groups"].values()) == len(paths)
+    outcomes = [(label, label % 7) for label in labels]
+
+    def measured(groups):
+        return evaluation(Classification(), outcomes, [groups.get(path) for path in paths])
+
+    assert measured(dataset.groups) == measured(of_tests)
+    assert sum(group["n"] for group in measured(dataset.groups)["groups"].values()) == len(paths)
 
 
 def test_every_knob_has_its_own_pictures(make_cfg, root):

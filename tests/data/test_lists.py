@@ -2,8 +2,8 @@
 
 import pytest
 
+from dicap.data.lists import Row, natural, read_table
 from dicap.data.split import DatasetError
-from dicap.data.table import Row, natural, read_table
 
 GOOD = "path,label,split\nb/2.jpg,dog,train\na/1.jpg,cat,test\n"
 ROWS = [Row("a/1.jpg", "cat", "test"), Row("b/2.jpg", "dog", "train")]
