@@ -1,11 +1,6 @@
-"""The command `dicap data`: what the datasets need, and how to have it.
+"""The command `dicap data`: what the datasets need (list), and how to have it (download, prepare, verify).
 
-    dicap data list [NAME ...] [--data DIR]        offline: files, addresses, sizes, licences, what is there
-    dicap data download NAME ... --data DIR        fetches what is missing, checks and unpacks it
-    dicap data prepare NAME ... --data DIR         the same from archives that lie there; no network
-    dicap data verify NAME|PATH ... --data DIR     split, counts, class names and every image
-
-NAME is a file in configs/datasets, or `all` for the eleven datasets of the benchmark.
+NAME is a file in configs/datasets, or `all` for the eleven datasets of the benchmark; COMMANDS says what each one does.
 """
 
 import argparse

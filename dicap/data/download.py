@@ -1,14 +1,8 @@
 """Gets a source's file: resumed where it broke off, checked, and only then given its name.
 
-    fetch(Source("EuroSAT.zip", url="https://...", md5="..."), Path("DATA/eurosat"))
-
-Plain addresses go through requests, Google Drive through gdown. torchvision's `download_url` is not called: it writes to the
-final name, starts again after a break, waits without end and turns https into http on an error.
-
-Resuming: bytes go to `.NAME.part`, beside `.NAME.part.json` with the address and the validator (a strong ETag, else
-Last-Modified). The next attempt asks for the rest with Range and If-Range, so that a file that has changed meanwhile is sent
-whole; a server without a validator or without Range makes it start again. gdown resumes by length alone, so that only archives
-are resumed with it: their own checksums (CRC-32) are checked as they are unpacked.
+Plain addresses go through requests, Google Drive through gdown. Bytes go to `.NAME.part`, beside `.NAME.part.json` with the
+address and the validator (a strong ETag, else Last-Modified); the next attempt asks for the rest with Range and If-Range, so a
+file that has changed is sent whole. gdown resumes by length alone, so only archives, which have checksums, are resumed with it.
 """
 
 import contextlib
@@ -173,15 +167,9 @@ def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
     import gdown
 
     _check_room(source, part, source.size, 0)
-    show, resume, output = (
-        partial(_show, bar),
-        bool(source.unpack),
-        str(part),
-    )  # beside it gdown makes PART????????.part
-    try:
-        gdown.download(
-            id=source.drive, output=output, quiet=True, use_cookies=False, resume=resume, timeout=TIMEOUT, progress=show
-        )
+    options = {"quiet": True, "use_cookies": False, "timeout": TIMEOUT, "progress": partial(_show, bar)}
+    try:  # gdown makes PART????????.part beside its output
+        gdown.download(id=source.drive, output=str(part), resume=bool(source.unpack), **options)
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
     except Exception as error:  # gdown reads Google's pages: it may stumble on anything

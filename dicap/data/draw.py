@@ -1,20 +1,14 @@
 """Which items of a split a run sees: the few-shot draw, base and new classes, class hold-out.
 
-    few-shot draw   classes in the order of their first item, random.sample(items, n) each with the run's seed; train
-                    first, then val with min(n, 4); over all classes, before base and new are separated: CoOp's draw
-    base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
-    class hold-out  DATASET.HOLDOUT_FOLDS: base and new are parts of the base classes, from their training shots alone
+few-shot draw   classes in the order of their first item, random.sample(items, n) each with the run's seed; train first,
+                then val with min(n, 4); over all classes, before base and new are separated: CoOp's draw
+base and new    labels sorted, the first ceil(n / 2) are base, the rest new, relabelled from 0
 
-The draw has its own generator, so a run does not depend on whether a draw is kept beside the data, in split_fewshot/:
-
-    shot_16-seed_1.json   ours: items by part, with paths below the image folder and the digest of the split. Index files
-                          as others publish them ({"train": {"data": [{"impath", "label", "classname"}]}, ...}) count, too
-    shot_16-seed_1.pkl    CoOp's: pickled lists of Datum with absolute paths. Where it fits the split it is used, over our
-                          JSON, which is then written from it: who has old draws gets the samples of the old runs
-
-A kept draw counts where its items stand in this split with the same labels and names, in the number that a draw holds.
-Another one is left as it is (a JSON of ours or one that cannot be read is replaced), with the reason in the log, and drawn
-anew. A negative seed draws anew each time and keeps nothing.
+A draw has its own generator, so a run does not depend on whether one is kept beside the data, in split_fewshot/: as JSON of ours,
+an index file of others ({"train": {"data": [{"impath", "label", "classname"}]}}), or CoOp's pickle, which is used over our JSON.
+A kept draw counts where its items stand in this split with the same labels and names, in the number that a draw holds. Another
+one is left as it is (a JSON of ours, or one that cannot be read, is replaced), with the reason in the log, and drawn anew.
+A negative seed draws anew each time and keeps nothing.
 """
 
 import contextlib

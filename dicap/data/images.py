@@ -1,8 +1,5 @@
 """The images that a run reads, checked once: each is there, opens, decodes to its end and has pixels.
 
-    check_images(split, folder)      raises where one does not: a run stops before training
-    bad_images(split, folder)        the same as a list, for `dicap data verify`
-
 Good images are remembered by path, size and time (DICAP_CACHE/images, one file for each folder of images): decoding 50,000
 photographs takes minutes, reading the record a third of a second. Processes may share that file: each adds to what it finds
 there; what two write in the same moment may be lost for one, and is then checked once more.

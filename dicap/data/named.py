@@ -1,9 +1,5 @@
 """What a command line may call a dataset: a name (eurosat: configs/datasets/eurosat.yaml), or a path to one's own images.
 
-    find_dataset("eurosat")          # Data("eurosat", "eurosat", ())
-    find_dataset("/my/pictures")     # Data("pictures", "folder", ("DATASET.FOLDER.PATH", "/my/pictures"))
-    missing(data, "/datasets")       # "no folder /datasets/eurosat", "" where it is there
-
 Which datasets a comparison has by default is the protocol's to say (dicap/experiments/protocols.py), from the lists here.
 """
 

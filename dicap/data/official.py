@@ -1,15 +1,9 @@
 """What official archives hold, class folders and lists, and splits made anew from them by CoOp's rules.
 
-    list_folders("imagenet/images/train")    {"n01440764": ["n01440764_10026.JPEG", ...], ...}
-    by_class_folders(images)                 50 % train, 20 % val, the rest test of each class
-    by_lists(trainval, test)                 a fifth of each class of trainval is val; test stays
-
 `dicap data prepare --regenerate` writes such splits, runs never do. Class names, label order, the number of images of each
 class in each part and the test part of `by_lists` are those of the published split. CoOp shuffled with an unknown state of
 its generator, so which images train and which validate is NOT as published: results on such a split do not compare.
-
-Class folders are listed sorted. CoOp takes them in the order of the file system, so its few-shot samples of ImageNet differ
-from machine to machine; its pickled draws, where they are kept, give the same samples here (draw.py).
+Class folders are listed sorted; CoOp takes them in the order of the file system, so its draws differ between machines.
 """
 
 import os

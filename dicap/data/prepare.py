@@ -1,8 +1,4 @@
-"""Makes a dataset's folder usable, and checks that it is: from the net, from archives that lie there already, from the dataset beside it.
-
-    obtain(source, folder)      # dicap data download: what is there, else from disk, else from the net
-    from_disk(source, folder)   # dicap data prepare: never from the net
-    verify(EuroSAT, cfg)        # dicap data verify: whether it is what runs expect
+"""Makes a dataset's folder usable, and checks that it is: from the net, from archives that lie there, from the dataset beside it.
 
 Nothing that is there is moved, overwritten or deleted, but for the archives that were downloaded here and unpacked.
 """

@@ -1,7 +1,5 @@
 """Unpacks archives that nobody vouches for: zip and tar, into a temporary folder, then renamed into place.
 
-    unpack(Path("EuroSAT.zip"), Path("DATA/eurosat"), Source("EuroSAT.zip", unpack=("2750",)))
-
 Nothing that an archive says is obeyed but names below the folder and bytes of regular files: absolute names, `..`, devices,
 names that stand twice and links that lead outside are refused, and so is more than the archive's size can explain. A link
 inside a tar becomes a copy of what it names. Permissions and owners are not taken over, so nothing comes out setuid.
