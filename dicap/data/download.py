@@ -1,6 +1,9 @@
 """Gets a source's file: resumed where it broke off, checked, and only then given its name.
 
-Plain addresses go through requests, Google Drive through gdown. Bytes go to `.NAME.part`, beside `.NAME.part.json` with the
+Plain addresses go through requests, Google Drive through gdown; not through torchvision's `download_url`, which writes to the
+final name, starts again after a break, waits without end and turns https into http on an error.
+
+Bytes go to `.NAME.part`, beside `.NAME.part.json` with the
 address and the validator (a strong ETag, else Last-Modified); the next attempt asks for the rest with Range and If-Range, so a
 file that has changed is sent whole. gdown resumes by length alone, so only archives, which have checksums, are resumed with it.
 """

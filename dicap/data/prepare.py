@@ -115,7 +115,6 @@ def verify(cls: Any, cfg: Any, name: str = "") -> Finding:
 
 
 def _take(source: Source, place: Path, folder: Path) -> str:
-    """Use a file that somebody put there."""
     try:
         digest = check_digests(source, place)
     except DownloadError as error:
