@@ -16,6 +16,7 @@ import shutil
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
 from requests import codes
@@ -170,7 +171,7 @@ def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
     import gdown
 
     _check_room(source, part, source.size, 0)
-    options = {"quiet": True, "use_cookies": False, "timeout": TIMEOUT, "progress": partial(_show, bar)}
+    options: dict[str, Any] = {"quiet": True, "use_cookies": False, "timeout": TIMEOUT, "progress": partial(_show, bar)}
     try:  # gdown makes PART????????.part beside its output
         gdown.download(id=source.drive, output=str(part), resume=bool(source.unpack), **options)
     except BROKEN as error:
