@@ -16,11 +16,11 @@ from typing import Any
 
 from dicap import discover
 from dicap.config import (
-    CONFIGS,
     build_cfg,
     config_path,
     facts_of,
     published_recipes,
+    recipe_files,
     recipe_learner,
     recipes,
     split_method,
@@ -289,13 +289,13 @@ def sections_of(method: str) -> list[str]:
 
 
 def method_names() -> list[str]:
-    """All that a method may be called: trainers with a recipe, and pairs of a trainer and the learner of a recipe."""
+    """All that a method may be called: trainers with a recipe, ours or a plugin's, and pairs with a recipe's learner."""
     from dassl.engine import TRAINER_REGISTRY
 
     discover.load_all()
     names: dict[str, None] = {}
     for trainer in sorted(TRAINER_REGISTRY.registered_names()):
-        for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml")):
+        for path in recipe_files(trainer).values():
             ending = path.stem.rpartition("_")[2]
             learner = recipe_learner(trainer, path)
             names |= {trainer: None, f"{trainer}:{ending if discover.is_learner(ending) else learner}": None}

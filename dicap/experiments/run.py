@@ -133,7 +133,7 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
         if model_dir:
             trainer.load_model(model_dir, epoch=load_epoch)
         trainer.test()
-    elif getattr(trainer.dm.dataset, "test_only", False) and trainable_parameters(trainer):
+    elif getattr(trainer.dm.dataset, "test_only", False) and facts_of(trainer.cfg).fit != "none":
         raise ConfigError(
             f"{type(trainer.dm.dataset).__name__} is a test set of another dataset's classes: nothing is trained on"
             " it; test a prompt with --eval-only --model-dir, or run dicap domain_generalization"
@@ -217,14 +217,18 @@ def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
 def model_digest(trainer: Any) -> str:
     """SHA-256 of everything that the trainer has learned, "" where it learns nothing.
 
-    Parameters that take a gradient, and buffers that `fit` has made: others, such as a prompt's class tokens, differ
-    between base and new classes.
+    The state of a learner. Of another model the parameters that take a gradient, and the buffers that FITTED names:
+    other tensors, such as a prompt's class tokens, may differ between base and new classes.
     """
     import torch
 
+    from dicap.learner import Learner
+
     learned = _parameters(trainer)
     for name, model in getattr(trainer, "_models", {}).items():
-        learned |= {f"{name}.{key}": x for key, x in model.named_buffers() if key in getattr(model, "FITTED", ())}
+        fitted = ((key, x) for key, x in model.named_buffers() if key in getattr(model, "FITTED", ()))
+        state = model.state_dict().items() if isinstance(model, Learner) else fitted
+        learned |= {f"{name}.{key}": value for key, value in state}
     total = hashlib.sha256()
     for key, value in sorted(learned.items()):
         data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
