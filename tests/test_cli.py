@@ -104,7 +104,9 @@ def test_a_run_of_a_trainer_and_a_learner_is_stored_as_the_pair(tmp_path, embedd
         assert (result["method"], result["recipe"]) == ("DiCap:CoOp", "tiny")
 
 
-def test_a_plugin_with_recipes_is_a_method_of_protocols_alone_and_in_a_pair(tmp_path, embedded_data, monkeypatch, caplog):
+def test_a_plugin_with_recipes_is_a_method_of_protocols_alone_and_in_a_pair(
+    tmp_path, embedded_data, monkeypatch, caplog
+):
     """Its recipes stand beside its file, also those of DiCap with it."""
     from dassl.engine import TRAINER_REGISTRY
 

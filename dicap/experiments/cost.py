@@ -1,8 +1,7 @@
 """What a plan will cost: the end of `dicap PROTOCOL --dry-run`. docs/protocols.md tells how good the figures are.
 
-Steps and test items are counted from the data, without opening an image. Time and memory are those of finished runs below OUT,
-with --measure also of trials: the run itself, made shorter by settings, twice, in a process, an output folder and a cache of its
-own. What the longer one takes beyond the shorter is the price of an item; benchmarks/preflight.py measures how near that comes.
+Time and memory are those of finished runs below OUT, with --measure also of trials: the run itself, made shorter by settings,
+twice, in a process, an output folder and a cache of its own. What the longer one takes beyond the shorter is an item's price.
 """
 
 import dataclasses
@@ -19,10 +18,8 @@ from typing import Any
 
 from dicap import results as store
 from dicap.config import facts_of
-from dicap.data.named import Data
-from dicap.experiments.executor import duration, quiet
+from dicap.experiments.executor import DIED, Processes, duration, quiet
 from dicap.experiments.protocols import Job, learns, many
-from dicap.experiments.workers import DIED, Processes
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +110,11 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
         groups.setdefault(key, []).append(job)
     estimates: list[Estimate] = []
     trials: dict[tuple, Rate | str] = {}
-    unreadable: set[Data] = set()
     for some in groups.values():
         try:
             estimates.append(_estimate(some, results, trials if measure else None))
         except (ValueError, OSError) as error:
-            why = "as said above" if some[0].data in unreadable else error
-            unreadable.add(some[0].data)
-            estimates.append(Estimate(some, source=f"its data cannot be read: {why}"))
+            estimates.append(Estimate(some, source=f"its data cannot be read: {error}"))
         log.info("%s", estimates[-1].line())
     if jobs:
         log.info("In all: %s", in_all(estimates))
@@ -129,7 +123,7 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
 def _estimate(jobs: list[Job], results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> Estimate:
     """From finished runs, else from trials, which are kept in `trials`; None: none are made."""
     job, work = jobs[0], work_of(jobs[0])
-    rate: Rate | str | None = rate_of(job, results, nearest=trials is not None)
+    rate: Rate | str | None = rate_of(job, results)
     if rate is None and trials is not None:
         key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)  # seeds and shots share a trial
         trials[key] = rate = trials.get(key) or measured(job)
@@ -206,23 +200,16 @@ def _changed(cfg: Any, *settings: Any) -> Any:
 # --- rates -------------------------------------------------------------------------------------------------------
 
 
-def rate_of(job: Job, results: Sequence[dict], nearest: bool = False) -> Rate | None:
-    """What finished runs like this one took, None where there is none.
-
-    Args:
-        nearest: of its dataset and classes only; else, where there are none, of its dataset, or of any.
-    """
-    name = job.cfg.MODEL.BACKBONE.NAME
-    alike = [r for r in results if (r["method"], r["recipe"], r["backbone"]) == (job.method, job.recipe, name)]
-    near = [r for r in alike if r["dataset"] == job.dataset]
-    same = [r for r in near if r["split"] == job.stage.split]
-    for some in (same,) if nearest else (same, near, alike):
-        trained = [r for r in some if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
-        if some and (trained or job.prompt or not learns(job)):
-            where = ", ".join(sorted({r["dataset"] for r in some})) + f", {job.stage.split} classes" * (some is same)
-            devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in some}))
-            return _mean_rate(some, trained, f"from {many(len(some), 'finished run')} on {where}; {devices}")
-    return None
+def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
+    """What finished runs of its method, recipe, backbone, dataset and classes took, None where there is none."""
+    like = (job.method, job.recipe, job.cfg.MODEL.BACKBONE.NAME, job.dataset, job.stage.split)
+    same = [r for r in results if tuple(r[k] for k in ("method", "recipe", "backbone", "dataset", "split")) == like]
+    trained = [r for r in same if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
+    if not same or not (trained or job.prompt or not learns(job)):
+        return None
+    devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in same}))
+    where = f"{job.dataset}, {job.stage.split} classes; {devices}"
+    return _mean_rate(same, trained, f"from {many(len(same), 'finished run')} on {where}")
 
 
 def _mean_rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate:
