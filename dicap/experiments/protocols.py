@@ -73,14 +73,13 @@ BASE2NEW = Protocol(
     "base2new",
     (Stage("train_base", "base"), Stage("test_new", "new")),
     "compare methods: train on base classes, test on base and new ones",
-    "Base-to-new comparison: for each dataset, method and seed, train on the first half of the classes, test on it and on "
-    "the other half.",
+    "For each dataset, method and seed, train on the first half of the classes, test on it and on the other half.",
 )
 FEW_SHOT = Protocol(
     "few_shot",
     (Stage("train", "all"),),
     "compare methods with 1, 2, 4, 8 and 16 shots of all classes",
-    "Few-shot comparison: for each dataset, method, seed and number of shots, train on all classes and test on them.",
+    "For each dataset, method, seed and number of shots, train on all classes and test on them.",
     shots=(1, 2, 4, 8, 16),
 )
 SOURCE = Protocol("source", (Stage("train", "all"),), everything=PUBLISHED[:1], embedded=EMBEDDED[:1])
@@ -88,8 +87,7 @@ CROSS_DATASET = Protocol(
     "cross_dataset",
     (Stage("test", "all"),),
     "test prompts of one dataset on other ones",
-    "Cross-dataset comparison: for each method and seed, train on all classes of a source dataset, test that prompt on the "
-    "classes of other datasets.",
+    "For each method and seed, train on all classes of a source dataset, test that prompt on other datasets.",
     everything=PUBLISHED[1:],
     embedded=EMBEDDED[1:],
     source=SOURCE,
@@ -110,7 +108,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW, FEW_SHOT, CROSS_
 def protocol_of(folder: str) -> str:
     """The protocol whose paths an output folder follows (.../base2new/train_base/...), "" for any other."""
     known = {(protocol.name, stage.folder) for protocol in (*PROTOCOLS.values(), SOURCE) for stage in protocol.stages}
-    return next((pair[0] for pair in itertools.pairwise(Path(folder).parts) if pair in known), "")
+    return next((name for name, stage in itertools.pairwise(Path(folder).parts) if (name, stage) in known), "")
 
 
 @dataclass(frozen=True)
@@ -165,15 +163,11 @@ class Job:
         return self.data.name
 
     @property
-    def trained_on(self) -> str:
-        """Name of the dataset that the tested prompt was trained on."""
-        return self.prompt.dataset if self.prompt else self.dataset
-
-    @property
     def names(self) -> dict[str, Any]:
-        """What its result says that its configuration does not."""
+        """What its result says that its configuration does not; trained_on: the dataset of the tested prompt."""
+        trained_on = self.prompt.dataset if self.prompt else self.dataset
         names = {"protocol": self.protocol.name, "dataset": self.dataset, "recipe": self.recipe}
-        return {**names, "trained_on": self.trained_on}
+        return {**names, "trained_on": trained_on}
 
     @property
     def depends_on(self) -> "Job | None":
@@ -185,7 +179,7 @@ class Job:
         """As progress lines and messages name it."""
         cell = f"{self.protocol.cell}: " if self.protocol.cell else ""
         what = f"{self.stage.split} classes" if self.stage.split != "all" else many(self.request.shots, "shot")
-        prompt = f", prompt of {self.trained_on}" if self.protocol.source else ""
+        prompt = f", prompt of {self.names['trained_on']}" if self.protocol.source else ""
         return f"{cell}{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{prompt}"
 
     @property
@@ -199,16 +193,9 @@ class Job:
         """Its frozen configuration. Raises ConfigError."""
         request = self.request
         own = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split)
-        return build_cfg(
-            config_path("datasets", self.data.config),
-            recipes(self.method)[self.recipe],
-            self.method,
-            root=request.data,
-            output_dir=str(self.folder),
-            seed=self.seed,
-            backbone=request.backbone,
-            opts=[*own, *self.data.settings, *request.settings],
-        )
+        flags = {"root": request.data, "output_dir": str(self.folder), "seed": self.seed, "backbone": request.backbone}
+        files = config_path("datasets", self.data.config), recipes(self.method)[self.recipe]
+        return build_cfg(*files, self.method, [*own, *self.data.settings, *request.settings], **flags)
 
 
 def learns(job: Job) -> bool:
@@ -308,7 +295,11 @@ def find_method(name: str) -> str:
     Raises:
         ConfigError: none, or several; the message lists those there are.
     """
-    folded, low = {method: _folded(method) for method in method_names()}, _folded(name)
+
+    def fold(method: str) -> str:
+        return method.lower().replace("_", "")
+
+    folded, low = {method: fold(method) for method in method_names()}, fold(name)
     begun = [method for method in folded if low and folded[method].startswith(low)]
     same = [method for method in begun if folded[method] == low]
     found = same or [method for method in begun if ":" not in method or ":" in name]
@@ -317,10 +308,6 @@ def find_method(name: str) -> str:
     if found:
         raise ConfigError(f"method {name!r} may be {' or '.join(found)}; write more of it")
     raise ConfigError(f"unknown method {name!r}; allowed: {', '.join(folded)}")
-
-
-def _folded(method: str) -> str:
-    return method.lower().replace("_", "")
 
 
 def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
@@ -336,9 +323,8 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
     texts = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
     source = find_source(protocol, request).name if protocol.source else ""
     by_name: dict[str, Data] = {}
-    for data in (
-        find_dataset(text, request.data, protocol.embedded) for text in texts if text != source or text in names
-    ):
+    for text in (text for text in texts if text != source or text in names):
+        data = find_dataset(text, request.data, protocol.embedded)
         _check_dataset(protocol, data, source)
         other = by_name.setdefault(data.name, data)
         if other != data:

@@ -3,10 +3,8 @@
     result = run(cfg)                                             # train, then test
     result = run(cfg, eval_only=True, model_dir="output/...")     # test what another run has trained
 
-Any trainer of the Dassl family works, also a third-party one on an installed Dassl: where a trainer has no `outcomes`, the
-evaluator's lists of true and predicted labels are measured as a classification; the log never is. A trainer may add
-`task`, `outcomes` (of each test item in order), `extra_result() -> dict` (kept as "method_record") and `weights_digest`
-(SHA-256 of the frozen backbone).
+Any trainer of the Dassl family works: without `outcomes` the evaluator's labels are measured, as a classification. A trainer may
+add `task`, `outcomes` (of each test item in order), `extra_result() -> dict` ("method_record") and `weights_digest` (SHA-256).
 """
 
 import contextlib
@@ -172,7 +170,7 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
         "test_set": cfg.TEST.SPLIT,
         **measured,
-        "trainable_parameters": trainable_parameters(trainer),
+        "trainable_parameters": sum(value.numel() for value in _parameters(trainer).values()),
         "steps": 0 if eval_only else _optimiser_steps(trainer, cfg),
         "seconds": {part: round(seconds[part], 3) for part in ("build", "fit", "train", "test")},
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
@@ -242,11 +240,6 @@ def _parameters(trainer: Any) -> dict[str, Any]:
     return {f"{name}.{key}": x for name, model in models for key, x in model.named_parameters() if x.requires_grad}
 
 
-def trainable_parameters(trainer: Any) -> int:
-    """How many numbers the trainer learns; 0 where it learns nothing."""
-    return sum(value.numel() for value in _parameters(trainer).values())
-
-
 def _optimiser_steps(trainer: Any, cfg: Any) -> int:
     """Steps of a whole training, before a resumed one too; 0 where the trainer takes none."""
     steps = facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
@@ -263,9 +256,8 @@ def _versions(trainer: Any) -> dict[str, Any]:
     return {
         "dicap": dicap.__version__,
         "torch": torch.__version__,
-        "torchvision": _version("torchvision"),
+        **{name: _version(name) for name in ("torchvision", "numpy")},
         "clip": _version("clip-anytorch", "openai-clip", "clip"),
-        "numpy": _version("numpy"),
         "python": platform.python_version(),
         "engine": os.environ.get("DICAP_ENGINE", "dassl"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

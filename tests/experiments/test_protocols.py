@@ -616,7 +616,7 @@ def test_an_estimate_is_of_finished_runs_of_the_nearest_kind(finished):
     for untrained in (result(resumed_from_epoch=3), result(train=0.0)):  # which tell what a test takes, and no training
         assert rate_of(job, [untrained]) is None
         tested = plan(BASE2NEW, make_request("o"))[1]
-        assert rate_of(tested, [untrained]).seconds(Work(0, 60)) == pytest.approx(5 * 60 / 100)
+        assert rate_of(tested, [{**untrained, "split": "new"}]).seconds(Work(0, 60)) == pytest.approx(5 * 60 / 100)
     parts = result(seconds={"build": 3.0, "fit": 10.0, "train": 20.0, "test": 5.0})
     assert rate_of(job, [parts]).seconds(Work(20, 200)) == pytest.approx(3 + 10 + 20 * 10 / 10 + 200 * 5 / 100)
     closed = result(steps=0)  # computed without steps
