@@ -89,7 +89,7 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=protocol.summary,
-            description=f"{protocol.what} {GOES_ON} docs/protocols.md tells what it fixes.",
+            description=f"{protocol.summary.capitalize()}. {GOES_ON} docs/protocols.md tells what it fixes.",
             epilog=f"Without --data: {', '.join(protocol.embedded)}, tiny CLIP, recipe `tiny`. With --data: ViT-B/16, the"
             f" published recipes, and `all`: {', '.join(protocol.everything)}.",
         )

@@ -149,9 +149,6 @@ def in_all(estimates: Sequence[Estimate]) -> str:
     return f"about {duration(seconds)}{rest}{fits if limit else ''}"
 
 
-# --- counts ------------------------------------------------------------------------------------------------------
-
-
 def work_of(job: Job) -> Work:
     """Exact for a trainer whose loader is of the config: an incomplete last batch is dropped, unless it is the only one.
 
@@ -197,9 +194,6 @@ def _changed(cfg: Any, *settings: Any) -> Any:
     return cfg
 
 
-# --- rates -------------------------------------------------------------------------------------------------------
-
-
 def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
     """What finished runs of its method, recipe, backbone, dataset and classes took, None where there is none."""
     like = (job.method, job.recipe, job.cfg.MODEL.BACKBONE.NAME, job.dataset, job.stage.split)
@@ -223,9 +217,6 @@ def _mean_rate(results: Sequence[dict], trained: Sequence[dict], source: str) ->
         source=source,
         fixed=statistics.median(r["seconds"].get("build", 0.0) for r in results) + statistics.median(fits or [0.0]),
     )
-
-
-# --- trials ------------------------------------------------------------------------------------------------------
 
 
 def measured(job: Job) -> Rate | str:

@@ -228,9 +228,6 @@ def raise_failures(failures: Sequence[Outcome], total: int) -> None:
     raise RunError("\n".join([*lines, "The others are finished; the same command runs these again."]))
 
 
-# --- where runs are made ---------------------------------------------------------------------------------------
-
-
 class ThisProcess(Executor):
     """Makes each task at once, here; its errors come through as they are."""
 

@@ -15,16 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import discover
-from dicap.config import (
-    build_cfg,
-    config_path,
-    facts_of,
-    published_recipes,
-    recipe_files,
-    recipe_learner,
-    recipes,
-    split_method,
-)
+from dicap.config import build_cfg, config_path, facts_of, published_recipes, recipe_files, recipe_learner, recipes
 from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
 
@@ -48,7 +39,7 @@ class Protocol:
     Args:
         name: also its output folder, and what its results say.
         stages: the first trains, unless the protocol has a source; the next test its prompt.
-        summary, what: a line and a sentence of help.
+        summary: a line of help.
         everything: what `all` means; also the default with a data folder.
         embedded: the default without one.
         shots: training images a class; one run each.
@@ -60,7 +51,6 @@ class Protocol:
     name: str
     stages: tuple[Stage, ...]
     summary: str = ""
-    what: str = ""
     everything: tuple[str, ...] = PUBLISHED
     embedded: tuple[str, ...] = EMBEDDED
     shots: tuple[int, ...] = (SHOTS,)
@@ -73,13 +63,11 @@ BASE2NEW = Protocol(
     "base2new",
     (Stage("train_base", "base"), Stage("test_new", "new")),
     "compare methods: train on base classes, test on base and new ones",
-    "For each dataset, method and seed, train on the first half of the classes, test on it and on the other half.",
 )
 FEW_SHOT = Protocol(
     "few_shot",
     (Stage("train", "all"),),
     "compare methods with 1, 2, 4, 8 and 16 shots of all classes",
-    "For each dataset, method, seed and number of shots, train on all classes and test on them.",
     shots=(1, 2, 4, 8, 16),
 )
 SOURCE = Protocol("source", (Stage("train", "all"),), everything=PUBLISHED[:1], embedded=EMBEDDED[:1])
@@ -87,7 +75,6 @@ CROSS_DATASET = Protocol(
     "cross_dataset",
     (Stage("test", "all"),),
     "test prompts of one dataset on other ones",
-    "For each method and seed, train on all classes of a source dataset, test that prompt on other datasets.",
     everything=PUBLISHED[1:],
     embedded=EMBEDDED[1:],
     source=SOURCE,
@@ -96,7 +83,6 @@ DOMAIN_GENERALIZATION = Protocol(
     "domain_generalization",
     (Stage("test", "all"),),
     "test prompts of one dataset on its shifts",
-    "Domain generalisation: the training of cross_dataset, tested on shifts of the source dataset.",
     everything=SHIFTS,
     embedded=EMBEDDED_SHIFTS,
     source=SOURCE,
@@ -201,9 +187,6 @@ class Job:
 def learns(job: Job) -> bool:
     """Whether a run's method has something to train. Raises ConfigError where its configuration does not fit."""
     return facts_of(job.cfg).fit != "none"
-
-
-# --- planning ----------------------------------------------------------------------------------------------------
 
 
 def plan(protocol: Protocol, request: Request) -> list[Job]:
@@ -369,7 +352,7 @@ def choose_recipe(method: str, wanted: Sequence[str]) -> tuple[str, str]:
     Raises:
         ConfigError: none; the message lists those there are.
     """
-    there, (trainer, learner) = recipes(method), split_method(method)
+    there, (trainer, _, learner) = recipes(method), method.partition(":")
     recipe = next((name for name in wanted if name in there), None)
     if recipe is None:
         absent = " or ".join(wanted) + (f" of {method}" if learner else "")

@@ -160,6 +160,8 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
     if measured is None:
         return None
     peak, source = _peak_memory(trainer)
+    # of a whole training, before a resumed one too
+    steps = not eval_only and facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
     return {
         "schema": store.SCHEMA,
         **names,
@@ -171,7 +173,7 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         "test_set": cfg.TEST.SPLIT,
         **measured,
         "trainable_parameters": sum(value.numel() for value in _parameters(trainer).values()),
-        "steps": 0 if eval_only else _optimiser_steps(trainer, cfg),
+        "steps": len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if steps else 0,
         "seconds": {part: round(seconds[part], 3) for part in ("build", "fit", "train", "test")},
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
         "peak_memory_mib": peak,
@@ -238,12 +240,6 @@ def _parameters(trainer: Any) -> dict[str, Any]:
     """Those that take a gradient, by model and name."""
     models = getattr(trainer, "_models", {}).items()
     return {f"{name}.{key}": x for name, model in models for key, x in model.named_parameters() if x.requires_grad}
-
-
-def _optimiser_steps(trainer: Any, cfg: Any) -> int:
-    """Steps of a whole training, before a resumed one too; 0 where the trainer takes none."""
-    steps = facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
-    return len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if steps else 0
 
 
 def _versions(trainer: Any) -> dict[str, Any]:
