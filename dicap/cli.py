@@ -65,9 +65,6 @@ def _show_error(error: Exception, debug: bool) -> int:
     return USAGE_ERROR if lacking or name in ("ConfigError", "EngineError") else FAILURE
 
 
-# --- arguments ---------------------------------------------------------------------------------------------------
-
-
 def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
     from dicap.data.command import add_data
 
@@ -228,9 +225,6 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
     add("--shots N", "training images a class (default: 16)", 16)
     add("--config NAME", "recipe, a file in configs/trainers/METHOD (default: as for base2new)", dest="recipe")
     _add_runs(parser)
-
-
-# --- commands ----------------------------------------------------------------------------------------------------
 
 
 def _start(args: argparse.Namespace) -> None:

@@ -30,7 +30,6 @@ from dicap.tasks.classification import Classification
 log = logging.getLogger(__name__)
 
 OF_A_CELL = ("dataset", "seeds", "shots", "method", "recipe", "reference")
-COMMON = (*OF_A_CELL, "settings", "groups")
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,13 @@ class Cell:
 
     For each draw (a seed, or a seed and a fold) it trains a prompt and tests it on base and on new classes.
 
-    Args:
-        folder: where its runs write, below the output folder.
-        group: section of the table. reference: the cell that it is compared with, "" = none.
     """
 
     name: str
-    folder: str
+    folder: str  # where its runs write, below the output folder
     request: Request
-    group: str = ""
-    reference: str = ""
+    group: str = ""  # section of the table
+    reference: str = ""  # the cell that it is compared with, "" = none
 
     def jobs(self) -> list[Job]:
         """Its runs, by seed. Raises ConfigError: names the cell, the value and what is allowed."""
@@ -86,7 +82,7 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> list[C
 
     try:
         tree, name = yaml.safe_load(path.read_text(encoding="utf-8")), slug(output_name or path.stem)
-        _check_pairs(tree, "the file", COMMON)
+        _check_pairs(tree, "the file", (*OF_A_CELL, "settings", "groups"))
         _check_pairs(tree.get("settings") or {}, "`settings`")
         cells: list[Cell] = []
         for group, entries in (tree.get("groups") or {}).items():
@@ -129,9 +125,9 @@ def _with_values(cell: Cell, entry: Any, tree: dict) -> Cell:
         settings = own_settings({**(tree.get("settings") or {}), **own}, method)
     except ConfigError as error:
         raise ConfigError(f"cell {cell.name!r}: {error}") from None
-    one = {"methods": (method,), "datasets": (str(value["dataset"]),), "shots": value["shots"], "recipe": recipe}
-    seeds, settings = request.seeds or numbers(value["seeds"]), settings + request.settings
-    request = dataclasses.replace(request, **one, seeds=seeds, settings=settings)
+    one: dict[str, Any] = {"methods": (method,), "datasets": (str(value["dataset"]),), "recipe": recipe}
+    one |= {"seeds": request.seeds or numbers(value["seeds"]), "settings": settings + request.settings}
+    request = dataclasses.replace(request, **one, shots=value["shots"])
     return dataclasses.replace(cell, request=request, reference=str(value["reference"]))
 
 

@@ -34,29 +34,24 @@ SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of t
 
 @dataclass(frozen=True)
 class Work:
-    """What one run does: optimiser steps, test items, and the training items (N) that it is fitted to."""
+    """What one run does."""
 
-    steps: int
-    items: int
-    train: int = 0
+    steps: int  # of the optimiser
+    items: int  # of the test
+    train: int = 0  # items that it is fitted to
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What runs took, in seconds, the highest peak of memory in MiB, and what they were.
+    """What runs took, in seconds, and what they were."""
 
-    Args:
-        step: an optimiser step. item: a test item. fixed: all that does not grow.
-        fit: each training item before the first step. encode: each test item, once for all methods and seeds.
-    """
-
-    step: float
-    item: float
-    memory: float
+    step: float  # of the optimiser
+    item: float  # of the test
+    memory: float  # the highest peak, MiB
     source: str
-    fixed: float = 0.0
-    fit: float = 0.0
-    encode: float = 0.0
+    fixed: float = 0.0  # all that does not grow
+    fit: float = 0.0  # each training item, before the first step
+    encode: float = 0.0  # each test item, once for all methods and seeds
 
     def seconds(self, work: Work) -> float:
         """Of a run whose test items are encoded."""
@@ -65,18 +60,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Runs that differ in the seed alone: what each does, what it costs, or why that is not known (`source`).
-
-    Args:
-        seconds: of each run, None = not known. encoding: seconds, once for all methods and seeds. memory: MiB.
-    """
+    """Runs that differ in the seed alone: what each does, what it costs, or why that is not known (`source`)."""
 
     jobs: list[Job]
     work: Work = Work(0, 0)
     source: str = "no estimate yet"
-    seconds: float | None = None
-    encoding: float = 0.0
-    memory: float = 0.0
+    seconds: float | None = None  # of each run; None = not known
+    encoding: float = 0.0  # seconds, once for all methods and seeds
+    memory: float = 0.0  # MiB
 
     def line(self) -> str:
         """What a plan says of it."""

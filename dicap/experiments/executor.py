@@ -7,6 +7,7 @@ A failure stops only the runs that need its prompt. What was interrupted goes on
 """
 
 import contextlib
+import functools
 import gc
 import io
 import logging
@@ -241,12 +242,10 @@ class Processes(Executor):
     """Spawned processes; where one dies, what they were at fails with BrokenProcessPool, and new ones do the rest."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        arguments = (os.environ.get("DICAP_ENGINE") or "auto", tuple(discover.PLUGINS), number > 1)
+        context = multiprocessing.get_context("spawn")
+        self._start = functools.partial(ProcessPoolExecutor, number, context, _start_worker, arguments)
         self._pool = self._start()
-
-    def _start(self) -> ProcessPoolExecutor:
-        arguments = (os.environ.get("DICAP_ENGINE") or "auto", tuple(discover.PLUGINS), self._number > 1)
-        return ProcessPoolExecutor(self._number, multiprocessing.get_context("spawn"), _start_worker, arguments)
 
     def submit(self, task: Callable, /, *args: Any, **kwargs: Any) -> Future:
         try:

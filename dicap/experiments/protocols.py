@@ -179,9 +179,10 @@ class Job:
         """Its frozen configuration. Raises ConfigError."""
         request = self.request
         own = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split)
-        flags = {"root": request.data, "output_dir": str(self.folder), "seed": self.seed, "backbone": request.backbone}
+        flags = {"output_dir": str(self.folder), "root": request.data, "backbone": request.backbone}
         files = config_path("datasets", self.data.config), recipes(self.method)[self.recipe]
-        return build_cfg(*files, self.method, [*own, *self.data.settings, *request.settings], **flags)
+        settings = [*own, *self.data.settings, *request.settings]
+        return build_cfg(*files, self.method, settings, seed=self.seed, **flags)
 
 
 def learns(job: Job) -> bool:
@@ -303,10 +304,10 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
     if "all" in names and not request.data:
         way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(protocol.embedded)}"
         raise ConfigError(f"the dataset 'all' needs a data folder: {way}")
-    texts = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
+    every = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
     source = find_source(protocol, request).name if protocol.source else ""
     by_name: dict[str, Data] = {}
-    for text in (text for text in texts if text != source or text in names):
+    for text in (text for text in every if text != source or text in names):
         data = find_dataset(text, request.data, protocol.embedded)
         _check_dataset(protocol, data, source)
         other = by_name.setdefault(data.name, data)
@@ -319,14 +320,13 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
 def _check_dataset(protocol: Protocol, data: Data, source: str) -> None:
     """Raises ConfigError where a protocol is not for a dataset."""
     if data.name == source:
-        trained = "the source, which prompts are trained on"
-        raise ConfigError(f"the dataset {source!r} is {trained}; {protocol.name} tests on others")
+        raise ConfigError(f"the dataset {source!r} is the source of the prompts; {protocol.name} tests on others")
     if data.is_shift and not protocol.shifts:
         raise ConfigError(f"the dataset {data.name!r} is a shift, for tests only: dicap domain_generalization")
     if protocol.shifts and not data.is_shift and data.config != OWN:
         shifts = ", ".join(name for name, cls in registered().items() if getattr(cls, "test_only", False))
-        there = f"shifts: {shifts}; other classes: dicap cross_dataset"
-        raise ConfigError(f"the dataset {data.name!r} is no shift of {source}; {there}")
+        there = f"{source}; shifts: {shifts}; other classes: dicap cross_dataset"
+        raise ConfigError(f"the dataset {data.name!r} is no shift of {there}")
 
 
 def find_source(protocol: Protocol, request: Request) -> Data:
