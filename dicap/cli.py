@@ -108,17 +108,13 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="tables from the result files below a folder",
-        description="Tables of every protocol there, of costs and of pairs, in the terminal, as report.html, .md, .csv, .json and"
-        " .tex; docs/report.md tells how to read them.",
+        description="Tables of protocols, costs and pairs: here, as report.html, .md, .csv, .json and .tex. docs/report.md.",
     )
     _add(report, "output", "output folder of one or more runs")
     text = "compare these two over the same seeds and data (default: DiCap with each other method)"
     _add(report, "--compare METHOD", text, [], nargs=2)
-    options = commands.add_parser(
-        "options",
-        help="every setting of a method or dataset: default, choices, reason",
-        description="Print the settings of a method or dataset.",
-    )
+    text = "every setting of a method or dataset: default, choices, reason"
+    options = commands.add_parser("options", help=text, description=f"Print {text}.")
     _add(options, "name", "method or dataset; without it, the names there are", nargs="?")
     _add(options, "--plugin FILE.py", "also those of this file", [], action="append")
     add_data(commands.add_parser("data", help="what the datasets need: list, download, prepare, verify"))

@@ -58,8 +58,7 @@ def _data_log() -> Iterator[None]:
 def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
     """Why a run has to be made, "" where it is finished: whole, with the planned digests and names.
 
-    Args:
-        planned: digests of the result that must be equal; None = of settings and data, which are read if there is a result.
+    planned: digests that must be equal; None = of settings and data, which are read if there is a result.
     """
     path = job.folder / store.FILE
     if not path.exists():

@@ -34,29 +34,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A comparison.
+    """A comparison."""
 
-    Args:
-        name: also its output folder, and what its results say.
-        stages: the first trains, unless the protocol has a source; the next test its prompt.
-        summary: a line of help.
-        everything: what `all` means; also the default with a data folder.
-        embedded: the default without one.
-        shots: training images a class; one run each.
-        source: the protocol that trains the prompt which is tested here; None = train on each dataset.
-        shifts: whether it tests on shifts of the source (same classes), and on nothing else.
-        cell: what its runs are called, where several comparisons make up one table; "" = this one stands for itself.
-    """
-
-    name: str
-    stages: tuple[Stage, ...]
-    summary: str = ""
-    everything: tuple[str, ...] = PUBLISHED
-    embedded: tuple[str, ...] = EMBEDDED
-    shots: tuple[int, ...] = (SHOTS,)
-    source: "Protocol | None" = None
-    shifts: bool = False
-    cell: str = ""
+    name: str  # also its output folder, and what its results say
+    stages: tuple[Stage, ...]  # the first trains, unless the protocol has a source; the next test its prompt
+    summary: str = ""  # a line of help
+    everything: tuple[str, ...] = PUBLISHED  # what `all` means; also the default with a data folder
+    embedded: tuple[str, ...] = EMBEDDED  # the default without one
+    shots: tuple[int, ...] = (SHOTS,)  # training images a class; one run each
+    source: "Protocol | None" = None  # trains the prompt that is tested here; None = train on each dataset
+    shifts: bool = False  # whether it tests on shifts of the source (same classes), and on nothing else
+    cell: str = ""  # what its runs are called, where several comparisons make up one table
 
 
 BASE2NEW = Protocol(
@@ -127,21 +115,16 @@ def many(number: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run.
-
-    Args:
-        method: "CoOp", or "DiCap:CoOp" where the trainer trains a learner.
-        prompt: the run whose trained prompt it tests, None where it trains.
-    """
+    """One planned run."""
 
     protocol: Protocol
     stage: Stage
     data: Data
-    method: str
+    method: str  # "CoOp", or "DiCap:CoOp" where the trainer trains a learner
     recipe: str
     seed: int
     request: Request
-    prompt: "Job | None" = None
+    prompt: "Job | None" = None  # the run whose trained prompt it tests, None where it trains
 
     @property
     def dataset(self) -> str:
