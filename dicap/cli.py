@@ -94,8 +94,8 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
     ablations = commands.add_parser(
         "ablations",
         help="compare many variants over the same seeds, in pairs",
-        description=f"Compare each cell of a file base-to-new with its reference cell, in pairs. {GOES_ON} docs/protocols.md.",
-        epilog="The form of the file: configs/ablations/causal_shapes.yaml. The table: OUT/ablations/NAME.md, .csv and .json.",
+        description=f"Compare each cell of a file base-to-new with its reference cell, in pairs. {GOES_ON}",
+        epilog="The table goes to OUT/ablations/NAME.md, .csv and .json; docs/protocols.md shows the form of the file.",
     )
     _add_ablations(ablations)
     select = commands.add_parser(
@@ -108,7 +108,7 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="tables from the result files below a folder",
-        description="Tables of protocols, costs and pairs: here, as report.html, .md, .csv, .json and .tex. docs/report.md.",
+        description="Tables of protocols, costs and pairs: here, as report.html, .md, .csv, .json and .tex; docs/report.md explains them.",
     )
     _add(report, "output", "output folder of one or more runs")
     text = "compare these two over the same seeds and data (default: DiCap with each other method)"

@@ -187,8 +187,9 @@ def _changed(cfg: Any, *settings: Any) -> Any:
 
 def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
     """What finished runs of its method, recipe, backbone, dataset and classes took, None where there is none."""
-    like = (job.method, job.recipe, job.cfg.MODEL.BACKBONE.NAME, job.dataset, job.stage.split)
-    same = [r for r in results if tuple(r[k] for k in ("method", "recipe", "backbone", "dataset", "split")) == like]
+    like = {"method": job.method, "recipe": job.recipe, "backbone": job.cfg.MODEL.BACKBONE.NAME}
+    like |= {"dataset": job.dataset, "split": job.stage.split}
+    same = [r for r in results if [r[key] for key in like] == list(like.values())]
     trained = [r for r in same if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
     if not same or not (trained or job.prompt or not learns(job)):
         return None
