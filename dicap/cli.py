@@ -102,7 +102,7 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
         "select",
         help="choose a method's settings by class hold-out",
         description="Choose settings on the training shots of the base classes alone: no test image and no new class is read.",
-        epilog="docs/protocols.md tells the rule, its limits and where the table is written: below OUT/select.",
+        epilog="Table: OUT/select/DATASET_METHOD_RECIPE_SHOTS.md, .csv, .json. docs/protocols.md tells the rule.",
     )
     _add_select(select)
     report = commands.add_parser(

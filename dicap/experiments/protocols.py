@@ -134,9 +134,8 @@ class Job:
     @property
     def names(self) -> dict[str, Any]:
         """What its result says that its configuration does not; trained_on: the dataset of the tested prompt."""
-        trained_on = self.prompt.dataset if self.prompt else self.dataset
         names = {"protocol": self.protocol.name, "dataset": self.dataset, "recipe": self.recipe}
-        return {**names, "trained_on": trained_on}
+        return {**names, "trained_on": self.prompt.dataset if self.prompt else self.dataset}
 
     @property
     def depends_on(self) -> "Job | None":
