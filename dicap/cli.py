@@ -4,11 +4,13 @@ Only what a command needs is imported, so that --help answers at once.
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -56,16 +58,11 @@ def _show_error(error: Exception, debug: bool) -> int:
     if debug or not (ours or lacking):
         traceback.print_exc()
     sys.stdout.flush()
-    way = (
-        "install what dicap needs with `python -m pip install .` in its folder, or activate the environment that has it"
-    )
+    way = "install what dicap needs with `python -m pip install .` in its folder, or activate its environment"
     lack = f"{error} (of {sys.executable}): {way} (scripts: PYTHON=/path/to/python)"
     name = type(error).__name__
     print(f"dicap: {lack if lacking else f'{name}: {error}'}", file=sys.stderr)
     return USAGE_ERROR if lacking or name in ("ConfigError", "EngineError") else FAILURE
-
-
-# --- arguments ---------------------------------------------------------------------------------------------------
 
 
 def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
@@ -89,46 +86,35 @@ def _parser(default: str, protocols: dict[str, Any]) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=protocol.summary,
-            description=f"{protocol.what} Ends with a table. {GOES_ON}",
-            epilog=f"Without --data: {', '.join(protocol.embedded)}, tiny CLIP, recipe `tiny`. With --data: the real benchmark"
-            f" (`all`: {', '.join(protocol.everything)}), ViT-B/16 and the published recipes. docs/protocols.md tells what the"
-            " protocol fixes.",
+            description=f"{protocol.summary.capitalize()}. {GOES_ON} docs/protocols.md tells what it fixes.",
+            epilog=f"Without --data: {', '.join(protocol.embedded)}, tiny CLIP, recipe `tiny`. With --data: ViT-B/16, the"
+            f" published recipes, and `all`: {', '.join(protocol.everything)}.",
         )
         _add_protocol(command, protocol)
     ablations = commands.add_parser(
         "ablations",
         help="compare many variants over the same seeds, in pairs",
-        description="Run every cell of a file of ablations base-to-new over the same seeds, and compare each with the reference"
-        f" cell: paired differences with 95 % intervals. {GOES_ON}",
-        epilog="Runs go to OUT/ablations/NAME/CELL, the table to OUT/ablations/NAME.md, .csv and .json. The form of the file:"
-        " configs/ablations/causal_shapes.yaml.",
+        description=f"Compare each cell of a file base-to-new with its reference cell, in pairs. {GOES_ON}",
+        epilog="The table goes to OUT/ablations/NAME.md, .csv and .json; docs/protocols.md shows the form of the file.",
     )
     _add_ablations(ablations)
     select = commands.add_parser(
         "select",
         help="choose a method's settings by class hold-out",
-        description="Choose settings on the training shots of the base classes alone: train on the classes of all folds but"
-        " one, test on shots that were kept back and on the classes of that fold, take the point of the grid with the best mean"
-        " H over folds and seeds. No test image and no new class is read.",
-        epilog="Runs go to OUT/select/DATASET/METHOD/POINT, the table to OUT/select/DATASET_METHOD_RECIPE_SHOTS.md, .csv and"
-        " .json. docs/protocols.md tells the rule and its limits.",
+        description="Choose settings on the training shots of the base classes alone: no test image and no new class is read.",
+        epilog="Table: OUT/select/DATASET_METHOD_RECIPE_SHOTS.md, .csv, .json. docs/protocols.md tells the rule.",
     )
     _add_select(select)
     report = commands.add_parser(
         "report",
         help="tables from the result files below a folder",
-        description="Gather the result.json files below a folder into the tables of every protocol there, of costs and of paired"
-        " comparisons: in the terminal, as one page report.html, and as .md, .csv, .json and .tex in that folder."
-        " docs/report.md tells how to read them.",
+        description="Tables of protocols, costs and pairs: here, as report.html, .md, .csv, .json and .tex; docs/report.md explains them.",
     )
     _add(report, "output", "output folder of one or more runs")
     text = "compare these two over the same seeds and data (default: DiCap with each other method)"
     _add(report, "--compare METHOD", text, [], nargs=2)
-    options = commands.add_parser(
-        "options",
-        help="every setting of a method or dataset: default, choices, reason",
-        description="Print the settings of a method or dataset.",
-    )
+    text = "every setting of a method or dataset: default, choices, reason"
+    options = commands.add_parser("options", help=text, description=f"Print {text}.")
     _add(options, "name", "method or dataset; without it, the names there are", nargs="?")
     _add(options, "--plugin FILE.py", "also those of this file", [], action="append")
     add_data(commands.add_parser("data", help="what the datasets need: list, download, prepare, verify"))
@@ -182,9 +168,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_protocol(parser: argparse.ArgumentParser, protocol: Any) -> None:
     add = functools.partial(_add, parser)
     add("--methods NAME ...", "CoOp, DiCap:CLIPAdapter (trainer:learner) ...; default: ZeroshotCLIP CoOp CoCoOp DiCap")
-    text = (
-        "files in configs/datasets, `all`, or paths of your own images (a folder of class folders, a CSV, a split JSON)"
-    )
+    text = "files in configs/datasets, `all`, or paths of your own images (class folders, a CSV, a split JSON)"
     add("--datasets NAME ...", f"{text}; default: embedded ones, all with --data")
     if protocol.source:
         embedded, real = protocol.source.embedded[0], protocol.source.everything[0]
@@ -215,9 +199,8 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 
 def _add_ablations(parser: argparse.ArgumentParser) -> None:
     add, default = functools.partial(_add, parser), "causal_shapes"
-    add(
-        "name", f"a file in configs/ablations, or a .yaml file (default: {default})", default, nargs="?", metavar="NAME"
-    )
+    text = f"a file in configs/ablations, or a .yaml file (default: {default})"
+    add("name", text, default, nargs="?", metavar="NAME")
     add("--cells NAME ...", "run these cells, or groups of cells; the table has all")
     add("--seeds N ...", "instead of the file's: 1 2 3, or 101-120")
     add("--shots N", "training images a class instead of the file's", 0)
@@ -240,9 +223,6 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
     _add_runs(parser)
 
 
-# --- commands ----------------------------------------------------------------------------------------------------
-
-
 def _start(args: argparse.Namespace) -> None:
     """Choose the engine, say which, load plugins."""
     from dicap.console import show_log
@@ -260,14 +240,16 @@ def _start(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     _start(args)
-    from pathlib import Path
-
+    from dicap import results as store
     from dicap.config import FLAGS, build_cfg, method_of, recipe_of
     from dicap.experiments.protocols import protocol_of
     from dicap.experiments.run import run
 
     flags = {flag: getattr(args, flag) for flag in FLAGS if flag != "trainer"}
     cfg = build_cfg(args.dataset_config_file, args.config_file, args.trainer, args.opts, **flags)
+    trained_on = ""  # as the result says of the run whose prompt is tested
+    with contextlib.suppress(store.ResultError):
+        trained_on = store.read_result(args.model_dir)["dataset"] if args.model_dir else ""
     run(
         cfg,
         eval_only=args.eval_only,
@@ -277,18 +259,8 @@ def _train(args: argparse.Namespace) -> None:
         protocol=protocol_of(cfg.OUTPUT_DIR),
         dataset=Path(args.dataset_config_file).stem,
         recipe=recipe_of(method_of(cfg), args.config_file),
-        trained_on=_trained_on(args.model_dir),
+        trained_on=trained_on,
     )
-
-
-def _trained_on(model_dir: str) -> str:
-    """The dataset of the run whose prompt is tested, as its result says; "" where it says nothing."""
-    from dicap import results as store
-
-    try:
-        return store.read_result(model_dir)["dataset"] if model_dir else ""
-    except store.ResultError:
-        return ""
 
 
 def _protocol(args: argparse.Namespace) -> None:
@@ -364,8 +336,7 @@ def _options(args: argparse.Namespace) -> None:
 def _print_options(section: str, options: dict[str, Any]) -> None:
     from dicap.console import make_console, rich_grid
 
-    header = ["Key", "Default", "Allowed", "Why"]
-    rows = []
+    header, rows = ["Key", "Default", "Allowed", "Why"], []
     for key, option in options.items():
         least = f">= {option.least}" if option.least is not None else ""
         rows.append([key, repr(option.default), " ".join(map(str, option.choices)) or least, option.why])

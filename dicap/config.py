@@ -93,14 +93,19 @@ def recipes(method: str) -> dict[str, str]:
     which it names, else of the default one. "DiCap" alone has those that name no learner in their file name.
     """
     trainer, learner = split_method(method)
-    folders = [CONFIGS, *(Path(plugin).parent / "configs" for plugin in discover.PLUGINS)]
-    files = {path.stem: path for folder in folders for path in sorted((folder / "trainers" / trainer).glob("*.yaml"))}
+    files = recipe_files(trainer)
     plain = {stem: path for stem, path in files.items() if not discover.is_learner(stem.rpartition("_")[2])}
     if not learner:
         return {stem: str(path) for stem, path in plain.items()}
     own = {stem.removesuffix(f"_{learner}"): path for stem, path in files.items() if stem.endswith(f"_{learner}")}
     of_default = {stem: path for stem, path in plain.items() if recipe_learner(trainer, path) == learner}
     return {stem: str(path) for stem, path in {**of_default, **own}.items()}
+
+
+def recipe_files(trainer: str) -> dict[str, Path]:
+    """All recipes of a trainer by the file's stem: configs/trainers/TRAINER, ours or beside a plugin's file."""
+    folders = [CONFIGS, *(Path(plugin).parent / "configs" for plugin in discover.PLUGINS)]
+    return {path.stem: path for folder in folders for path in sorted((folder / "trainers" / trainer).glob("*.yaml"))}
 
 
 def recipe_learner(trainer: str, path: str | Path) -> str:

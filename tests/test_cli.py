@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,44 @@ def test_a_run_of_a_trainer_and_a_learner_is_stored_as_the_pair(tmp_path, embedd
         assert cli.main([*args, "--output-dir", str(tmp_path / name), *QUICK, *steps]) == 0
         result = store.read_result(tmp_path / name)
         assert (result["method"], result["recipe"]) == ("DiCap:CoOp", "tiny")
+
+
+def test_a_plugin_with_recipes_is_a_method_of_protocols_alone_and_in_a_pair(
+    tmp_path, embedded_data, monkeypatch, caplog
+):
+    """Its recipes stand beside its file, also those of DiCap with it."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from dicap import discover
+    from dicap.config import CONFIGS
+    from dicap.learner import LEARNERS
+
+    discover.load_all()
+    monkeypatch.setattr(discover, "PLUGINS", {})
+    monkeypatch.setitem(LEARNERS, "Nudge", None)  # both are undone at the end
+    del LEARNERS["Nudge"]
+    monkeypatch.setattr(TRAINER_REGISTRY, "_obj_map", dict(TRAINER_REGISTRY._obj_map))
+    plugin = tmp_path / "nudge.py"
+    plugin.write_text(
+        "from dicap.learner import Learner\nfrom dicap.trainer import register\n"
+        "from torch import nn, zeros\nfrom torch.nn.functional import normalize\n"
+        "@register\nclass Nudge(Learner):\n    IMAGE = 'features'\n"
+        "    def __init__(self, clip, *args):\n        super().__init__(clip, *args)\n"
+        "        self.nudge = nn.Parameter(zeros(clip.text_projection.shape[1]))\n"
+        "    def image(self, x):\n        return normalize(x + self.nudge, dim=-1)\n"
+    )
+    for recipe, like in (("Nudge/tiny", "CLIPAdapter/tiny"), ("DiCap/tiny_Nudge", "DiCap/tiny_CLIPAdapter")):
+        file = tmp_path / "configs" / "trainers" / f"{recipe}.yaml"
+        file.parent.mkdir(parents=True)
+        text = (CONFIGS / "trainers" / f"{like}.yaml").read_text().replace("CLIPAdapter", "Nudge")
+        file.write_text(re.sub(r"(TRAINER:\n)?  CLIPADAPTER:.*", "", text, flags=re.DOTALL))
+    command = ["base2new", "--methods", "nudge", "dicap:nudge", "--datasets", "digits", "--seeds", "1", "--shots", "1"]
+    command += ["--set", "OPTIM.MAX_EPOCH", "1", "--out", str(tmp_path / "out")]
+    caplog.set_level("INFO", "dicap")
+    assert cli.main([*command, "--plugin", str(plugin), "--dry-run"]) == 0
+    assert "Nudge (tiny), DiCap:Nudge (tiny)" in caplog.text and "4 to run, 0 finished" in caplog.text
+    assert cli.main([*command[:2], "nudge", *command[4:], "--plugin", str(plugin)]) == 0
+    assert len(list((tmp_path / "out").rglob("result.json"))) == 2
 
 
 def test_a_plugin_trains(tmp_path, embedded_data):

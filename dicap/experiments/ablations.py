@@ -1,20 +1,9 @@
 """Ablations: one file lists the cells, one command runs them base-to-new over the same seeds and compares in pairs.
 
-dicap ablations                                      # configs/ablations/causal_shapes.yaml
-dicap ablations my.yaml --seeds 101-120 --jobs 2
+    dicap ablations                                      # configs/ablations/causal_shapes.yaml
+    dicap ablations my.yaml --seeds 101-120 --jobs 2
 
-# my.yaml
-dataset: causal_shapes      # a file in configs/datasets
-seeds: 1-20
-shots: 16
-method: DiCap               # of cells that name none
-recipe: tiny
-reference: DiCap            # the cell that the others are compared with
-settings: {}                # of every run: KEY: VALUE; a key without a dot belongs to the trainer's or the learner's section
-groups:                     # sections of the table
-  Controls:
-    no-cf: {CONTROL: no-cf}                          # upper case: settings of this cell
-    CoOp: {method: CoOp}                             # lower case: method, recipe, dataset, shots, seeds, reference
+docs/protocols.md shows the form of the file.
 """
 
 import dataclasses
@@ -31,18 +20,7 @@ from dicap.config import CONFIGS
 from dicap.experiments.driver import show_plan
 from dicap.experiments.executor import execute, raise_failures
 from dicap.experiments.finished import why_run
-from dicap.experiments.protocols import (
-    BASE2NEW,
-    SEEDS,
-    SHOTS,
-    Job,
-    Protocol,
-    Request,
-    choose_recipe,
-    find_method,
-    plan,
-    sections_of,
-)
+from dicap.experiments.protocols import BASE2NEW, Job, Protocol, Request, choose_recipe, find_method, plan, sections_of
 from dicap.options import ConfigError
 from dicap.report.ablations import Draw, Line, ablation_sheet
 from dicap.report.sheet import Sheet, print_sheet, write_sheet
@@ -52,7 +30,6 @@ from dicap.tasks.classification import Classification
 log = logging.getLogger(__name__)
 
 OF_A_CELL = ("dataset", "seeds", "shots", "method", "recipe", "reference")
-COMMON = (*OF_A_CELL, "settings", "groups")
 
 
 @dataclass(frozen=True)
@@ -61,16 +38,13 @@ class Cell:
 
     For each draw (a seed, or a seed and a fold) it trains a prompt and tests it on base and on new classes.
 
-    Args:
-        folder: where its runs write, below the output folder.
-        group: section of the table. reference: the cell that it is compared with, "" = none.
     """
 
     name: str
-    folder: str
+    folder: str  # where its runs write, below the output folder
     request: Request
-    group: str = ""
-    reference: str = ""
+    group: str = ""  # section of the table
+    reference: str = ""  # the cell that it is compared with, "" = none
 
     def jobs(self) -> list[Job]:
         """Its runs, by seed. Raises ConfigError: names the cell, the value and what is allowed."""
@@ -108,7 +82,7 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> list[C
 
     try:
         tree, name = yaml.safe_load(path.read_text(encoding="utf-8")), slug(output_name or path.stem)
-        _check_pairs(tree, "the file", COMMON)
+        _check_pairs(tree, "the file", (*OF_A_CELL, "settings", "groups"))
         _check_pairs(tree.get("settings") or {}, "`settings`")
         cells: list[Cell] = []
         for group, entries in (tree.get("groups") or {}).items():
@@ -119,7 +93,7 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> list[C
         _check_names(cells)
         return cells
     except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError) as error:
-        form = "dicap/experiments/ablations.py shows the form"
+        form = "docs/protocols.md shows the form"
         raise ConfigError(f"{path}: not a file of cells ({error}); {form}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -139,7 +113,8 @@ def _with_values(cell: Cell, entry: Any, tree: dict) -> Cell:
     """The cell with its own values, else the command line's, else the file's; for seeds the command line wins."""
     request = cell.request
     _check_pairs(entry, f"cell {cell.name!r}", OF_A_CELL, settings=True)
-    default = {"method": "DiCap", "recipe": "tiny", "dataset": "", "shots": SHOTS, "seeds": SEEDS, "reference": ""}
+    default: dict[str, Any] = {"method": "DiCap", "recipe": "tiny", "dataset": "", "reference": ""}
+    default |= {"shots": Request.shots, "seeds": Request.seeds}
     given = {key: value for key in ("shots", "recipe") if (value := getattr(request, key))}
     value = {**default, **tree, **given, **{key: entry[key] for key in OF_A_CELL if key in entry}}
     own = {key: setting for key, setting in entry.items() if key not in OF_A_CELL}
@@ -150,15 +125,9 @@ def _with_values(cell: Cell, entry: Any, tree: dict) -> Cell:
         settings = own_settings({**(tree.get("settings") or {}), **own}, method)
     except ConfigError as error:
         raise ConfigError(f"cell {cell.name!r}: {error}") from None
-    request = dataclasses.replace(
-        request,
-        methods=(method,),
-        datasets=(str(value["dataset"]),),
-        shots=value["shots"],
-        seeds=request.seeds or numbers(value["seeds"]),
-        recipe=recipe,
-        settings=settings + request.settings,
-    )
+    one: dict[str, Any] = {"methods": (method,), "datasets": (str(value["dataset"]),), "recipe": recipe}
+    one |= {"seeds": request.seeds or numbers(value["seeds"]), "settings": settings + request.settings}
+    request = dataclasses.replace(request, **one, shots=value["shots"])
     return dataclasses.replace(cell, request=request, reference=str(value["reference"]))
 
 
@@ -209,9 +178,6 @@ def run_ablations(name: str, request: Request, *, cells: Sequence[str] = (), out
 
     title = f"{name}: {len(chosen)} of {len(every)} cells, {len(wanted)} runs in {out / name}"
     run_cells(title, wanted, table, out, **how)
-
-
-# --- shared with selection ---------------------------------------------------------------------------------------
 
 
 def by_draw(jobs: Sequence[Job]) -> dict[Draw, list[Job]]:
@@ -281,23 +247,18 @@ def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
     Raises:
         ConfigError: a key that is not in upper case, or in neither section.
     """
-    pairs: list[str] = []
+    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}  # type: ignore[attr-defined]
+    sections, pairs = sections_of(method), list[str]()
     for key, value in settings.items():
         if not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", str(key)):
             raise ConfigError(f"setting {key!r}: expected KEY or SECTION.KEY in upper case, such as W or OPTIM.LR")
-        pairs += [key if "." in key else f"{_section_of(key, method)}.{key}", str(value)]
+        # of a trainer without a table of settings planning finds what it lacks
+        section = next((section for section in sections if key in options.get(section, (key,))), None)
+        if "." not in key and section is None:
+            there = "; ".join(f"{section}: {', '.join(options[section])}" for section in sections)
+            raise ConfigError(f"{method} has no setting {key}; there are {there}")
+        pairs += [key if "." in key else f"{section}.{key}", str(value)]
     return tuple(pairs)
-
-
-def _section_of(key: str, method: str) -> str:
-    """The section of the trainer or of the learner that has a key. Raises ConfigError with the keys of both."""
-    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}  # type: ignore[attr-defined]
-    sections = sections_of(method)
-    for section in sections:
-        if key in options.get(section, (key,)):  # of a trainer without a table of settings planning finds what it lacks
-            return section
-    there = "; ".join(f"{section}: {', '.join(options[section])}" for section in sections)
-    raise ConfigError(f"{method} has no setting {key}; there are {there}")
 
 
 def by_key(settings: Sequence[str]) -> dict[str, str]:

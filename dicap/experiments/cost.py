@@ -1,8 +1,7 @@
 """What a plan will cost: the end of `dicap PROTOCOL --dry-run`. docs/protocols.md tells how good the figures are.
 
-Steps and test items are counted from the data, without opening an image. Time and memory are those of finished runs below OUT,
-with --measure also of trials: the run itself, made shorter by settings, twice, in a process, an output folder and a cache of its
-own. What the longer one takes beyond the shorter is the price of an item; benchmarks/preflight.py measures how near that comes.
+Time and memory are those of finished runs below OUT, with --measure also of trials: the run itself, made shorter by settings,
+twice, in a process, an output folder and a cache of its own. What the longer one takes beyond the shorter is an item's price.
 """
 
 import dataclasses
@@ -19,10 +18,8 @@ from typing import Any
 
 from dicap import results as store
 from dicap.config import facts_of
-from dicap.data.named import Data
-from dicap.experiments.executor import duration, quiet
+from dicap.experiments.executor import DIED, Processes, duration, quiet
 from dicap.experiments.protocols import Job, learns, many
-from dicap.experiments.workers import DIED, Processes
 
 log = logging.getLogger(__name__)
 
@@ -37,29 +34,24 @@ SIZES: dict[str, tuple[int, int]] = {}  # training and test items by digest of t
 
 @dataclass(frozen=True)
 class Work:
-    """What one run does: optimiser steps, test items, and the training items (N) that it is fitted to."""
+    """What one run does."""
 
-    steps: int
-    items: int
-    train: int = 0
+    steps: int  # of the optimiser
+    items: int  # of the test
+    train: int = 0  # items that it is fitted to
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What runs took, in seconds, the highest peak of memory in MiB, and what they were.
+    """What runs took, in seconds, and what they were."""
 
-    Args:
-        step: an optimiser step. item: a test item. fixed: all that does not grow.
-        fit: each training item before the first step. encode: each test item, once for all methods and seeds.
-    """
-
-    step: float
-    item: float
-    memory: float
+    step: float  # of the optimiser
+    item: float  # of the test
+    memory: float  # the highest peak, MiB
     source: str
-    fixed: float = 0.0
-    fit: float = 0.0
-    encode: float = 0.0
+    fixed: float = 0.0  # all that does not grow
+    fit: float = 0.0  # each training item, before the first step
+    encode: float = 0.0  # each test item, once for all methods and seeds
 
     def seconds(self, work: Work) -> float:
         """Of a run whose test items are encoded."""
@@ -68,18 +60,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Runs that differ in the seed alone: what each does, what it costs, or why that is not known (`source`).
-
-    Args:
-        seconds: of each run, None = not known. encoding: seconds, once for all methods and seeds. memory: MiB.
-    """
+    """Runs that differ in the seed alone: what each does, what it costs, or why that is not known (`source`)."""
 
     jobs: list[Job]
     work: Work = Work(0, 0)
     source: str = "no estimate yet"
-    seconds: float | None = None
-    encoding: float = 0.0
-    memory: float = 0.0
+    seconds: float | None = None  # of each run; None = not known
+    encoding: float = 0.0  # seconds, once for all methods and seeds
+    memory: float = 0.0  # MiB
 
     def line(self) -> str:
         """What a plan says of it."""
@@ -113,14 +101,11 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
         groups.setdefault(key, []).append(job)
     estimates: list[Estimate] = []
     trials: dict[tuple, Rate | str] = {}
-    unreadable: set[Data] = set()
     for some in groups.values():
         try:
             estimates.append(_estimate(some, results, trials if measure else None))
         except (ValueError, OSError) as error:
-            why = "as said above" if some[0].data in unreadable else error
-            unreadable.add(some[0].data)
-            estimates.append(Estimate(some, source=f"its data cannot be read: {why}"))
+            estimates.append(Estimate(some, source=f"its data cannot be read: {error}"))
         log.info("%s", estimates[-1].line())
     if jobs:
         log.info("In all: %s", in_all(estimates))
@@ -129,7 +114,7 @@ def show_costs(jobs: Sequence[Job], out: str, measure: bool = False) -> None:
 def _estimate(jobs: list[Job], results: Sequence[dict], trials: "dict[tuple, Rate | str] | None") -> Estimate:
     """From finished runs, else from trials, which are kept in `trials`; None: none are made."""
     job, work = jobs[0], work_of(jobs[0])
-    rate: Rate | str | None = rate_of(job, results, nearest=trials is not None)
+    rate: Rate | str | None = rate_of(job, results)
     if rate is None and trials is not None:
         key = (job.method, job.recipe, job.data, job.stage.split, job.prompt is None)  # seeds and shots share a trial
         trials[key] = rate = trials.get(key) or measured(job)
@@ -153,9 +138,6 @@ def in_all(estimates: Sequence[Estimate]) -> str:
     memory, limit = max(one.memory for one in known), capacity()
     fits = f"; {'about' if memory <= limit else 'TOO MUCH:'} {memory:,.0f} of {limit:,.0f} MiB of memory"
     return f"about {duration(seconds)}{rest}{fits if limit else ''}"
-
-
-# --- counts ------------------------------------------------------------------------------------------------------
 
 
 def work_of(job: Job) -> Work:
@@ -203,26 +185,17 @@ def _changed(cfg: Any, *settings: Any) -> Any:
     return cfg
 
 
-# --- rates -------------------------------------------------------------------------------------------------------
-
-
-def rate_of(job: Job, results: Sequence[dict], nearest: bool = False) -> Rate | None:
-    """What finished runs like this one took, None where there is none.
-
-    Args:
-        nearest: of its dataset and classes only; else, where there are none, of its dataset, or of any.
-    """
-    name = job.cfg.MODEL.BACKBONE.NAME
-    alike = [r for r in results if (r["method"], r["recipe"], r["backbone"]) == (job.method, job.recipe, name)]
-    near = [r for r in alike if r["dataset"] == job.dataset]
-    same = [r for r in near if r["split"] == job.stage.split]
-    for some in (same,) if nearest else (same, near, alike):
-        trained = [r for r in some if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
-        if some and (trained or job.prompt or not learns(job)):
-            where = ", ".join(sorted({r["dataset"] for r in some})) + f", {job.stage.split} classes" * (some is same)
-            devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in some}))
-            return _mean_rate(some, trained, f"from {many(len(some), 'finished run')} on {where}; {devices}")
-    return None
+def rate_of(job: Job, results: Sequence[dict]) -> Rate | None:
+    """What finished runs of its method, recipe, backbone, dataset and classes took, None where there is none."""
+    like = {"method": job.method, "recipe": job.recipe, "backbone": job.cfg.MODEL.BACKBONE.NAME}
+    like |= {"dataset": job.dataset, "split": job.stage.split}
+    same = [r for r in results if [r[key] for key in like] == list(like.values())]
+    trained = [r for r in same if r["seconds"]["train"] and not r.get("resumed_from_epoch")]
+    if not same or not (trained or job.prompt or not learns(job)):
+        return None
+    devices = ", ".join(sorted({str(r["versions"].get("device", "?")) for r in same}))
+    where = f"{job.dataset}, {job.stage.split} classes; {devices}"
+    return _mean_rate(same, trained, f"from {many(len(same), 'finished run')} on {where}")
 
 
 def _mean_rate(results: Sequence[dict], trained: Sequence[dict], source: str) -> Rate:
@@ -236,9 +209,6 @@ def _mean_rate(results: Sequence[dict], trained: Sequence[dict], source: str) ->
         source=source,
         fixed=statistics.median(r["seconds"].get("build", 0.0) for r in results) + statistics.median(fits or [0.0]),
     )
-
-
-# --- trials ------------------------------------------------------------------------------------------------------
 
 
 def measured(job: Job) -> Rate | str:

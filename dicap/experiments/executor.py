@@ -7,22 +7,28 @@ A failure stops only the runs that need its prompt. What was interrupted goes on
 """
 
 import contextlib
+import functools
 import gc
 import io
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from dicap import discover
 from dicap import results as store
 from dicap.experiments.finished import NOT_FINISHED, make_way, planned_digests, why_run
 from dicap.experiments.protocols import Job, learns
-from dicap.experiments.workers import DIED, BrokenProcessPool, workers
 from dicap.files import locked
 from dicap.options import ConfigError
 
@@ -49,6 +55,7 @@ class Outcome:
 
 Plan = dict[str, str] | Outcome  # of a run: the digests that its result must have, or why it cannot be made
 FINISHED = "finished before"
+DIED = "its process died (out of memory? killed?); run the same command again"
 
 
 def execute(jobs: Sequence[Job], *, parallel: int = 1, verbose: bool = False) -> list[Outcome]:
@@ -118,7 +125,8 @@ def _outcomes(jobs: Sequence[Job], plans: dict[Path, Plan], parallel: int, verbo
     needs = {job.folder: job.depends_on for job in jobs}
     waiting, not_ended, failed = list(jobs), set(needs), set[Path]()
     running: dict[Future, Job] = {}
-    with workers(max(1, min(parallel, len(jobs)))) as pool:
+    parallel = max(1, min(parallel, len(jobs)))
+    with ThisProcess() if parallel == 1 else Processes(parallel) as pool:
         while not_ended:
             ready = (job for job in waiting if not ((needed := needs[job.folder]) and needed.folder in not_ended))
             job = next(ready, None)
@@ -193,18 +201,16 @@ def _run(job: Job, verbose: bool) -> dict:
     return result
 
 
-class _ToStdout(io.TextIOBase):
-    """sys.stderr while a run is quiet: its warnings go where its output goes, into log.txt."""
-
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text) or len(text)
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Show nothing of what a run prints."""
+    """Show nothing of what a run prints; its warnings go where its output goes, into log.txt."""
+
+    class ToStdout(io.TextIOBase):
+        def write(self, text: str) -> int:
+            return sys.stdout.write(text) or len(text)
+
     with open(os.devnull, "w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink):
-        with contextlib.redirect_stderr(_ToStdout()):
+        with contextlib.redirect_stderr(ToStdout()):
             yield
 
 
@@ -221,3 +227,57 @@ def raise_failures(failures: Sequence[Outcome], total: int) -> None:
         lines.append(f"- {'; '.join(names)}: {cause}")
         lines += [f"  log: {failure.log_file}" for failure in some if failure.log_file][:3]
     raise RunError("\n".join([*lines, "The others are finished; the same command runs these again."]))
+
+
+class ThisProcess(Executor):
+    """Makes each task at once, here; its errors come through as they are."""
+
+    def submit(self, task: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(task(*args, **kwargs))
+        return future
+
+
+class Processes(Executor):
+    """Spawned processes; where one dies, what they were at fails with BrokenProcessPool, and new ones do the rest."""
+
+    def __init__(self, number: int) -> None:
+        arguments = (os.environ.get("DICAP_ENGINE") or "auto", tuple(discover.PLUGINS), number > 1)
+        context = multiprocessing.get_context("spawn")
+        self._start = functools.partial(ProcessPoolExecutor, number, context, _start_worker, arguments)
+        self._pool = self._start()
+
+    def submit(self, task: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        try:
+            return self._pool.submit(task, *args, **kwargs)
+        except BrokenProcessPool:
+            self.shutdown()
+            self._pool = self._start()
+            return self._pool.submit(task, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _start_worker(engine: str, plugins: tuple[str, ...], one_thread: bool) -> None:
+    """Prepare a process: engine, plugins; it ends with the one that started it."""
+    from dicap.choose_engine import choose_engine
+
+    if one_thread:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of what is imported from here on
+        import torch
+
+        torch.set_num_threads(1)  # where the main module has imported it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without a traceback of its own
+
+    def end_with_parent() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    choose_engine(engine)
+    discover.load_all()
+    logging.getLogger("dicap").setLevel(logging.INFO)  # of the runs' log.txt; the terminal belongs to the parent
+    for path in plugins:
+        discover.load_plugin(path)

@@ -19,33 +19,35 @@ NOT_FINISHED = "not finished"
 OTHER_WEIGHTS = "the backbone's weights changed"
 STAMP = ".plan.json"  # in a run's folder: what the checkpoints there belong to
 
-_DATA_DIGESTS: dict[str, str] = {}
+_DATA_DIGESTS: dict[str, str] = {}  # by DATASET section and seed
 _SHOWN: set[str] = set()  # lines about data
 
 
 def planned_digests(job: Job) -> dict[str, str]:
     """Digests of settings and data. Reads the dataset; an embedded one is written where it is missing."""
-    return {"config": store.config_digest(job.cfg), "data": _data_digest(job.cfg)}
-
-
-def _data_digest(cfg: Any) -> str:
-    """Digest of a configuration's dataset, remembered by its DATASET section and seed."""
     from dassl.data.datasets import build_dataset
     from dassl.utils import set_random_seed
 
+    cfg = job.cfg
     key = store.digest_of([store.plain(cfg.DATASET), cfg.SEED])
     if key not in _DATA_DIGESTS:
         with _data_log(), contextlib.redirect_stdout(io.StringIO()):
             set_random_seed(cfg.SEED)  # the few-shot draw uses Python's generator
             _DATA_DIGESTS[key] = store.data_digest(build_dataset(cfg))
-    return _DATA_DIGESTS[key]
+    return {"config": store.config_digest(cfg), "data": _DATA_DIGESTS[key]}
 
 
 @contextlib.contextmanager
 def _data_log() -> Iterator[None]:
     """Show on stderr what the reading of data says, each line once: how far a long check is, images that are not used."""
+
+    def is_new(record: logging.LogRecord) -> bool:
+        line, before = record.getMessage(), len(_SHOWN)
+        _SHOWN.add(line)
+        return len(_SHOWN) > before
+
     handler, logger = logging.StreamHandler(), logging.getLogger("dicap.data")
-    handler.addFilter(_is_new)
+    handler.addFilter(is_new)
     logger.addHandler(handler)
     try:
         yield
@@ -53,17 +55,10 @@ def _data_log() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _is_new(record: logging.LogRecord) -> bool:
-    line, before = record.getMessage(), len(_SHOWN)
-    _SHOWN.add(line)
-    return len(_SHOWN) > before
-
-
 def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
     """Why a run has to be made, "" where it is finished: whole, with the planned digests and names.
 
-    Args:
-        planned: digests of the result that must be equal; None = of settings and data, which are read if there is a result.
+    planned: digests that must be equal; None = of settings and data, which are read if there is a result.
     """
     path = job.folder / store.FILE
     if not path.exists():
@@ -73,8 +68,7 @@ def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
     except store.ResultError as error:
         return str(error)
     for key, value in {**job.names, "split": job.stage.split}.items():
-        # a result that does not say what it was trained on was trained on its own dataset
-        if (there := result.get(key, result["dataset"])) != value:
+        if (there := result.get(key)) != value:
             return f"its result says {key} {there!r}, not {value!r}"
     planned, digests = planned or planned_digests(job), result["digests"]
     if planned["config"] != digests["config"]:
@@ -115,8 +109,7 @@ def make_way(job: Job, planned: dict[str, str], why: str) -> None:
     """Keep a folder whose checkpoints belong to this run (training resumes there), put any other aside, stamp it."""
     stamp, weights = job.folder / STAMP, {"weights": _weights_digest(job.cfg)}
     with contextlib.suppress(OSError, ValueError):
-        # older stamps say nothing of weights
-        if why != OTHER_WEIGHTS and {**weights, **store.read_json(stamp)} == planned | weights:
+        if why != OTHER_WEIGHTS and store.read_json(stamp) == planned | weights:
             return
     if job.folder.exists() and any(job.folder.iterdir()):
         aside = job.folder.parent / ".old" / f"{job.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

@@ -15,16 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap import discover
-from dicap.config import (
-    CONFIGS,
-    build_cfg,
-    config_path,
-    facts_of,
-    published_recipes,
-    recipe_learner,
-    recipes,
-    split_method,
-)
+from dicap.config import build_cfg, config_path, facts_of, published_recipes, recipe_files, recipe_learner, recipes
 from dicap.data.named import EMBEDDED, EMBEDDED_SHIFTS, OWN, PUBLISHED, SHIFTS, Data, find_dataset, registered
 from dicap.options import ConfigError
 
@@ -43,44 +34,28 @@ class Stage:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A comparison.
+    """A comparison."""
 
-    Args:
-        name: also its output folder, and what its results say.
-        stages: the first trains, unless the protocol has a source; the next test its prompt.
-        summary, what: a line and a sentence of help.
-        everything: what `all` means; also the default with a data folder.
-        embedded: the default without one.
-        shots: training images a class; one run each.
-        source: the protocol that trains the prompt which is tested here; None = train on each dataset.
-        shifts: whether it tests on shifts of the source (same classes), and on nothing else.
-        cell: what its runs are called, where several comparisons make up one table; "" = this one stands for itself.
-    """
-
-    name: str
-    stages: tuple[Stage, ...]
-    summary: str = ""
-    what: str = ""
-    everything: tuple[str, ...] = PUBLISHED
-    embedded: tuple[str, ...] = EMBEDDED
-    shots: tuple[int, ...] = (SHOTS,)
-    source: "Protocol | None" = None
-    shifts: bool = False
-    cell: str = ""
+    name: str  # also its output folder, and what its results say
+    stages: tuple[Stage, ...]  # the first trains, unless the protocol has a source; the next test its prompt
+    summary: str = ""  # a line of help
+    everything: tuple[str, ...] = PUBLISHED  # what `all` means; also the default with a data folder
+    embedded: tuple[str, ...] = EMBEDDED  # the default without one
+    shots: tuple[int, ...] = (SHOTS,)  # training images a class; one run each
+    source: "Protocol | None" = None  # trains the prompt that is tested here; None = train on each dataset
+    shifts: bool = False  # whether it tests on shifts of the source (same classes), and on nothing else
+    cell: str = ""  # what its runs are called, where several comparisons make up one table
 
 
 BASE2NEW = Protocol(
     "base2new",
     (Stage("train_base", "base"), Stage("test_new", "new")),
     "compare methods: train on base classes, test on base and new ones",
-    "Base-to-new comparison: for each dataset, method and seed, train on the first half of the classes, test on it and on "
-    "the other half.",
 )
 FEW_SHOT = Protocol(
     "few_shot",
     (Stage("train", "all"),),
     "compare methods with 1, 2, 4, 8 and 16 shots of all classes",
-    "Few-shot comparison: for each dataset, method, seed and number of shots, train on all classes and test on them.",
     shots=(1, 2, 4, 8, 16),
 )
 SOURCE = Protocol("source", (Stage("train", "all"),), everything=PUBLISHED[:1], embedded=EMBEDDED[:1])
@@ -88,8 +63,6 @@ CROSS_DATASET = Protocol(
     "cross_dataset",
     (Stage("test", "all"),),
     "test prompts of one dataset on other ones",
-    "Cross-dataset comparison: for each method and seed, train on all classes of a source dataset, test that prompt on the "
-    "classes of other datasets.",
     everything=PUBLISHED[1:],
     embedded=EMBEDDED[1:],
     source=SOURCE,
@@ -98,7 +71,6 @@ DOMAIN_GENERALIZATION = Protocol(
     "domain_generalization",
     (Stage("test", "all"),),
     "test prompts of one dataset on its shifts",
-    "Domain generalisation: the training of cross_dataset, tested on shifts of the source dataset.",
     everything=SHIFTS,
     embedded=EMBEDDED_SHIFTS,
     source=SOURCE,
@@ -110,7 +82,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW, FEW_SHOT, CROSS_
 def protocol_of(folder: str) -> str:
     """The protocol whose paths an output folder follows (.../base2new/train_base/...), "" for any other."""
     known = {(protocol.name, stage.folder) for protocol in (*PROTOCOLS.values(), SOURCE) for stage in protocol.stages}
-    return next((pair[0] for pair in itertools.pairwise(Path(folder).parts) if pair in known), "")
+    return next((name for name, stage in itertools.pairwise(Path(folder).parts) if (name, stage) in known), "")
 
 
 @dataclass(frozen=True)
@@ -143,21 +115,16 @@ def many(number: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One planned run.
-
-    Args:
-        method: "CoOp", or "DiCap:CoOp" where the trainer trains a learner.
-        prompt: the run whose trained prompt it tests, None where it trains.
-    """
+    """One planned run."""
 
     protocol: Protocol
     stage: Stage
     data: Data
-    method: str
+    method: str  # "CoOp", or "DiCap:CoOp" where the trainer trains a learner
     recipe: str
     seed: int
     request: Request
-    prompt: "Job | None" = None
+    prompt: "Job | None" = None  # the run whose trained prompt it tests, None where it trains
 
     @property
     def dataset(self) -> str:
@@ -165,15 +132,10 @@ class Job:
         return self.data.name
 
     @property
-    def trained_on(self) -> str:
-        """Name of the dataset that the tested prompt was trained on."""
-        return self.prompt.dataset if self.prompt else self.dataset
-
-    @property
     def names(self) -> dict[str, Any]:
-        """What its result says that its configuration does not."""
+        """What its result says that its configuration does not; trained_on: the dataset of the tested prompt."""
         names = {"protocol": self.protocol.name, "dataset": self.dataset, "recipe": self.recipe}
-        return {**names, "trained_on": self.trained_on}
+        return {**names, "trained_on": self.prompt.dataset if self.prompt else self.dataset}
 
     @property
     def depends_on(self) -> "Job | None":
@@ -185,7 +147,7 @@ class Job:
         """As progress lines and messages name it."""
         cell = f"{self.protocol.cell}: " if self.protocol.cell else ""
         what = f"{self.stage.split} classes" if self.stage.split != "all" else many(self.request.shots, "shot")
-        prompt = f", prompt of {self.trained_on}" if self.protocol.source else ""
+        prompt = f", prompt of {self.names['trained_on']}" if self.protocol.source else ""
         return f"{cell}{self.dataset}, {self.method} ({self.recipe}), seed {self.seed}, {what}{prompt}"
 
     @property
@@ -199,24 +161,15 @@ class Job:
         """Its frozen configuration. Raises ConfigError."""
         request = self.request
         own = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.split)
-        return build_cfg(
-            config_path("datasets", self.data.config),
-            recipes(self.method)[self.recipe],
-            self.method,
-            root=request.data,
-            output_dir=str(self.folder),
-            seed=self.seed,
-            backbone=request.backbone,
-            opts=[*own, *self.data.settings, *request.settings],
-        )
+        flags = {"output_dir": str(self.folder), "root": request.data, "backbone": request.backbone}
+        files = config_path("datasets", self.data.config), recipes(self.method)[self.recipe]
+        settings = [*own, *self.data.settings, *request.settings]
+        return build_cfg(*files, self.method, settings, seed=self.seed, **flags)
 
 
 def learns(job: Job) -> bool:
     """Whether a run's method has something to train. Raises ConfigError where its configuration does not fit."""
     return facts_of(job.cfg).fit != "none"
-
-
-# --- planning ----------------------------------------------------------------------------------------------------
 
 
 def plan(protocol: Protocol, request: Request) -> list[Job]:
@@ -289,13 +242,13 @@ def sections_of(method: str) -> list[str]:
 
 
 def method_names() -> list[str]:
-    """All that a method may be called: trainers with a recipe, and pairs of a trainer and the learner of a recipe."""
+    """All that a method may be called: trainers with a recipe, ours or a plugin's, and pairs with a recipe's learner."""
     from dassl.engine import TRAINER_REGISTRY
 
     discover.load_all()
     names: dict[str, None] = {}
     for trainer in sorted(TRAINER_REGISTRY.registered_names()):
-        for path in sorted((CONFIGS / "trainers" / trainer).glob("*.yaml")):
+        for path in recipe_files(trainer).values():
             ending = path.stem.rpartition("_")[2]
             learner = recipe_learner(trainer, path)
             names |= {trainer: None, f"{trainer}:{ending if discover.is_learner(ending) else learner}": None}
@@ -308,7 +261,11 @@ def find_method(name: str) -> str:
     Raises:
         ConfigError: none, or several; the message lists those there are.
     """
-    folded, low = {method: _folded(method) for method in method_names()}, _folded(name)
+
+    def fold(method: str) -> str:
+        return method.lower().replace("_", "")
+
+    folded, low = {method: fold(method) for method in method_names()}, fold(name)
     begun = [method for method in folded if low and folded[method].startswith(low)]
     same = [method for method in begun if folded[method] == low]
     found = same or [method for method in begun if ":" not in method or ":" in name]
@@ -317,10 +274,6 @@ def find_method(name: str) -> str:
     if found:
         raise ConfigError(f"method {name!r} may be {' or '.join(found)}; write more of it")
     raise ConfigError(f"unknown method {name!r}; allowed: {', '.join(folded)}")
-
-
-def _folded(method: str) -> str:
-    return method.lower().replace("_", "")
 
 
 def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
@@ -333,12 +286,11 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
     if "all" in names and not request.data:
         way = f"DATA=/path/to/datasets, or --data; without one: {', '.join(protocol.embedded)}"
         raise ConfigError(f"the dataset 'all' needs a data folder: {way}")
-    texts = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
+    every = [text for name in names for text in (protocol.everything if name == "all" else (name,))]
     source = find_source(protocol, request).name if protocol.source else ""
     by_name: dict[str, Data] = {}
-    for data in (
-        find_dataset(text, request.data, protocol.embedded) for text in texts if text != source or text in names
-    ):
+    for text in (text for text in every if text != source or text in names):
+        data = find_dataset(text, request.data, protocol.embedded)
         _check_dataset(protocol, data, source)
         other = by_name.setdefault(data.name, data)
         if other != data:
@@ -350,14 +302,13 @@ def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
 def _check_dataset(protocol: Protocol, data: Data, source: str) -> None:
     """Raises ConfigError where a protocol is not for a dataset."""
     if data.name == source:
-        trained = "the source, which prompts are trained on"
-        raise ConfigError(f"the dataset {source!r} is {trained}; {protocol.name} tests on others")
+        raise ConfigError(f"the dataset {source!r} is the source of the prompts; {protocol.name} tests on others")
     if data.is_shift and not protocol.shifts:
         raise ConfigError(f"the dataset {data.name!r} is a shift, for tests only: dicap domain_generalization")
     if protocol.shifts and not data.is_shift and data.config != OWN:
         shifts = ", ".join(name for name, cls in registered().items() if getattr(cls, "test_only", False))
-        there = f"shifts: {shifts}; other classes: dicap cross_dataset"
-        raise ConfigError(f"the dataset {data.name!r} is no shift of {source}; {there}")
+        there = f"{source}; shifts: {shifts}; other classes: dicap cross_dataset"
+        raise ConfigError(f"the dataset {data.name!r} is no shift of {there}")
 
 
 def find_source(protocol: Protocol, request: Request) -> Data:
@@ -383,7 +334,7 @@ def choose_recipe(method: str, wanted: Sequence[str]) -> tuple[str, str]:
     Raises:
         ConfigError: none; the message lists those there are.
     """
-    there, (trainer, learner) = recipes(method), split_method(method)
+    there, (trainer, _, learner) = recipes(method), method.partition(":")
     recipe = next((name for name in wanted if name in there), None)
     if recipe is None:
         absent = " or ".join(wanted) + (f" of {method}" if learner else "")

@@ -3,10 +3,8 @@
     result = run(cfg)                                             # train, then test
     result = run(cfg, eval_only=True, model_dir="output/...")     # test what another run has trained
 
-Any trainer of the Dassl family works, also a third-party one on an installed Dassl: where a trainer has no `outcomes`, the
-evaluator's lists of true and predicted labels are measured as a classification; the log never is. A trainer may add
-`task`, `outcomes` (of each test item in order), `extra_result() -> dict` (kept as "method_record") and `weights_digest`
-(SHA-256 of the frozen backbone).
+Any trainer of the Dassl family works: without `outcomes` the evaluator's labels are measured, as a classification. A trainer may
+add `task`, `outcomes` (of each test item in order), `extra_result() -> dict` ("method_record") and `weights_digest` (SHA-256).
 """
 
 import contextlib
@@ -133,7 +131,7 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
         if model_dir:
             trainer.load_model(model_dir, epoch=load_epoch)
         trainer.test()
-    elif getattr(trainer.dm.dataset, "test_only", False) and trainable_parameters(trainer):
+    elif getattr(trainer.dm.dataset, "test_only", False) and facts_of(trainer.cfg).fit != "none":
         raise ConfigError(
             f"{type(trainer.dm.dataset).__name__} is a test set of another dataset's classes: nothing is trained on"
             " it; test a prompt with --eval-only --model-dir, or run dicap domain_generalization"
@@ -162,6 +160,8 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
     if measured is None:
         return None
     peak, source = _peak_memory(trainer)
+    # of a whole training, before a resumed one too
+    steps = not eval_only and facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
     return {
         "schema": store.SCHEMA,
         **names,
@@ -172,8 +172,8 @@ def _result(trainer: Any, cfg: Any, names: dict[str, str], seconds: dict[str, fl
         "split": cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
         "test_set": cfg.TEST.SPLIT,
         **measured,
-        "trainable_parameters": trainable_parameters(trainer),
-        "steps": 0 if eval_only else _optimiser_steps(trainer, cfg),
+        "trainable_parameters": sum(value.numel() for value in _parameters(trainer).values()),
+        "steps": len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if steps else 0,
         "seconds": {part: round(seconds[part], 3) for part in ("build", "fit", "train", "test")},
         "resumed_from_epoch": int(getattr(trainer, "start_epoch", 0)),
         "peak_memory_mib": peak,
@@ -217,14 +217,18 @@ def _evaluation(trainer: Any, cfg: Any) -> dict[str, Any] | None:
 def model_digest(trainer: Any) -> str:
     """SHA-256 of everything that the trainer has learned, "" where it learns nothing.
 
-    Parameters that take a gradient, and buffers that `fit` has made: others, such as a prompt's class tokens, differ
-    between base and new classes.
+    The state of a learner. Of another model the parameters that take a gradient, and the buffers that FITTED names:
+    other tensors, such as a prompt's class tokens, may differ between base and new classes.
     """
     import torch
 
+    from dicap.learner import Learner
+
     learned = _parameters(trainer)
     for name, model in getattr(trainer, "_models", {}).items():
-        learned |= {f"{name}.{key}": x for key, x in model.named_buffers() if key in getattr(model, "FITTED", ())}
+        fitted = ((key, x) for key, x in model.named_buffers() if key in getattr(model, "FITTED", ()))
+        state = model.state_dict().items() if isinstance(model, Learner) else fitted
+        learned |= {f"{name}.{key}": value for key, value in state}
     total = hashlib.sha256()
     for key, value in sorted(learned.items()):
         data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
@@ -238,17 +242,6 @@ def _parameters(trainer: Any) -> dict[str, Any]:
     return {f"{name}.{key}": x for name, model in models for key, x in model.named_parameters() if x.requires_grad}
 
 
-def trainable_parameters(trainer: Any) -> int:
-    """How many numbers the trainer learns; 0 where it learns nothing."""
-    return sum(value.numel() for value in _parameters(trainer).values())
-
-
-def _optimiser_steps(trainer: Any, cfg: Any) -> int:
-    """Steps of a whole training, before a resumed one too; 0 where the trainer takes none."""
-    steps = facts_of(cfg).fit == "steps" and hasattr(trainer, "train_loader_x")
-    return len(trainer.train_loader_x) * getattr(trainer, "max_epoch", 0) if steps else 0
-
-
 def _versions(trainer: Any) -> dict[str, Any]:
     """What ran: package versions, engine, device (a GPU's model, else "cpu"), threads."""
     import torch
@@ -259,9 +252,8 @@ def _versions(trainer: Any) -> dict[str, Any]:
     return {
         "dicap": dicap.__version__,
         "torch": torch.__version__,
-        "torchvision": _version("torchvision"),
+        **{name: _version(name) for name in ("torchvision", "numpy")},
         "clip": _version("clip-anytorch", "openai-clip", "clip"),
-        "numpy": _version("numpy"),
         "python": platform.python_version(),
         "engine": os.environ.get("DICAP_ENGINE", "dassl"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

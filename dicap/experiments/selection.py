@@ -22,7 +22,6 @@ from dicap.report.ablations import Line, best, selection_sheet
 from dicap.report.sheet import Sheet
 
 GRID = ("OPTIM.MAX_EPOCH=5,10,20,50",)  # CoOp is best on new classes early: length is the strongest lever
-FOLDS = 5
 
 
 def read_grid(texts: Sequence[str]) -> list[dict[str, str]]:
@@ -85,7 +84,7 @@ def _epochs(jobs: Sequence[Job]) -> int:
     return max(1, round(cfg.OPTIM.MAX_EPOCH * there / here))
 
 
-def run_selection(grid: Sequence[str], request: Request, *, folds: int = FOLDS, **how: Any) -> None:
+def run_selection(grid: Sequence[str], request: Request, *, folds: int = 5, **how: Any) -> None:
     """Plan and check all points, run them, tabulate, name the best one and the command that uses it.
 
     Args:

@@ -8,9 +8,8 @@ import pytest
 from dicap import cli
 from dicap.experiments import cost
 from dicap.experiments.cost import Rate, Work, rate_between, shortened, show_costs, try_out, work_of
-from dicap.experiments.executor import execute
+from dicap.experiments.executor import DIED, execute
 from dicap.experiments.protocols import BASE2NEW, FEW_SHOT, plan, request_of
-from dicap.experiments.workers import DIED
 from dicap.results import flatten, plain
 
 RATE = Rate(step=0.1, item=0.01, memory=700.0, source="measured now", fixed=2.0, fit=0.05, encode=0.02)
@@ -101,11 +100,10 @@ def test_a_failing_trial_is_told_and_the_others_count(tmp_path, caplog, monkeypa
     assert made == ["CoOp", "CoCoOp"]  # seeds and numbers of shots share a trial
 
 
-@pytest.mark.parametrize("same, told", [(True, "from runs"), (False, "measured now")])
-def test_what_has_run_on_other_data_is_measured(same, told, tmp_path, caplog, monkeypatch, own_cache):
+@pytest.mark.parametrize("rate, told", [(Rate(1.0, 1.0, 300.0, "from runs"), "from runs"), (None, "measured now")])
+def test_what_has_not_run_is_measured(rate, told, tmp_path, caplog, monkeypatch, own_cache):
     caplog.set_level("INFO", "dicap")
-    found = {True: Rate(1.0, 1.0, 300.0, "from runs") if same else None, False: Rate(9.0, 9.0, 9.0, "other data")}
-    monkeypatch.setattr(cost, "rate_of", lambda job, results, nearest: found[nearest])
+    monkeypatch.setattr(cost, "rate_of", lambda job, results: rate)
     monkeypatch.setattr(cost, "measured", lambda job: RATE)
     show_costs(plan(FEW_SHOT, make_request(tmp_path / "out")), str(tmp_path / "out"), measure=True)
     assert told in caplog.text and caplog.text.count("MiB (") == 1

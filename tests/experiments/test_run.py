@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dicap import results as store
 from dicap.config import build_cfg, config_path
 from dicap.experiments.run import model_digest, run
+from dicap.learner import Learner
 from dicap.options import ConfigError
 from dicap.results import Measure
 from dicap.tasks.task import Task
@@ -202,6 +204,42 @@ def test_model_digest_sees_what_is_learned_and_nothing_else():
     computed = model_digest(trainer)
     other.running_mean += 1
     assert computed and model_digest(trainer) != computed
+
+
+def test_model_digest_of_a_learner_is_that_of_its_state():
+    class Averaged(Learner):
+        """Keeps an average of its parameter in a buffer, beside tensors of the bound texts, which are not saved."""
+
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.shift = torch.nn.Parameter(torch.zeros(2))
+            self.register_buffer("average", torch.zeros(2))
+            self.register_buffer("tokens", torch.zeros(2), persistent=False)
+
+    learner = Averaged()
+    trainer = SimpleNamespace(_models={"learner": learner})
+    first = model_digest(trainer)
+    learner.tokens += 1
+    assert model_digest(trainer) == first != ""
+    learner.average += 1
+    second = model_digest(trainer)
+    learner.shift.data += 1
+    assert len({first, second, model_digest(trainer)}) == 3
+
+
+def test_nothing_is_fitted_on_a_test_set(tmp_path, monkeypatch):
+    """A learner that is computed in closed form has no parameter that takes a gradient, and is still fitted to images."""
+    from dicap.datasets.digits import Digits
+    from dicap.learner import Facts
+
+    monkeypatch.setattr(Digits, "test_only", True)
+    monkeypatch.setattr(Digits, "val_is_test", True)
+    monkeypatch.delattr(LinearProbe, "forward_backward")
+    monkeypatch.setattr(LinearProbe, "train", LinearProbe.test)
+    assert run(make_cfg(tmp_path))["n"] == 1397  # nothing is learned
+    monkeypatch.setattr(LinearProbe, "facts_of", lambda cfg: Facts(fit="closed_form"), raising=False)
+    with pytest.raises(ConfigError, match="Digits is a test set of another dataset's classes"):
+        run(make_cfg(tmp_path))
 
 
 def test_nothing_is_trained_on_a_test_set(tmp_path, monkeypatch):
