@@ -27,9 +27,8 @@ class FewShotDataset(DatasetBase):
         cfg: reads DATASET.ROOT, DATASET.NUM_SHOTS (< 1: all), DATASET.SUBSAMPLE_CLASSES, DATASET.HOLDOUT_FOLDS,
             DATASET.HOLDOUT_FOLD and SEED.
 
-    Raises:
-        DatasetError: missing root, folder, split file or image; a split file that breaks the rules or the counts; base
-            or new classes of a test-only set.
+    Raises DatasetError: missing root, folder, split file or image; a split file that breaks the rules or the counts;
+        base or new classes of a test-only set.
     """
 
     folder = ""  # below DATASET.ROOT

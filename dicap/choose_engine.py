@@ -58,8 +58,7 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
 
     Args:
         choice: dassl, builtin, or auto: what DICAP_ENGINE says, else an installed Dassl that can run, else builtin.
-    Raises:
-        EngineError: unknown choice, no Dassl that can run, or the other engine is in use already.
+    Raises EngineError: unknown choice, no Dassl that can run, or the other engine is in use already.
     """
     reason = "as asked"
     if choice == "auto" and (asked := _asked_by_environment()):

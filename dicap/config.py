@@ -63,8 +63,7 @@ def dataset_files() -> dict[str, Path]:
 def config_path(kind: str, name: str) -> str:
     """The path of a YAML: config_path("datasets", "digits"), also a plugin's, or config_path("trainers/CoOp", "tiny").
 
-    Raises:
-        ConfigError: no such file; the message lists those there are.
+    Raises ConfigError: no such file; the message lists those there are.
     """
     files = dataset_files() if kind == "datasets" else {path.stem: path for path in (CONFIGS / kind).glob("*.yaml")}
     if name not in files:
@@ -148,8 +147,7 @@ def build_cfg(
         opts: KEY VALUE KEY VALUE ...
         flags: root, output_dir, resume, seed, source_domains, target_domains, transforms, backbone, head; None and ""
             mean "not given" (a seed of 0 is given).
-    Raises:
-        ConfigError: names file, key, value and what is allowed.
+    Raises ConfigError: names file, key, value and what is allowed.
     """
     from dassl.config import get_cfg_default
 

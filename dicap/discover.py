@@ -29,8 +29,7 @@ def load_all() -> None:
 def load_plugin(path: str) -> ModuleType:
     """Import a trainer or dataset file from outside of the package; loading it twice is loading it once.
 
-    Raises:
-        ConfigError: no such file, or it registers a name that is taken.
+    Raises ConfigError: no such file, or it registers a name that is taken.
     """
     file = Path(path).resolve()
     if str(file) in PLUGINS:

@@ -117,8 +117,7 @@ class Learner(nn.Module):
     def bind(self, texts: Sequence[str]) -> None:
         """Score against these texts from now on: class names, captions, the candidates of one item.
 
-        Raises:
-            ConfigError: other texts than those of the training, where CLASSES is trained.
+        Raises ConfigError: other texts than those of the training, where CLASSES is trained.
         """
         if self.facts.classes == "trained" and not torch.equal(self.trained_classes.cpu(), _digest(texts)):
             raise ConfigError(
@@ -195,9 +194,8 @@ class Learner(nn.Module):
     def load(self, state: dict[str, Tensor], source: str) -> None:
         """Take learned state, ours or a published one; token vectors of class names in it are dropped.
 
-        Raises:
-            ConfigError: tensors are missing, unknown or of another size, or belong to other classes; the message names
-                the source, the tensor and the sizes.
+        Raises ConfigError: tensors are missing, unknown or of another size, or belong to other classes; the message
+            names the source, the tensor and the sizes.
         """
         state = {key: value for key, value in state.items() if key not in ("token_prefix", "token_suffix")}
         for name, module in self.named_modules():
@@ -321,8 +319,7 @@ def merge_losses(one: dict[str, Tensor], other: dict[str, Tensor], name: str) ->
 class LearnedCLIP(nn.Module):
     """A frozen CLIP and its learner: what trains, tests and scores. Features are L2-normalised and fp32.
 
-    Raises:
-        ConfigError: the learner does not do what its facts say.
+    Raises ConfigError: the learner does not do what its facts say.
     """
 
     def __init__(self, clip: nn.Module, learner: Learner):
@@ -343,8 +340,7 @@ class LearnedCLIP(nn.Module):
     def image(self, x: Tensor) -> Tensor:
         """Features (B, e) as the learner has them, of images (B, 3, H, W) or frozen features (B, e).
 
-        Raises:
-            ValueError: frozen features for a learner that changes the image tower.
+        Raises ValueError: frozen features for a learner that changes the image tower.
         """
         if self.facts.image != "tower":
             return self.learner.image(self.encode_image(x) if x.dim() == 4 else x)
@@ -355,8 +351,7 @@ class LearnedCLIP(nn.Module):
     def text(self, f: Tensor) -> Tensor:
         """Text features (C, e) or (B, C, e) for image features f (B, e).
 
-        Raises:
-            ValueError: their shape is not what the learner's TEXT says.
+        Raises ValueError: their shape is not what the learner's TEXT says.
         """
         texts, t = self._kept
         if t is None or texts is not self.learner.texts:
@@ -501,8 +496,7 @@ def learner_class(name: str) -> type[Learner]:
 
     Looked up among dicap's own learners and those of plug-ins, never in Dassl's registry, where a name may be a fork's.
 
-    Raises:
-        ConfigError: unknown; the message lists those there are.
+    Raises ConfigError: unknown; the message lists those there are.
     """
     names = name.split("+")
     unknown = [part for part in names if part not in LEARNERS]

@@ -63,8 +63,7 @@ def default_section(options: dict[str, Option]) -> CfgNode:
 def read_options(section: CfgNode, options: dict[str, Option], name: str) -> SimpleNamespace:
     """Settings as attributes in lower case, checked.
 
-    Raises:
-        ConfigError: a value outside of its choices, of another type, or a key that is missing.
+    Raises ConfigError: a value outside of its choices, of another type, or a key that is missing.
     """
     values = {}
     for key, option in options.items():
@@ -77,8 +76,7 @@ def read_options(section: CfgNode, options: dict[str, Option], name: str) -> Sim
 def coerce(value: Any, default: Any, key: str) -> Any:
     """The value in the type of the default: 1 -> 1.0, "false" -> False, "(64, 64)" -> (64, 64), list <-> tuple.
 
-    Raises:
-        ConfigError: no reading of the value has the type of the default.
+    Raises ConfigError: no reading of the value has the type of the default.
     """
     if isinstance(value, str) and not (isinstance(default, str) or default is None):
         value = _parse(value)
@@ -107,8 +105,7 @@ def _parse(text: str) -> Any:
 def merge_file(cfg: CfgNode, path: str) -> None:
     """Merge a YAML file into cfg; unknown keys are refused with the nearest known one.
 
-    Raises:
-        ConfigError: missing or unreadable file, unknown key, value of another type.
+    Raises ConfigError: missing or unreadable file, unknown key, value of another type.
     """
     try:
         with open(path, encoding="utf-8") as file:

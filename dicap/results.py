@@ -123,8 +123,7 @@ def write_result(folder: str | os.PathLike, result: dict) -> Path:
 def read_result(path: str | os.PathLike) -> dict:
     """Read a result file, or the one in a run's folder.
 
-    Raises:
-        ResultError: no such file, not JSON (cut short), another schema, or a field that is missing or does not fit.
+    Raises ResultError: no such file, not JSON (cut short), another schema, or a field that is missing or does not fit.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -201,8 +200,7 @@ def _check_value(measure: Measure, value: Any, where: str) -> None:
 def find_results(root: str | os.PathLike) -> list[Path]:
     """All result files below a folder, sorted; hidden folders (runs put aside) are passed over.
 
-    Raises:
-        ResultError: the folder does not exist.
+    Raises ResultError: the folder does not exist.
     """
     root = Path(root)
     if not root.is_dir():

@@ -48,8 +48,7 @@ class Prompts:
 def embed(clip: nn.Module, texts: list[str], skip: int = 0) -> Prompts:
     """Texts as prompts: the start-of-text token as prefix, and the other tokens behind the first `skip` as suffix.
 
-    Raises:
-        ConfigError: a text is too long; the message quotes it.
+    Raises ConfigError: a text is too long; the message quotes it.
     """
     tokens = tokenize(texts)
     eot = tokens.argmax(dim=-1)  # (C,), on the CPU: lengths are needed here
@@ -81,8 +80,7 @@ class TextTower(nn.Module):
     def forward(self, prompts: Prompts) -> Tensor:
         """Text features (P, C, e), not normalised, in the type of the text projection (autocast's under autocast).
 
-        Raises:
-            ValueError: the prompts are longer than CLIP's context.
+        Raises ValueError: the prompts are longer than CLIP's context.
         """
         (count, n_prefix, d), positions = prompts.prefix.shape, self.clip.positional_embedding
         if n_prefix + max(prompts.lens) > positions.shape[0]:

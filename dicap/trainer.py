@@ -63,8 +63,7 @@ def register(cls: type[Learner]) -> type[Learner]:
     Its OPTIONS gain PREC.
     In a fork that has a trainer of that name, the fork's stays the trainer; the learner is there all the same.
 
-    Raises:
-        KeyError: a plug-in's name that is taken.
+    Raises KeyError: a plug-in's name that is taken.
     """
     name = cls.__name__
     own = cls.__module__.startswith("dicap.")
@@ -418,8 +417,7 @@ class LearnerTrainer(TrainerX):
         Args:
             directory: the run's folder, which holds prompt_learner/ or learner/.
             epoch: None = model-best, or where there is none the last epoch saved.
-        Raises:
-            FileNotFoundError, ConfigError: nothing there, or it does not fit.
+        Raises FileNotFoundError, ConfigError: nothing there, or it does not fit.
         """
         if not directory:
             log.info("no model is loaded: no directory given")

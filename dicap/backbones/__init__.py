@@ -35,8 +35,7 @@ def load_clip(name: str, device: str | torch.device = "cpu", precision: str = "f
         name: as in the list above.
         precision: "fp32", "bf16" and "amp" give fp32 weights; "fp16" gives fp16 towers (on a CPU, where fp16 is about ten times
             slower than fp32, they stay fp32 and a line in the log says so).
-    Raises:
-        ConfigError: unknown name, missing file, or weights that are not a CLIP's; the message names the cause.
+    Raises ConfigError: unknown name, missing file, or weights that are not a CLIP's; the message names the cause.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
@@ -52,8 +51,7 @@ def load_clip(name: str, device: str | torch.device = "cpu", precision: str = "f
 def build(state: dict[str, Tensor], name: str = "weights") -> nn.Module:
     """A CLIP in fp32 from its state dict; every size is inferred from the weights.
 
-    Raises:
-        ConfigError: keys are missing or shapes do not belong to a CLIP of OpenAI's architecture.
+    Raises ConfigError: keys are missing or shapes do not belong to a CLIP of OpenAI's architecture.
     """
     facts = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, beside the weights
     state = {key: value for key, value in state.items() if key not in facts}

@@ -13,8 +13,7 @@ from dicap import provide_pkg_resources
 def clip_package() -> ModuleType:
     """The imported `clip` package; `clip_package().model.CLIP` is OpenAI's architecture.
 
-    Raises:
-        ImportError: no `clip` package, or one of another project (without `model.CLIP`).
+    Raises ImportError: no `clip` package, or one of another project (without `model.CLIP`).
     """
     if "clip" not in sys.modules:
         _import_clip()

@@ -43,9 +43,8 @@ def fetch(source: Source, folder: Path) -> str:
 
     Returns:
         "sha256:..." of the file; it stands in the folder's RECORD too.
-    Raises:
-        DownloadError: by hand only, no connection, not there, too short, wrong digest, no room. Nothing is left but a
-            part to go on from.
+    Raises DownloadError: by hand only, no connection, not there, too short, wrong digest, no room. Nothing is left but
+        a part to go on from.
     """
     if source.manual:
         raise DownloadError(f"{source.file} has to be put into {folder} by hand: {source.note}")

@@ -72,8 +72,7 @@ def hold_out(split: Split, classes: str, folds: int, fold: int, seed: int) -> Sp
             without what is kept back, names the classes).
         folds, fold: 1 <= fold <= folds <= half the number of base classes.
 
-    Raises:
-        DatasetError: a value outside of these, no seed, or a class with a single shot.
+    Raises DatasetError: a value outside of these, no seed, or a class with a single shot.
     """
     shots = by_label(subsample(split, "base")["train"])
     _check_hold_out(shots, classes, folds, fold, seed)

@@ -36,8 +36,7 @@ def dataset_of_path(text: str) -> tuple[str, tuple[str, ...]] | None:
 
     None where the text is a name: it has no separator, does not end in .csv, .tsv or .json, and is not "." or "..".
 
-    Raises:
-        ConfigError: nothing is at the path.
+    Raises ConfigError: nothing is at the path.
     """
     is_path = text in (os.curdir, os.pardir) or "/" in text or os.sep in text
     if not is_path and not text.lower().endswith((".csv", ".tsv", ".json")):
@@ -78,8 +77,7 @@ def read_own(
         images: folder that the paths in a CSV or JSON are relative to, "" = its own.
         elsewhere: folder for the split where none can be written beside the images.
 
-    Raises:
-        DatasetError: data that cannot be used; ConfigError: a setting that cannot.
+    Raises DatasetError: data that cannot be used; ConfigError: a setting that cannot.
     """
     shares = read_ratio(ratio, "DATASET.FOLDER.SPLIT")
     folder = image_folder(path, images)

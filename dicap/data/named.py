@@ -79,8 +79,7 @@ def find_dataset(text: str, root: str = "", elsewhere: tuple[str, ...] = EMBEDDE
     Args:
         root: the data folder, "" = none given.
         elsewhere: what to name where a data folder is needed and none is given.
-    Raises:
-        ConfigError: an unknown name, a path to nothing, or a dataset that needs a data folder.
+    Raises ConfigError: an unknown name, a path to nothing, or a dataset that needs a data folder.
     """
     from dicap.data.folder import dataset_of_path
 

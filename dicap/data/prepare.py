@@ -27,8 +27,7 @@ def obtain(source: Source, folder: Path, keep: bool = False) -> str:
         keep: the downloaded archive stays after it was unpacked.
     Returns:
         What was done, in words.
-    Raises:
-        DatasetError: (DownloadError, UnpackError) see fetch and unpack; one line.
+    Raises DatasetError: (DownloadError, UnpackError) see fetch and unpack; one line.
     """
     done = from_disk(source, folder)
     if done:
@@ -68,8 +67,7 @@ def regenerate(dataset: Any) -> str:
 
     Returns:
         What was done, in words.
-    Raises:
-        DatasetError: there is a split file, or no rule, or no lists.
+    Raises DatasetError: there is a split file, or no rule, or no lists.
     """
     path = Path(dataset.dataset_dir) / dataset.split_file
     if dataset.split_file and path.exists():

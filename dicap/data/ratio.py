@@ -36,8 +36,7 @@ def split_by_ratio(classes: dict[str, str], ratio: Ratio, seed: int) -> Paths:
 
     Args:
         classes: path -> class.
-    Raises:
-        DatasetError: a class has fewer images than there are parts; names it and its count.
+    Raises DatasetError: a class has fewer images than there are parts; names it and its count.
     """
     by_class: dict[str, list[str]] = {name: [] for name in sorted(set(classes.values()))}
     for path in sorted(classes):
@@ -60,8 +59,7 @@ def split_by_ratio(classes: dict[str, str], ratio: Ratio, seed: int) -> Paths:
 def kept_split(classes: dict[str, str], files: list[Path]) -> Paths | None:
     """The split in the first of `files` that is there, None where none is.
 
-    Raises:
-        DatasetError: a file of another form, or images of the split are gone.
+    Raises DatasetError: a file of another form, or images of the split are gone.
     """
     file = next((file for file in files if file.is_file()), None)
     if file is None:

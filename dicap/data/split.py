@@ -35,9 +35,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 def read_split(path: str | os.PathLike, rename: dict[str, str] | None = None) -> Split:
     """Read CoOp's split JSON.
 
-    Raises:
-        DatasetError: missing or broken file, unknown part, an item of another form, a label with two names, labels
-            that are not 0..n-1, a path that leaves the image folder or stands twice.
+    Raises DatasetError: missing or broken file, unknown part, an item of another form, a label with two names, labels
+        that are not 0..n-1, a path that leaves the image folder or stands twice.
     """
     tree = read_json(path)
     if set(tree) != set(PARTS):

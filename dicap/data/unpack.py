@@ -44,8 +44,7 @@ def unpack(archive: Path, folder: Path, source: Source) -> list[str]:
         folder: made where it does not exist; half of an archive is never seen there.
     Returns:
         The names that were put there.
-    Raises:
-        UnpackError: see above; also where the archive is broken or does not hold the names.
+    Raises UnpackError: see above; also where the archive is broken or does not hold the names.
     """
     theirs = {ours: name for name, ours in source.rename.items()}
     temporary = folder / f".{archive.name}.unpack"

@@ -75,8 +75,7 @@ def read_ablation(path: Path, request: Request, output_name: str = "") -> list[C
         request: what the command line says for all cells: seeds, shots and recipe where they are given (empty or 0
             where not), settings, data, backbone, out.
         output_name: name of the output instead of the file's.
-    Raises:
-        ConfigError: names the file, the cell, the key, and what is allowed.
+    Raises ConfigError: names the file, the cell, the key, and what is allowed.
     """
     import yaml
 
@@ -206,8 +205,7 @@ def run_cells(
         table: makes it of the result files. folder: where it is written.
         dry_run: only say what would be run.
         parallel, verbose: as `execute` takes them.
-    Raises:
-        RunError: at the end, if a run failed; lists all that did.
+    Raises RunError: at the end, if a run failed; lists all that did.
     """
     log.info("%s", title)
     if dry_run:
@@ -244,8 +242,7 @@ def line_of(name: str, jobs: Sequence[Job], settings: dict[str, str], group: str
 def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
     """KEY VALUE pairs as on a command line; a key without a dot belongs to the trainer's section, else to the learner's.
 
-    Raises:
-        ConfigError: a key that is not in upper case, or in neither section.
+    Raises ConfigError: a key that is not in upper case, or in neither section.
     """
     options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}  # type: ignore[attr-defined]
     sections, pairs = sections_of(method), list[str]()

@@ -143,8 +143,7 @@ def in_all(estimates: Sequence[Estimate]) -> str:
 def work_of(job: Job) -> Work:
     """Exact for a trainer whose loader is of the config: an incomplete last batch is dropped, unless it is the only one.
 
-    Raises:
-        ValueError, OSError: data that cannot be read.
+    Raises ValueError, OSError: data that cannot be read.
     """
     train, test = count_items(job.cfg)
     if job.prompt or not learns(job):

@@ -69,8 +69,7 @@ def run_protocol(
 def absent_datasets(jobs: Sequence[Job], request: Request, policy: str = "", dry_run: bool = False) -> list[Data]:
     """The datasets of a plan that are not there, each named with the command that gets it.
 
-    Raises:
-        ConfigError: they are refused, or nothing is left to run; in a dry run this is only said.
+    Raises ConfigError: they are refused, or nothing is left to run; in a dry run this is only said.
     """
     why = {data: missing(data, request.data) for data in dict.fromkeys(job.data for job in jobs)}
     absent = [data for data, reason in why.items() if reason]

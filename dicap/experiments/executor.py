@@ -166,8 +166,7 @@ def _attempt(job: Job, planned: Plan, verbose: bool) -> Outcome:
 def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[dict, str]:
     """A run's result and why it was made now, "" where it was finished before.
 
-    Raises:
-        RunError: it failed, or another process is at work on it.
+    Raises RunError: it failed, or another process is at work on it.
     """
     if not why_run(job, planned):
         return store.read_result(job.folder), ""

@@ -175,8 +175,7 @@ def learns(job: Job) -> bool:
 def plan(protocol: Protocol, request: Request) -> list[Job]:
     """All runs of one number of shots, in order; every name, recipe, seed and setting is checked before anything runs.
 
-    Raises:
-        ConfigError: with the value and what is allowed.
+    Raises ConfigError: with the value and what is allowed.
     """
     methods = list(dict.fromkeys(map(find_method, request.methods)))
     datasets = find_datasets(protocol, request)
@@ -258,8 +257,7 @@ def method_names() -> list[str]:
 def find_method(name: str) -> str:
     """The method that a name stands for: in any case, with or without `_`, or its beginning ("zeroshot", "dicap:clip").
 
-    Raises:
-        ConfigError: none, or several; the message lists those there are.
+    Raises ConfigError: none, or several; the message lists those there are.
     """
 
     def fold(method: str) -> str:
@@ -279,8 +277,7 @@ def find_method(name: str) -> str:
 def find_datasets(protocol: Protocol, request: Request) -> list[Data]:
     """The datasets to train or test on: those named, else the embedded ones of the protocol, with a data folder all.
 
-    Raises:
-        ConfigError: an unknown name, one that needs a data folder, or one that the protocol is not for.
+    Raises ConfigError: an unknown name, one that needs a data folder, or one that the protocol is not for.
     """
     names = request.datasets or (("all",) if request.data else protocol.embedded)
     if "all" in names and not request.data:
@@ -331,8 +328,7 @@ def find_recipe(method: str, data: Data, request: Request, protocol: Protocol = 
 def choose_recipe(method: str, wanted: Sequence[str]) -> tuple[str, str]:
     """The method with the learner that its recipe trains, and the recipe: the first of these that it has.
 
-    Raises:
-        ConfigError: none; the message lists those there are.
+    Raises ConfigError: none; the message lists those there are.
     """
     there, (trainer, _, learner) = recipes(method), method.partition(":")
     recipe = next((name for name in wanted if name in there), None)

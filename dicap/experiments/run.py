@@ -55,8 +55,7 @@ def run(
         trained_on: name of the dataset that the tested prompt was trained on; "" = this one.
     Returns:
         the result as written, or None where nothing was tested (no_train, TEST.NO_TEST).
-    Raises:
-        ResultError: the evaluator's labels are not those of the test set.
+    Raises ResultError: the evaluator's labels are not those of the test set.
     """
     from dassl.engine import build_trainer
 

@@ -27,8 +27,7 @@ GRID = ("OPTIM.MAX_EPOCH=5,10,20,50",)  # CoOp is best on new classes early: len
 def read_grid(texts: Sequence[str]) -> list[dict[str, str]]:
     """["OPTIM.MAX_EPOCH=5,10", "W=1,2"] -> its four points, the last key varying fastest.
 
-    Raises:
-        ConfigError: not KEY=VALUE,VALUE, or a key that comes twice.
+    Raises ConfigError: not KEY=VALUE,VALUE, or a key that comes twice.
     """
     axes: dict[str, list[str]] = {}
     for text in texts:
@@ -48,8 +47,7 @@ def name_of(point: dict[str, str]) -> str:
 def plan_points(points: Sequence[dict[str, str]], request: Request, folds: int) -> dict[str, list[Job]]:
     """The runs of every grid point: its folds and seeds. The request names one method and one dataset.
 
-    Raises:
-        ConfigError: names the point, the value and what is allowed.
+    Raises ConfigError: names the point, the value and what is allowed.
     """
     from dicap.datasets.base import FewShotDataset
 

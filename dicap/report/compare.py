@@ -32,8 +32,7 @@ def paired_sheets(results: Iterable[dict], compare: Sequence[str] = ()) -> list[
     Args:
         compare: two methods or trainers ("DiCap" has all its pairs, "DiCap:CoOp" is one), or lines ("CoOp (tiny)");
             empty = each of DiCap's with each that is none.
-    Raises:
-        ResultError: a name of `compare` that no result has, or two that nowhere meet.
+    Raises ResultError: a name of `compare` that no result has, or two that nowhere meet.
     """
     results = table.of_protocol(results, *PROTOCOLS)
     methods = sorted({r["method"] for r in results}, key=method_rank)

@@ -39,8 +39,7 @@ def write_report(
         protocols: those whose tables are printed; None = every table.
         compare: two methods to be compared in pairs; empty = each of DiCap's with each that is none.
         console: a rich console to print on; None = the terminal.
-    Raises:
-        ResultError: no folder, no result of any protocol in it, or a method of `compare` that has none.
+    Raises ResultError: no folder, no result of any protocol in it, or a method of `compare` that has none.
     """
     results, unreadable = gather(out)
     known = of_protocol(results, *PROTOCOLS)

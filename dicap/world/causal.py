@@ -57,8 +57,7 @@ def sample(index: Sequence[int] | np.ndarray | int, seed: int = 0) -> np.ndarray
         index: (B,) image numbers, or one number B for 0..B-1.
         seed: another seed gives other, independent images.
 
-    Raises:
-        ValueError: a negative seed or image number.
+    Raises ValueError: a negative seed or image number.
     """
     numbers = np.arange(int(index)) if isinstance(index, (int, np.integer)) else np.asarray(index)
     if numbers.size and (numbers.min() < 0 or seed < 0):
@@ -86,8 +85,7 @@ def confound(latents: np.ndarray, rho: float) -> np.ndarray:
 
     The exogenous latent `tie` decides, so a larger rho ties more images and never unties one.
 
-    Raises:
-        ValueError: rho outside [0, 1].
+    Raises ValueError: rho outside [0, 1].
     """
     if not 0 <= rho <= 1:
         raise ValueError(f"rho must be in [0, 1], got {rho}")
@@ -97,8 +95,7 @@ def confound(latents: np.ndarray, rho: float) -> np.ndarray:
 def shift(latents: np.ndarray, name: str) -> np.ndarray:
     """The same images with each scene ("scenes") or colour ("colours") replaced by an unseen one; "" changes nothing.
 
-    Raises:
-        ValueError: a name that `SHIFTS` does not have.
+    Raises ValueError: a name that `SHIFTS` does not have.
     """
     if name not in SHIFTS:
         raise ValueError(f"unknown shift {name!r}; known are {', '.join(map(repr, SHIFTS))}")
@@ -111,8 +108,7 @@ def do(action: Mapping[str, object] | None = None, /, **more: object) -> dict[st
     Names are `class` (a class name or label; as a keyword, `class_`), `scene` and `colour` (a name or number, unseen ones
     included), or a numeric field of `LATENTS`. A value may be an array with one entry an image.
 
-    Raises:
-        ValueError: an unknown name.
+    Raises ValueError: an unknown name.
     """
     values = {**(action or {}), **more}
     for name in values:
@@ -124,8 +120,7 @@ def do(action: Mapping[str, object] | None = None, /, **more: object) -> dict[st
 def intervene(latents: np.ndarray, action: Mapping[str, object]) -> np.ndarray:
     """The same images with the variables of `action` (from `do`) set and all others as they are.
 
-    Raises:
-        ValueError: a class, scene or colour that the world does not have.
+    Raises ValueError: a class, scene or colour that the world does not have.
     """
     out = latents.copy()
     for name, value in action.items():

@@ -111,8 +111,7 @@ def read_manifest(folder: str | os.PathLike) -> list[dict]:
 def latents_of(folder: str | os.PathLike, paths: list[str]) -> np.ndarray:
     """(B,) latents of the pictures at `paths` (absolute, or relative to the folder's images/).
 
-    Raises:
-        KeyError: a path that the manifest does not list.
+    Raises KeyError: a path that the manifest does not list.
     """
     images = Path(folder).absolute() / "images"
     by_path = {record["path"]: tuple(record["latents"][name] for name in VARIABLES) for record in read_manifest(folder)}
