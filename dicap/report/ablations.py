@@ -122,7 +122,6 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
             "combined": "of each draw, then averaged",
             "gain": f"reference minus cell, paired, {100 * LEVEL:.0f} % t interval, uncorrected",
             "not_run": list(not_run),
-            "complete": all(line.complete for line in lines) and not not_run,
         },
     )
 

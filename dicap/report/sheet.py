@@ -270,7 +270,7 @@ def as_json(sheet: Sheet) -> dict[str, Any]:
         "rows": [{column.key: column.json_value(row.get(column.key)) for column in columns} for row in sheet.rows],
         "notes": list(sheet.notes),
         **sheet.extra,
-        "complete": not sheet.problems and not sheet.unreadable,
+        "complete": not (sheet.problems or sheet.unreadable or sheet.extra.get("not_run")),
         "problems": list(sheet.problems),
         "unreadable": list(sheet.unreadable),
     }

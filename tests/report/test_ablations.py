@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dicap.report.ablations import Line, ablation_sheet, ranges
-from dicap.report.sheet import Column, markdown, print_sheet, to_csv, write_sheet
+from dicap.report.sheet import Column, as_json, markdown, print_sheet, to_csv, write_sheet
 from dicap.report.stats import Difference, difference
 from dicap.results import Measure
 
@@ -98,6 +98,12 @@ def test_other_data_are_not_compared(table):
     found = rows(table)["other data"]
     assert found["base_mean"] and not found["pairs"]
     assert "Other data than the reference's, so not compared: other data." in markdown(table)
+
+
+@pytest.mark.parametrize("not_run", [(), ("never",)])
+def test_a_table_with_cells_that_never_ran_is_not_complete(not_run):
+    tree = as_json(ablation_sheet("t", (line("ref"), line("worse", (1.0, 1.2, 0.8))), not_run))
+    assert tree["complete"] is (not not_run) and tree["not_run"] == list(not_run) and not tree["problems"]
 
 
 def test_files_and_terminal(table, tmp_path):
