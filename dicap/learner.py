@@ -371,6 +371,10 @@ class LearnedCLIP(nn.Module):
         self.bind(texts)
         return self(image)
 
+    def logits(self, f: Tensor, t: Tensor) -> Tensor:
+        """The learner's."""
+        return self.learner.logits(f, t)
+
     def parts(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image features (B, e), text features (C, e) or (B, C, e), logits (B, C)."""
         f = self.image(image)

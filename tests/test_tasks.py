@@ -27,7 +27,7 @@ def test_classification_measures_and_loses_as_the_textbook_says():
     torch.testing.assert_close(task.losses(logits, label).mean(), torch.nn.functional.cross_entropy(logits, label))
     many = task.losses(logits[:, None].expand(30, 2, 4), label[:, None].expand(30, 2))
     assert many.shape == (30, 2) and torch.equal(many[:, 0], task.losses(logits, label))
-    outcomes = task.outcomes(logits, items)
+    outcomes = task.outcomes(logits, items, None)
     predicted = logits.argmax(1)
     values = task.measure(outcomes)
     assert values["accuracy"] == pytest.approx(100 * accuracy_score(label, predicted))
@@ -43,9 +43,9 @@ def test_a_task_that_leaves_something_out_says_what():
     class Silent(Task):
         name = "silent"
 
-    for call in ("target", "losses", "outcomes"):
+    for call, arguments in (("target", 2), ("losses", 2), ("outcomes", 3), ("measure", 1)):
         with pytest.raises(NotImplementedError, match=f"the task 'silent'.*define {call}"):
-            getattr(Silent(), call)(None, None)
+            getattr(Silent(), call)(*[None] * arguments)
 
 
 @pytest.fixture
@@ -132,6 +132,25 @@ def test_the_prompts_are_trained_on_the_texts_of_each_batch(task_plugin):
         torch.testing.assert_close(losses["ce"], expected)
     rank = trainer.test()
     assert rank == -trainer.task.measure(trainer.outcomes)["rank"]  # more is better, for the choice of the best epoch
+    trainer.close_writer()
+
+
+def test_a_task_may_score_all_items_at_once(task_plugin):
+    """As retrieval does: all features first, then all texts; the same outcomes as item by item."""
+    discover.load_plugin(PLUGIN)
+    from dassl.engine import build_trainer
+
+    opts = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "1"]
+    cfg = build_cfg(PLUGIN.replace(".py", ".yaml"), config_path("trainers/CoOp", "tiny"), "CoOp", seed=1, opts=opts)
+    trainer = build_trainer(cfg)
+    trainer.test()
+    task, items = trainer.task, trainer.dm.dataset.test
+    with torch.no_grad(), trainer.model.evaluating():
+        f = torch.cat([trainer.model.image(batch["img"]) for batch in trainer.test_loader])
+        texts = task.texts(items)
+        trainer.model.bind(texts)
+        logits = trainer.model.logits(f, trainer.model.text(f))
+    assert task.outcomes(logits, items, texts) == trainer.outcomes
     trainer.close_writer()
 
 

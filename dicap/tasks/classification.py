@@ -29,7 +29,7 @@ class Classification(Task):
     def progress(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"acc": 100 * (logits.argmax(dim=-1) == target).float().mean()}
 
-    def outcomes(self, logits: Tensor, items: Sequence[Any]) -> list[tuple[int, int]]:
+    def outcomes(self, logits: Tensor, items: Sequence[Any], texts: list[str] | None) -> list[tuple[int, int]]:
         predicted = logits.argmax(dim=-1).tolist()
         return [(item.label, label) for item, label in zip(items, predicted, strict=True)]
 

@@ -6,7 +6,7 @@
         def texts(self, items): return [...]                  # or None: the class names of the dataset, for every batch
         def target(self, items, texts): return ...            # what is right, as `losses` wants it
         def losses(self, logits, target): return ...          # (B,)
-        def outcomes(self, logits, items): return [...]       # of each item, what the measures need
+        def outcomes(self, logits, items, texts): return [...]    # of each item, what the measures need
         def measure(self, outcomes): return {"error": ..., "accuracy": ...}
 
 Items are the dataset's own (Dassl's `Datum` or a subclass that carries more), in the order of the batch.
@@ -21,7 +21,19 @@ from dicap.results import Measure
 
 
 class Model(Protocol):
-    """What a task may ask of a trained model; tensors are on its device."""
+    """What a task may ask of a trained model (`dicap.learner.LearnedCLIP`); tensors are on its device."""
+
+    def bind(self, texts: Sequence[str] | None) -> None:
+        """Score against these texts from now on; None: the class names."""
+
+    def image(self, x: Tensor) -> Tensor:
+        """Image features (B, e) of images or frozen features."""
+
+    def text(self, f: Tensor) -> Tensor:
+        """Text features (C, e) of what is bound, or (B, C, e) where they depend on the image features f (B, e)."""
+
+    def logits(self, f: Tensor, t: Tensor) -> Tensor:
+        """Scores (B, C) of image features against text features."""
 
     def score(self, image: Tensor, texts: list[str] | None) -> Tensor:
         """Logits (B, C) of images or frozen features against texts; None: the class names that are bound."""
@@ -54,8 +66,8 @@ class Task:
         """Figures () of a training batch for the log, beside the losses."""
         return {}
 
-    def outcomes(self, logits: Tensor, items: Sequence[Any]) -> list[Any]:
-        """Of each item what the measures need, from its logits (B, C)."""
+    def outcomes(self, logits: Tensor, items: Sequence[Any], texts: list[str] | None) -> list[Any]:
+        """Of each item what the measures need, from its logits (B, C) against the texts; None: the class names."""
         raise NotImplementedError(f"the task {self.name!r} does not say what an outcome is: define outcomes")
 
     def measure(self, outcomes: Sequence[Any]) -> dict[str, float]:
@@ -71,7 +83,8 @@ class Task:
         outcomes: list[Any] = []
         for batch in batches:
             of_batch = [items[i] for i in batch["index"].tolist()]
-            outcomes += self.outcomes(model.score(batch["img"], self.texts(of_batch)), of_batch)
+            texts = self.texts(of_batch)
+            outcomes += self.outcomes(model.score(batch["img"], texts), of_batch, texts)
         return outcomes
 
 

@@ -40,8 +40,7 @@ class ChooseCaption(Task):
         right = logits.masked_fill(target < 1, float("-inf"))
         return own.logsumexp(-1) - right.logsumexp(-1)
 
-    def outcomes(self, logits, items):
-        texts = self.texts(items)
+    def outcomes(self, logits, items, texts):
         ranks = []
         for row, item in zip(logits, items, strict=True):
             scores = torch.stack([row[texts.index(text)] for text in captions(item)])
