@@ -80,7 +80,7 @@ class PixelPrompt(Learner):
 
 
 @register
-class LinearProbe(Learner):
+class ClassWeights(Learner):
     """A linear classifier begun at the texts: it has a row for each class of the training."""
 
     CLASSES = "trained"
