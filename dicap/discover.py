@@ -4,6 +4,7 @@ Only our command line (through dicap.config.build_cfg) and the tests call it: in
 one file of ours must not register the others.
 """
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -20,10 +21,16 @@ PLUGINS: dict[str, ModuleType] = {}  # by absolute path, in the order of loading
 
 def load_all() -> None:
     """Import all of dicap.trainers and dicap.datasets; each module registers itself with Dassl."""
-    for package_name in ("dicap.trainers", "dicap.datasets"):
-        package = importlib.import_module(package_name)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package_name}.{module.name}")
+    _import_modules("dicap.trainers")
+    _import_modules("dicap.datasets")
+
+
+@functools.cache
+def _import_modules(package_name: str) -> None:
+    """Import all modules of a package; the folder is listed once, since plans ask for learners many times."""
+    package = importlib.import_module(package_name)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package_name}.{module.name}")
 
 
 def load_plugin(path: str) -> ModuleType:
@@ -65,19 +72,18 @@ def is_learner(name: str) -> bool:
 
 def learner_options(name: str) -> dict[str, dict[str, Option]]:
     """{"COOP": OPTIONS, ...}: the sections below TRAINER of a learner's settings; of two learners both. Raises ConfigError."""
-    unknown = [part for part in name.split("+") if part not in _learners()]
-    if unknown:
-        raise ConfigError(f"unknown learner {name!r}; there are: {', '.join(_learners())}, and two as CoOp+FeatureMap")
-    return {part.upper(): _learners()[part].OPTIONS for part in name.split("+")}
+    from dicap.learner import learner_class
+
+    learners = _learners()
+    learner_class(name)  # refuses unknown ones
+    return {part.upper(): learners[part].OPTIONS for part in name.split("+")}
 
 
 def _learners() -> dict[str, Any]:
     """Dicap's own learners and those of plug-ins. Importing ours leaves names alone that a fork has registered."""
     from dicap.learner import LEARNERS
 
-    package = importlib.import_module("dicap.trainers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"dicap.trainers.{module.name}")
+    _import_modules("dicap.trainers")
     return LEARNERS
 
 
