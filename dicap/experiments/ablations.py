@@ -37,7 +37,6 @@ class Cell:
     """One line of a table, or a part of one: a method with one recipe and its settings on one dataset.
 
     For each draw (a seed, or a seed and a fold) it trains a prompt and tests it on base and on new classes.
-
     """
 
     name: str
@@ -244,7 +243,7 @@ def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
 
     Raises ConfigError: a key that is not in upper case, or in neither section.
     """
-    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}  # type: ignore[attr-defined]
+    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}
     sections, pairs = sections_of(method), list[str]()
     for key, value in settings.items():
         if not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", str(key)):
