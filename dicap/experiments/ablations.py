@@ -156,9 +156,7 @@ def run_ablations(name: str, request: Request, *, cells: Sequence[str] = (), out
     Args:
         request, output_name: as `read_ablation` takes them. how: as `run_cells` does.
         cells: names of cells or groups, empty = all.
-    Raises:
-        ConfigError: before any work.
-        RunError: at the end, if a run failed; lists all that did.
+    Raises ConfigError: before any work; RunError: at the end, if a run failed; it lists all that did.
     """
     path = ablation_path(name)
     every, name = read_ablation(path, request, output_name), slug(output_name or path.stem)
