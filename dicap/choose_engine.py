@@ -78,9 +78,8 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
         cause = _why_not(place, *sys.path) if place else "no Dassl is installed"
         if not cause:
             os.environ["DICAP_ENGINE"] = "dassl"
-            return EngineChoice(
-                "dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here"
-            )
+            reason = reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here"
+            return EngineChoice("dassl", reason)
         if choice == "dassl":
             hint = "" if place else f" (way out: {_INSTALL_DASSL})"
             raise EngineError(f"Dassl cannot be the engine: {cause}{hint}. Or use --engine builtin")

@@ -46,7 +46,7 @@ def _run(argv: list[str], default: str) -> int | None:
     if default and not (argv and argv[0] in {*COMMANDS, *PROTOCOLS}):
         argv = [default, *argv]
     if argv[:1] == ["world"]:  # it has a command line of its own
-        return _world(argv[1:])
+        return COMMANDS["world"](argv[1:])
     args = _parser(default, PROTOCOLS).parse_args(argv)
     return COMMANDS.get(args.command, _protocol)(args)
 
@@ -330,7 +330,7 @@ def _options(args: argparse.Namespace) -> None:
         if section is None:
             names = ", ".join(cls.__name__ for cls in found.values())
             raise ConfigError(f"no method or dataset {name!r} with settings; there are: {names}")
-        _print_options(section, found[section].OPTIONS)  # type: ignore[attr-defined]
+        _print_options(section, found[section].OPTIONS)
 
 
 def _print_options(section: str, options: dict[str, Any]) -> None:
@@ -349,12 +349,10 @@ def _data(args: argparse.Namespace) -> int:
     return run_data(args)
 
 
-def _world(argv: list[str]) -> int:
+def _world(argv: list[str]) -> None:
     from dicap.world.__main__ import main as world
 
-    sys.argv = ["dicap world", *(arg for arg in argv if arg != "--debug")]
-    world()
-    return 0
+    world([arg for arg in argv if arg != "--debug"])
 
 
 COMMANDS: dict[str, Any] = {  # beside the protocols

@@ -88,9 +88,8 @@ def coerce(value: Any, default: Any, key: str) -> Any:
         return float(value)
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
-    raise ConfigError(
-        f"{key} is {value!r} ({type(value).__name__}); expected {type(default).__name__}, such as {default!r}"
-    )
+    expected = f"{type(default).__name__}, such as {default!r}"
+    raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); expected {expected}")
 
 
 def _parse(text: str) -> Any:
@@ -117,7 +116,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds a {type(tree).__name__}; expected sections with keys")
     try:
-        for key, value in _leaves(tree):
+        for key, value in flatten(tree).items():
             set_key(cfg, key, value)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -146,16 +145,14 @@ def set_key(cfg: CfgNode, key: str, value: Any) -> None:
     node[last] = coerce(value, node[last], key)
 
 
-def _leaves(tree: dict, prefix: str = ""):
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _leaves(value, key + ".")
-        else:
-            yield key, value
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _nearest(cfg: CfgNode, key: str) -> str:
-    known = [name for name, _ in _leaves(cfg)]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, flatten(cfg), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""

@@ -231,8 +231,7 @@ def test_options_tells_every_setting_of_a_method(capsys):
     assert all(section in out for section in ("TRAINER.DICAP", "TRAINER.COOP", "TRAINER.FEATUREMAP"))
 
 
-def test_the_world_has_its_own_command_line(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
+def test_the_world_has_its_own_command_line(capsys):
     with pytest.raises(SystemExit) as exit_code:
         cli.main(["world", "--help"])
     assert exit_code.value.code == 0 and "pretrain" in capsys.readouterr().out
