@@ -21,7 +21,8 @@ GOES_ON = "Finished runs are skipped, interrupted ones go on; a failing run is l
 def main(argv: Sequence[str] | None = None, default: str = "") -> int:
     """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be), 130 or 143 (stopped).
 
-    SIGTERM, with which schedulers and `kill` stop a process, ends it as Ctrl-C does: in order, to go on later. Errors of this package are messages for the user; any other is a bug and shows its traceback.
+    SIGTERM, with which schedulers stop a process, ends it as Ctrl-C does. Errors of this package are messages for the
+    user; any other is a bug and shows its traceback.
 
     Args:
         argv: the arguments, None = the process's.
