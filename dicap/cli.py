@@ -7,20 +7,22 @@ import argparse
 import contextlib
 import functools
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE_ERROR, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 GOES_ON = "Finished runs are skipped, interrupted ones go on; a failing run is listed at the end and the others go on."
 
 
 def main(argv: Sequence[str] | None = None, default: str = "") -> int:
-    """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be).
+    """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be), 130 or 143 (stopped).
 
-    Errors of this package are messages for the user; any other is a bug and shows its traceback.
+    SIGTERM, with which schedulers stop a process, ends it as Ctrl-C does. Errors of this package are messages for the
+    user; any other is a bug and shows its traceback.
 
     Args:
         argv: the arguments, None = the process's.
@@ -29,15 +31,28 @@ def main(argv: Sequence[str] | None = None, default: str = "") -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve a busy machine
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv, default) or 0
-    except KeyboardInterrupt:
+        with _sigterm_interrupts():
+            return _run(argv, default) or 0
+    except KeyboardInterrupt as interrupt:
         print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED
+        return interrupt.args[0] if interrupt.args else INTERRUPTED
     except BrokenPipeError:  # `dicap options | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:
         return _show_error(error, "--debug" in argv)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(argv: list[str], default: str) -> int | None:
@@ -52,7 +67,7 @@ def _run(argv: list[str], default: str) -> int | None:
 
 
 def _show_error(error: Exception, debug: bool) -> int:
-    ours = type(error).__module__.startswith("dicap") or isinstance(error, OSError)
+    ours = type(error).__module__.startswith("dicap") or isinstance(error, (OSError, FloatingPointError))
     package = (getattr(error, "name", "") or "dicap").partition(".")[0]
     lacking = isinstance(error, ModuleNotFoundError) and package not in ("dicap", "datasets", "trainers")
     if debug or not (ours or lacking):

@@ -3,6 +3,8 @@
 cfg = build_cfg("configs/datasets/digits.yaml", "configs/trainers/DiCap/tiny.yaml", trainer="DiCap", seed=1)
 """
 
+import functools
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,25 @@ GENERAL = {
     "DATASET.TEST_LIMIT": Option(0, "K: only the first K val and test items, for trials of costs; 0: all", least=0),
     "INPUT.VIEWS": Option(0, "0: fresh augmentation; K: K augmented views of each image, encoded once", least=0),
     "MODEL.TEXT_MEMORY": Option(4.0, "GiB for the text tower in training; what needs more is computed twice", least=0),
+}
+# what Dassl's own keys may be
+_of_dassl = functools.partial(Option, None, "Dassl's")
+_COUNT, _RATE, _LOADERS = _of_dassl(least=1), _of_dassl(least=0), ("TRAIN_X", "TRAIN_U", "TEST")
+_SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+DASSL = {
+    **{f"DATALOADER.{part}.BATCH_SIZE": _COUNT for part in _LOADERS},
+    **{f"DATALOADER.{part}.SAMPLER": _of_dassl(_SAMPLERS) for part in _LOADERS},
+    **dict.fromkeys(("DATALOADER.K_TRANSFORMS", "OPTIM.MAX_EPOCH", "TRAIN.PRINT_FREQ"), _COUNT),
+    **dict.fromkeys(("OPTIM.LR", "OPTIM.WARMUP_CONS_LR", "OPTIM.WARMUP_MIN_LR"), _RATE),
+    **dict.fromkeys(("OPTIM.WEIGHT_DECAY", "OPTIM.MOMENTUM", "OPTIM.GAMMA", "DATALOADER.NUM_WORKERS"), _RATE),
+    "OPTIM.NAME": _of_dassl(("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")),
+    "OPTIM.LR_SCHEDULER": _of_dassl(("single_step", "multi_step", "cosine")),
+    "OPTIM.WARMUP_TYPE": _of_dassl(("constant", "linear")),
+    "SEED": _of_dassl(least=-1, most=2**32 - 1),
+    "TEST.SPLIT": _of_dassl(("val", "test")),
+    "TEST.FINAL_MODEL": _of_dassl(("last_step", "best_val")),
+    "TRAIN.COUNT_ITER": _of_dassl(("train_x", "train_u", "smaller_one")),
+    "INPUT.INTERPOLATION": _of_dassl(("bilinear", "bicubic", "nearest")),
 }
 FLAGS = {
     **{"root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED"},
@@ -191,7 +212,7 @@ def facts_of(cfg: CfgNode) -> Any:
 
 
 def check_cfg(cfg: CfgNode) -> None:
-    """Check trainer and dataset names, the general keys and the sections that this run reads. Raises ConfigError."""
+    """Check trainer and dataset names, general and Dassl's keys, and the sections that this run reads. Raises ConfigError."""
     from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
 
@@ -204,6 +225,7 @@ def check_cfg(cfg: CfgNode) -> None:
             read_options(cfg[key].get(name.upper(), {}), cls.OPTIONS, f"{key}.{name.upper()}")
         if hasattr(cls, "facts_of"):
             cls.facts_of(cfg)  # reads the learner's settings
-    for key, option in GENERAL.items():
-        section, name = key.split(".")
-        cfg[section][name] = option.check(cfg[section][name], key)
+    for key, option in {**GENERAL, **DASSL}.items():
+        section, _, name = key.rpartition(".")
+        node = attrgetter(section)(cfg) if section else cfg
+        node[name] = option.check(node[name], key)

@@ -6,6 +6,7 @@ TRAINER.COOP for the trainer CoOp, DATASET.CAUSALSHAPES for the dataset CausalSh
 
 import ast
 import difflib
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -32,13 +33,14 @@ class Option:
         default: its type is the type of the setting; 1 is taken where 1.0 is meant.
         why: what it does and why the default is what it is.
         choices: allowed values; empty = any of the type.
-        least: smallest allowed number, None = no bound.
+        least, most: smallest and largest allowed number, None = no bound.
     """
 
     default: Any
     why: str
     choices: tuple = ()
     least: float | None = None
+    most: float | None = None
 
     def check(self, value: Any, key: str) -> Any:
         """The value in the type of the default. Raises ConfigError where it does not fit."""
@@ -47,6 +49,10 @@ class Option:
             raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(repr(c) for c in self.choices)}")
         if self.least is not None and value < self.least:
             raise ConfigError(f"{key} is {value!r}; the least allowed is {self.least}")
+        if self.most is not None and value > self.most:
+            raise ConfigError(f"{key} is {value!r}; the most allowed is {self.most}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} is {value!r}; expected a finite number")
         return value
 
 
