@@ -3,7 +3,8 @@
 Features are kept on disk by content: weights, transform, precision, the list of files, views and seed, and what computed
 them. So all methods, seeds and protocols share them, and several processes at once the pages of one mapped file. A row's
 last bits depend on the batch that it was encoded in, so each list of files (base, new, all) has features of its own.
-DICAP_CACHE names the folder (default: the user's cache), "off" keeps none.
+DICAP_CACHE names the folder (default: the user's cache), "off" keeps none. Where views are fresh ones each epoch
+(INPUT.VIEWS 0), nothing is encoded here, and `seeded_loader` makes their numbers independent of workers.
 """
 
 import contextlib
@@ -13,17 +14,18 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from dassl.utils import read_image
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from dicap.files import cache_folder, keep, one_at_a_time, replacing
@@ -52,15 +54,9 @@ class Views(Dataset):
         return len(self.items) * self.views
 
     def __getitem__(self, index: int) -> dict:
-        image, state = self._image(index // self.views), random.getstate()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                seed = (self.seed + 1) * 1_000_003 + index
-                torch.default_generator.manual_seed(seed)  # the CPU's: a GPU's stays as it is
-                random.seed(seed)
-                return {"img": self.transform(image)}
-        finally:
-            random.setstate(state)
+        image = self._image(index // self.views)
+        with _drawing_from((self.seed + 1) * 1_000_003 + index):
+            return {"img": self.transform(image)}
 
     def _image(self, number: int) -> Any:
         if self._last[0] != number:
@@ -68,6 +64,65 @@ class Views(Dataset):
             image = read_image(self.items[number].impath) if images is None else Image.fromarray(images[number])
             self._last = number, image
         return self._last[1]
+
+
+class _SeededItems(Dataset):
+    """The items of a dataset, asked for with the seed that each is augmented from."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, indexed: tuple[int, int]) -> Any:
+        with _drawing_from(indexed[1]):
+            return self.dataset[indexed[0]]
+
+
+class _SeededOrder(Sampler):
+    """A sampler's indices, each with a seed that follows from torch's generator, which a resumed run restores."""
+
+    def __init__(self, sampler: Sampler):
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first = int(torch.randint(2**62, ()))
+        return ((index, first + place) for place, index in enumerate(self.sampler))
+
+
+def seeded_loader(loader: DataLoader) -> DataLoader:
+    """A loader like the given one that yields the same for any number of workers; they stay from epoch to epoch.
+
+    Starting them costs a second, on a GPU as much as an epoch of few shots. One epoch at a time: a second iteration begins
+    the same workers anew.
+    """
+    return DataLoader(
+        _SeededItems(loader.dataset),
+        loader.batch_size,
+        sampler=_SeededOrder(loader.sampler),
+        drop_last=loader.drop_last,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        collate_fn=loader.collate_fn,
+        persistent_workers=loader.num_workers > 0,
+        generator=torch.Generator(),  # its own: how often it draws depends on the workers
+    )
+
+
+@contextlib.contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """The generators of random, numpy and torch (the CPU's) start from a seed, and go on afterwards as if nothing was drawn."""
+    python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)
 
 
 class Features(Dataset):

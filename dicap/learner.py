@@ -12,17 +12,7 @@
              closed_form  `fit` computes it
              steps      an optimiser learns it; where `fit` is defined it is called first
 
-A learner of one's own is a subclass in a file; `register` makes it a method, so that `--trainer Shift` and
-`--trainer DiCap:Shift` train it:
-
-    @register
-    class Shift(Learner):
-        IMAGE = "features"
-        def __init__(self, clip, options, texts, template):
-            super().__init__(clip, options, texts, template)
-            self.shift = nn.Parameter(torch.zeros(clip.text_projection.shape[1]))
-        def image(self, x):
-            return F.normalize(x + self.shift, dim=-1)
+A learner of one's own is a subclass in a file that `dicap.trainer.register` makes a method (README.md has one, Shift).
 """
 
 import hashlib
@@ -50,9 +40,7 @@ CHOICES = {
     "classes": ("any", "trained"),
     "fit": ("none", "closed_form", "steps"),
 }
-IMAGES_AT_ONCE = (
-    8 * 224 * 224
-)  # pixels that go through the tower together on a CPU: more takes more memory and is slower
+IMAGES_AT_ONCE = 8 * 224 * 224  # pixels that a CPU's tower takes together: more is slower, and takes more memory
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from dicap.learner import (
     plain_tensors,
     random_input,
 )
-from dicap.loading import keep_workers
 from dicap.options import ConfigError, Option, read_options, section_name
 from dicap.tasks.classification import Classification
 from dicap.tasks.task import Task
@@ -279,7 +278,7 @@ class LearnerTrainer(TrainerX):
         items = dataset.train_x
         self._trained_on = views
         if not views:
-            self.train_loader_x = keep_workers(self.train_loader_x)
+            self.train_loader_x = features.seeded_loader(self.train_loader_x)
         elif self._models:
             self._transform = self.train_loader_x.dataset.transform  # of the images that the features replace
             self.views = self.train_views()

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from dicap import discover
 from dicap.config import build_cfg, config_path, recipes, split_method
 from dicap.experiments.run import model_digest
-from dicap.loading import keep_workers
+from dicap.features import seeded_loader
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
@@ -244,13 +244,12 @@ class Dice(Dataset):
         return 7
 
     def __getitem__(self, index):
-        assert get_worker_info() is not None
         return torch.tensor([index, random.random(), np.random.rand(), torch.rand(()).item()], dtype=torch.float64)
 
 
 def dice(workers):
     data = Dice()
-    return keep_workers(DataLoader(data, 2, sampler=RandomSampler(data), num_workers=workers, drop_last=True))
+    return seeded_loader(DataLoader(data, 2, sampler=RandomSampler(data), num_workers=workers, drop_last=True))
 
 
 def epoch(loader, state=None):
@@ -269,14 +268,26 @@ def test_workers_stay_and_what_they_draw_can_be_resumed():
     assert all(worker.is_alive() for worker in workers) and len(seen[0]) == 6
     assert not torch.equal(seen[0][:, 1:], seen[1][:, 1:]) and seen[0].unique(dim=0).shape == (6, 4)
     assert torch.equal(epoch(dice(1), states[2]), seen[2])  # a new process, another number of workers
+    assert torch.equal(epoch(dice(0), states[2]), seen[2])
     assert torch.equal(epoch(two, states[1]), seen[1]) and two._iterator._workers is workers
     next(iter(two))  # left in the middle
     assert torch.equal(epoch(two, states[0]), seen[0])
 
 
-def test_without_workers_the_loader_stays_as_it_is():
-    loader = DataLoader(Dice(), 2)
-    assert keep_workers(loader) is loader
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_items_draw_does_not_shift_what_training_draws(workers):
+    def drawn(use):
+        torch.manual_seed(3)
+        batches = iter(dice(workers))
+        for _ in range(use):
+            next(batches)
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    random.seed(3), np.random.seed(3)
+    states = random.getstate(), np.random.get_state()
+    one = drawn(1)
+    random.setstate(states[0]), np.random.set_state(states[1])
+    assert drawn(3) == one
 
 
 def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monkeypatch):
@@ -310,9 +321,10 @@ def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monke
         return model_digest(trainer)
 
     whole, cls = go("whole", 2), TRAINER_REGISTRY.get("CoOp")
+    assert go("one", 1) == go("none", 0) == whole
     step = cls.forward_backward
     monkeypatch.setattr(cls, "forward_backward", lambda self, batch: 1 / 0 if self.epoch == 1 else step(self, batch))
     with pytest.raises(ZeroDivisionError):
-        go("cut", 2)
+        go("cut", 0)
     monkeypatch.setattr(cls, "forward_backward", step)
-    assert go("cut", 1) == whole
+    assert go("cut", 2) == whole

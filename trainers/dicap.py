@@ -23,10 +23,10 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
-from dicap import losses
 from dicap.counterfactual import GeneratorConfig
-from dicap.counterfactual.bank import CONTROLS, TARGETS, CounterfactualBank, weighted
+from dicap.counterfactual.bank import CONTROLS, TARGETS, CounterfactualBank
 from dicap.counterfactual.config import generator_options
+from dicap.counterfactual.losses import contrast, weighted
 from dicap.files import cache_folder
 from dicap.options import ConfigError, Option
 from dicap.tasks.task import Task
@@ -161,7 +161,7 @@ class DiCap(LearnerTrainer):
             if o.l_con:
                 parts["con"] = o.l_con * self.contrast(f, t, batch["target"], cf, valid)
         if o.l_kg:
-            parts["kg"] = o.l_kg * losses.knowledge_loss(t, self.frozen.to(t.dtype))
+            parts["kg"] = o.l_kg * (1 - (t * self.frozen.to(t.dtype)).sum(-1)).mean()  # KgCoOp, arXiv 2303.13283
         return parts
 
     def contrast(self, f, t, label, cf, valid):
@@ -169,8 +169,8 @@ class DiCap(LearnerTrainer):
         o = self.options
         t_y = t[label] if t.dim() == 2 else t[torch.arange(len(label), device=label.device), label]  # (B, e)
         scale = 1 / o.tau if o.tau else self.model.clip.logit_scale.exp().float()
-        of_text = losses.text_contrast(t_y, f, cf, valid, scale) if o.con_mode != "image" else 0
-        of_image = losses.image_contrast(f, t_y, cf, valid, scale) if o.con_mode != "text" else 0
+        of_text = contrast(t_y, f, cf, valid, scale) if o.con_mode != "image" else 0
+        of_image = contrast(f, t_y, cf, valid, scale) if o.con_mode != "text" else 0
         return of_text + of_image
 
     def extra_result(self):

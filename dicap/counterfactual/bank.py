@@ -1,4 +1,4 @@
-"""Counterfactuals of a training set: their targets, what may stand in for them, the bank that keeps them, and their loss.
+"""Counterfactuals of a training set: their targets, what may stand in for them, and the bank that keeps them.
 
     bank = CounterfactualBank.build(views, labels, texts, GeneratorConfig(), logit_scale=scale, seed=1)    # stage 1
     cf, valid, target = bank(index, view)                                      # (B, M, e), (B, M), (B, M)
@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dicap.files import keep, write_text
-from dicap.losses import masked_mean
 
 from .checks import check_features, check_indices, check_labels
 from .config import GeneratorConfig
@@ -121,16 +120,6 @@ class CounterfactualBank:
             return self.features[index, view], self.valid[index, view], target
         features, valid = self.generate(index, view)
         return features.to(target.device), valid.to(target.device), target
-
-
-def weighted(factual: Tensor, counterfactual: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
-    """Losses `ce` and `cf`, each (), whose sum is (CE + w CE_cf) / (1 + w times the share that is valid).
-
-    Undivided, w would act as a larger learning rate. Invalid counterfactuals have no gradient. factual (B,) and
-    counterfactual (B, M) are losses, valid (B, M) bool; weight w is that of an image's counterfactuals together.
-    """
-    total = 1 + weight * valid.float().mean()
-    return {"ce": factual.mean() / total, "cf": weight * masked_mean(counterfactual, valid) / total}
 
 
 # ---- target classes

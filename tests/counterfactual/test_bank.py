@@ -6,7 +6,7 @@ import pytest
 import scm
 import torch
 
-from dicap.counterfactual import CounterfactualBank, CounterfactualGenerator, choose_targets, weighted
+from dicap.counterfactual import CounterfactualBank, CounterfactualGenerator, choose_targets
 from dicap.counterfactual.bank import CONTROLS, control_counterfactuals
 
 
@@ -131,23 +131,6 @@ def test_a_cache_that_cannot_be_written_is_a_warning(images, tmp_path, caplog):
 def test_contradictions_are_refused(images, settings, message):
     with pytest.raises(ValueError, match=message):
         build(images, **settings)
-
-
-def test_weighted_losses_sum_to_a_mean_of_what_is_there():
-    factual, counterfactual = torch.tensor([1.0, 3.0]), torch.tensor([[2.0, torch.inf], [4.0, 6.0]])
-    valid = torch.tensor([[True, False], [True, True]])
-    parts = weighted(factual, counterfactual, valid, 2.0)
-    assert set(parts) == {"ce", "cf"}
-    assert float(sum(parts.values())) == pytest.approx((2 + 2 * 12 / 4) / (1 + 2 * 3 / 4))
-    nothing = weighted(factual, counterfactual, torch.zeros(2, 2, dtype=torch.bool), 2.0)
-    assert {name: float(value) for name, value in nothing.items()} == {"ce": 2, "cf": 0}
-    assert float(weighted(factual, counterfactual, valid, 0.0)["ce"]) == 2
-
-
-def test_invalid_counterfactuals_have_no_gradient():
-    counterfactual, valid = torch.ones(2, 2, requires_grad=True), torch.tensor([[True, False], [False, False]])
-    weighted(torch.ones(2), counterfactual, valid, 1.0)["cf"].backward()
-    assert bool((counterfactual.grad.bool() == valid).all())
 
 
 # ---- targets
