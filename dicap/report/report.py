@@ -21,11 +21,10 @@ from dicap.files import write_text
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
-from dicap.report.few_shot import few_shot_sheets
 from dicap.report.plots import alt, svg
 from dicap.report.sheet import Plot, Sheet, print_sheet, render, write_sheet
 from dicap.report.table import gather, of_protocol
-from dicap.report.transfer import fresh, transfer_sheets
+from dicap.report.transfer import few_shot_sheets, fresh, transfer_sheets
 from dicap.results import FILE, ResultError
 
 
@@ -44,7 +43,10 @@ def write_report(
     results, unreadable = gather(out)
     known = of_protocol(results, *PROTOCOLS)
     if not known:
-        raise ResultError(f"{out}: {_nothing(results, unreadable)}")
+        there = f"{len(results)} of other protocols, {len(unreadable)} unreadable"
+        first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
+        run = "run a protocol first, such as scripts/dicap/base2new.sh, or give the folder that was its output"
+        raise ResultError(f"{out}: no {FILE} of {', '.join(PROTOCOLS)} below this folder ({there}); {run}{first}")
     tables = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
     for sheet in tables:
         if protocols is None or sheet.name in protocols:
@@ -64,16 +66,6 @@ def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
         *paired_sheets(fresh(results), compare),
         *cost_sheets(results),
     ]
-
-
-def _nothing(results: Sequence[dict], unreadable: Sequence[str]) -> str:
-    """Why there is no table, and what to do."""
-    if unreadable and not results:
-        return f"none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
-    other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results else ""
-    first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
-    run = "run a protocol first, such as scripts/dicap/base2new.sh, or give the folder that was its output"
-    return f"no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; {run}{first}"
 
 
 # --- report.html -------------------------------------------------------------------------------------------------

@@ -248,9 +248,16 @@ def rows_of(
             known, by_column = some if trainings is None else trainings, grouped(some, column_of)
             cells = {key: _cell(label, by_column.get(key, []), seeds, known, needed) for key, label in labels.items()}
             rows += [Row(line, place, tuple(some), cells)] if some else []
-    if len(by_place) > 1:
-        rows += [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
-    return rows
+    averages = []
+    for line in lines if len(by_place) > 1 else ():
+        there = {row.place: row for row in rows if row.line == line}
+        cells = {
+            key: average_of(label, {place: there[place].cells[key] if place in there else None for place in by_place})
+            for key, label in labels.items()
+        }
+        some = [r for row in there.values() for r in row.results]
+        averages.append(Row(line, f"average of {len(by_place)}", tuple(some), cells, tuple(there.values())))
+    return rows + averages
 
 
 def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict[str, list[dict]]:
@@ -281,17 +288,6 @@ def _cell(label: str, results: Sequence[dict], seeds: set[int], trainings: Seque
     problems = [f"{label}: {text} {', '.join(map(str, some))}".strip() for text, some in found.items() if some]
     series = {} if problems else {r["seed"]: primary(r) for r in results}
     return Cell(series, Stat.of(series.values()) if series else None, tuple(problems))
-
-
-def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
-    """The average row of a line."""
-    there = {row.place: row.cells for row in rows}
-    cells = {
-        key: average_of(label, {place: there[place][key] if place in there else None for place in places})
-        for key, label in labels.items()
-    }
-    results = tuple(r for row in rows for r in row.results)
-    return Row(rows[0].line, f"average of {len(places)}", results, cells, tuple(rows))
 
 
 def average_of(label: str, cells: Mapping[str, Cell | None]) -> Cell:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicap.report.few_shot import few_shot_sheets
+from dicap.report.transfer import few_shot_sheets
 from dicap.report.sheet import to_csv
 from dicap.report.table import gather
 
