@@ -77,9 +77,9 @@ def _line(row: Row, measure: Measure) -> dict[str, Any]:
         "datasets": [one.place for one in row.of],
         "record": _record([flatten(r["method_record"]) for r in base]),
     }
-    halves = {half: row.cells[half].stat for half in HALVES}
-    one = measure.combined(*(stat.mean for stat in halves.values())) if all(halves.values()) else None
-    for key, value in {**halves, table.combined_key(measure): one}.items():
+    one, new = row.cells["base"].stat, row.cells["new"].stat
+    both = measure.combined(one.mean, new.mean) if one and new else None
+    for key, value in {"base": one, "new": new, table.combined_key(measure): both}.items():
         mean = value.mean if isinstance(value, Stat) else value
         line[key] = INCOMPLETE if value is None and row.problems else value
         line[f"published_{key}"] = getattr(known, key) if known else None

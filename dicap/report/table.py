@@ -248,16 +248,15 @@ def rows_of(
             known, by_column = some if trainings is None else trainings, grouped(some, column_of)
             cells = {key: _cell(label, by_column.get(key, []), seeds, known, needed) for key, label in labels.items()}
             rows += [Row(line, place, tuple(some), cells)] if some else []
-    averages = []
     for line in lines if len(by_place) > 1 else ():
-        there = {row.place: row for row in rows if row.line == line}
+        those = {row.place: row for row in rows if row.line == line}
         cells = {
-            key: average_of(label, {place: there[place].cells[key] if place in there else None for place in by_place})
+            key: average_of(label, {place: those[place].cells[key] if place in those else None for place in by_place})
             for key, label in labels.items()
         }
-        some = [r for row in there.values() for r in row.results]
-        averages.append(Row(line, f"average of {len(by_place)}", tuple(some), cells, tuple(there.values())))
-    return rows + averages
+        some = [r for row in those.values() for r in row.results]
+        rows.append(Row(line, f"average of {len(by_place)}", tuple(some), cells, tuple(those.values())))
+    return rows
 
 
 def lines_of(results: Iterable[dict], place: Callable[[dict], Hashable]) -> dict[str, list[dict]]:
