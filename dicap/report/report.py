@@ -22,10 +22,10 @@ from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
 from dicap.report.plots import alt, svg
-from dicap.report.sheet import Plot, Sheet, print_sheet, render, write_sheet
+from dicap.report.sheet import Sheet, print_sheet, render, write_sheet
 from dicap.report.table import gather, of_protocol
 from dicap.report.transfer import few_shot_sheets, fresh, transfer_sheets
-from dicap.results import FILE, ResultError
+from dicap.results import FILE, ResultError, printable
 
 
 def write_report(
@@ -53,7 +53,7 @@ def write_report(
             print_sheet(sheet, console)
     paths = [path for sheet in tables for path in write_sheet(sheet, out)]
     page = Path(out, "report.html")
-    write_text(page, _page(f"Results in {Path(out).resolve().name}", tables, results, known))
+    write_text(page, _page(printable(f"Results in {Path(out).resolve().name}"), tables, results, known))
     return [page, *paths]
 
 
@@ -82,7 +82,7 @@ def _page(title: str, tables: Sequence[Sheet], results: Sequence[dict], known: S
         title=title,
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         sheets=tables,
-        picture=_picture,
+        picture=lambda plot: "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode(),
         alt=alt,
         breakable=_breakable,
         words=_words,
@@ -101,7 +101,3 @@ def _breakable(text: str) -> Markup:
 def _words(text: str) -> Markup:
     """A note, escaped, with `code` as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _picture(plot: Plot) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode()

@@ -1,15 +1,6 @@
 """Rows over seeds: what base-to-new, few-shot and transfer tables share. A cell is the primary measure over the seeds.
 
-What the words of a report mean:
-
-    not run            a cell without any result.
-    lacks seed         a seed of any line of the same dataset, backbone (and shots, or source) that this cell has not.
-    twice              two results of one seed, such as from two jobs' output folders; which one counts is not known.
-    unequal settings   seeds of a cell differ in a setting (seed and places aside) or in the backbone's weights.
-    stale prompt       tested with another prompt than that of the present training (digests.model).
-    no training        tested with a prompt whose training is not there to check it against.
-    incomplete         any of these: the cell is neither shown nor averaged, and no average is over it.
-
+A cell that lacks something (docs/report.md lists the reasons) is incomplete: neither shown nor averaged.
 Results of different tasks or primary measures, backbones, numbers of shots and sources never share a row or an average.
 """
 
@@ -50,7 +41,7 @@ def gather(root: str | Path) -> tuple[list[dict], list[str]]:
     for path in store.find_results(root):
         try:
             results.append(store.read_result(path))
-        except store.ResultError as error:
+        except (store.ResultError, OSError) as error:
             unreadable.append(str(error))
     return results, unreadable
 
