@@ -58,11 +58,11 @@ def rich_grid(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
         justify, overflow = "left" if name in left else "right", "fold" if name in fold else "ellipsis"
         whole = name not in fold and name in ("Dataset", "Method", "Recorded", "Cell", "Key")
-        table.add_column(name, justify=justify, overflow=overflow, no_wrap=whole)  # type: ignore[arg-type]
+        table.add_column(Text(name), justify=justify, overflow=overflow, no_wrap=whole)  # type: ignore[arg-type]
     for i, row in enumerate(rows):
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row), end_section=i in ends)
     return table

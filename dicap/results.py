@@ -1,7 +1,7 @@
 """Results: one result.json a run, its schema, and the digests that say whether two runs are the same run.
 
     write_result(folder, result)          # atomic: a reader never sees half a file
-    read_result("output/.../seed1")       # validated; ResultError names the file and the field
+    read_result("output/.../seed1")       # checked; ResultError names the file and the field
     config_digest(cfg), data_digest(dataset)
 
 A result says itself what was measured: `metrics` by name, which one is `primary`, and of each measure its label, unit and
@@ -11,8 +11,10 @@ which way is better. Tables are made from these files only, of any task, and nev
 import dataclasses
 import hashlib
 import json
-import math
 import os
+import re
+import reprlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from dicap.options import flatten
 SCHEMA = 2
 FILE = "result.json"
 SPLITS = ("base", "new", "all")
+BYTES, LEVELS, CHARACTERS = 2**22, 32, 255  # the most of a file, of its nesting, and of a name
+LARGEST = 1e100  # no figure is as large; squares of figures can be summed
 
 # keys of a configuration that say where and how loudly a run works, not what it computes
 PLACES = (
@@ -31,18 +35,33 @@ PLACES = (
     *("DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES"),
 )
 
-_NUMBER = (int, float)
-_KINDS = {
-    "protocol task method backbone recipe dataset split primary status": str,
-    "schema shots seed n": int,
-    "metrics measures groups seconds config digests versions method_record": dict,
-    "peak_memory_mib": _NUMBER,
+# kinds of fields, see `_check`
+PER_CENT = "a figure in per cent, 0 to 100"
+FIELDS: dict[str, Any] = {
+    **dict.fromkeys("protocol task method backbone recipe dataset primary".split(), str),
+    **dict.fromkeys("schema shots seed n".split(), int),
+    **dict.fromkeys("metrics measures groups config versions method_record".split(), dict),
+    "seconds": dict.fromkeys(("train", "test"), float),
+    "digests": dict.fromkeys(("config", "data", "weights", "model"), str),
+    **{"peak_memory_mib": float, "split": SPLITS, "status": ("complete",)},
 }
-FIELDS: dict[str, Any] = {field: kind for fields, kind in _KINDS.items() for field in fields.split()}
+OPTIONAL = {
+    **dict.fromkeys(("test_set", "trained_on", "peak_memory_source"), str),
+    **dict.fromkeys(("resumed_from_epoch", "trainable_parameters"), int),
+}
+MEASURE = {"label": str, "unit": str, "higher_is_better": bool}
+
+
+def printable(text: str) -> str:
+    """Text whose control characters, which a terminal would obey, and lone surrogates are spelled out: \\x1b."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", lambda m: ascii(m[0])[1:-1], text)
 
 
 class ResultError(ValueError):
     """A result file that cannot be used; the message names the file and the field."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message)[:5000])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +109,7 @@ class Measure:
 def measure_of(result: dict, name: str = "") -> Measure:
     """A measure of a result; "" = its primary one."""
     name = name or result["primary"]
-    return Measure(name, **result["measures"][name])
+    return Measure(name, **{key: result["measures"][name][key] for key in MEASURE})
 
 
 def primary(result: dict) -> float:
@@ -109,107 +128,113 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file. Raises OSError and ValueError as they come."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file. Raises OSError; ResultError: no plain file, larger than BYTES, or not whole JSON."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would never end
+        raise ResultError(f"{path}: not a plain file")
+    with open(path, "rb") as file:
+        data = file.read(BYTES + 1)
+    if len(data) > BYTES:
+        raise ResultError(f"{path}: larger than {BYTES} bytes")
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{path}: not complete JSON ({error}); delete it and run again") from None
 
 
 def write_result(folder: str | os.PathLike, result: dict) -> Path:
     """Check a result and write it as result.json in its run's folder. Raises ResultError where a field does not fit."""
     path = Path(folder) / FILE
-    check_result(result, str(path))
-    write_json(path, result)
+    write_json(path, checked(result, str(path)))
     return path
 
 
 def read_result(path: str | os.PathLike) -> dict:
     """Read a result file, or the one in a run's folder.
 
-    Raises ResultError: no such file, not JSON (cut short), another schema, or a field that is missing or does not fit.
+    Raises OSError; ResultError: no such file, none that `read_json` reads, another schema, or a field that is missing or
+    does not fit.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     try:
-        result = read_json(path)
+        return checked(read_json(path), str(path))
     except FileNotFoundError:
         raise ResultError(f"{path}: no such result file") from None
-    except ValueError as error:
-        raise ResultError(f"{path}: not complete JSON ({error}); delete it and run again") from None
-    check_result(result, str(path))
-    return result
 
 
-def check_result(result: Any, path: str) -> None:
-    """Raises ResultError with file and field unless this is a complete result of this schema."""
+def checked(result: Any, path: str) -> dict:
+    """A complete result of this schema, its texts `printable`. Raises ResultError: names the file and the field."""
     schema = result.get("schema") if isinstance(result, dict) else type(result).__name__
     if isinstance(schema, int) and schema < SCHEMA:
         raise ResultError(
             f"{path}: schema {schema}, written by an older version of dicap; this one reads schema {SCHEMA}. Give the"
             " command that made it again: it makes the run anew and puts the old folder aside"
         )
+    result = _safe(path, result)
     if schema != SCHEMA:
-        raise ResultError(f"{path}: schema is {schema!r}; this version reads schema {SCHEMA}")
-    for field, kind in FIELDS.items():
-        if field not in result:
-            raise ResultError(f"{path}: field {field!r} is missing")
-        value = result[field]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            expected = "number" if kind is _NUMBER else kind.__name__
-            raise ResultError(f"{path}: field {field!r} is {value!r}; expected {expected}")
-    for field, allowed in {"status": ("complete",), "split": SPLITS}.items():
-        if result[field] not in allowed:
-            raise ResultError(f"{path}: field {field!r} is {result[field]!r}; allowed: {', '.join(allowed)}")
+        raise ResultError(f"{path}: schema is {reprlib.repr(schema)}; this version reads schema {SCHEMA}")
+    _check(path, "", result, FIELDS | {key: kind for key, kind in OPTIONAL.items() if key in result})
     if result["n"] < 1:
         raise ResultError(f"{path}: field 'n' is {result['n']}; a result needs at least one test item")
-    for section, keys in {"digests": ("config", "data", "weights", "model"), "seconds": ("train", "test")}.items():
-        if lacks := [key for key in keys if key not in result[section]]:
-            raise ResultError(f"{path}: field '{section}.{lacks[0]}' is missing")
-    _check_metrics(result, path)
+    measures = result["measures"]
+    _check(path, "", result, {"measures": dict.fromkeys(measures, MEASURE), "primary": tuple(measures)})
+    figures = {name: PER_CENT if facts["unit"] == "%" else float for name, facts in measures.items()}
+    groups = dict.fromkeys(result["groups"], {"n": int, "metrics": figures})
+    _check(path, "", result, {"metrics": figures, "groups": groups})
+    return result
 
 
-def _check_metrics(result: dict, path: str) -> None:
-    """Every measure is described, and has a finite value everywhere; in per cent it is one from 0 to 100."""
-    measures: dict[str, Measure] = {}
-    for name, facts in result["measures"].items():
-        try:
-            measures[name] = measure = Measure(name, **facts)
-            if not isinstance(measure.label + measure.unit, str) or not isinstance(measure.higher_is_better, bool):
-                raise TypeError
-        except TypeError:
-            keys = ", ".join(field.name for field in dataclasses.fields(Measure)[1:])
-            raise ResultError(f"{path}: field 'measures.{name}' is {facts!r}; expected {keys}") from None
-    if result["primary"] not in measures:
-        raise ResultError(f"{path}: field 'primary' is {result['primary']!r}, which is none of `measures`")
-    metrics = {"metrics": result["metrics"]}
-    for name, group in result["groups"].items():
-        if not isinstance(group, dict) or not isinstance(group.get("metrics"), dict) or "n" not in group:
-            raise ResultError(f"{path}: field 'groups.{name}' is {group!r}; expected n and metrics")
-        metrics[f"groups.{name}.metrics"] = group["metrics"]
-    for where, values in metrics.items():
-        if values.keys() != measures.keys():
-            raise ResultError(f"{path}: field {where!r} has {', '.join(values)}; expected {', '.join(measures)}")
-        for name, value in values.items():
-            _check_value(measures[name], value, f"{path}: field '{where}.{name}'")
+def _safe(path: str, value: Any, *field: str) -> Any:
+    """A value whose texts are `printable`. Raises ResultError: too deep, or a number that no table can hold."""
+    if isinstance(value, (int, float)) and not abs(value) < LARGEST:
+        raise ResultError(f"{path}: field {'.'.join(field)!r} is {reprlib.repr(value)}; expected a finite number")
+    if len(field) > LEVELS:
+        raise ResultError(f"{path}: field {'.'.join(field)!r} is nested deeper than {LEVELS} levels")
+    if isinstance(value, dict):
+        return {printable(str(key)): _safe(path, one, *field, str(key)) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_safe(path, one, *field, str(i)) for i, one in enumerate(value)]
+    return printable(value) if isinstance(value, str) else value
 
 
-def _check_value(measure: Measure, value: Any, where: str) -> None:
-    number = isinstance(value, _NUMBER) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or (measure.unit == "%" and not 0 <= value <= 100):
-        allowed = "per cent, 0 to 100" if measure.unit == "%" else "a finite number"
-        raise ResultError(f"{where} is {value!r}; expected {allowed}")
+def _check(path: str, field: str, value: Any, kind: Any) -> None:
+    """Raises ResultError unless a value is of a kind.
+
+    A kind is a type (float: any number), PER_CENT, a tuple of what is allowed, or a dictionary: the kinds of keys that it
+    must have.
+    """
+    cls = dict if isinstance(kind, dict) else float if kind is PER_CENT else kind
+    if isinstance(kind, tuple):
+        fits, expected = value in kind, ", ".join(kind)
+    else:
+        fits = isinstance(value, (int, float) if cls is float else cls) and isinstance(value, bool) == (cls is bool)
+        names = {float: "a finite number", str: f"text of at most {CHARACTERS} characters"}
+        expected = kind if kind is PER_CENT else names.get(cls, cls.__name__)
+    if not fits or (kind is PER_CENT and not 0 <= value <= 100) or (cls is str and len(value) > CHARACTERS):
+        raise ResultError(f"{path}: field {field!r} is {reprlib.repr(value)}; expected {expected}")
+    for key, one in kind.items() if isinstance(kind, dict) else ():
+        name = f"{field}.{key}".lstrip(".")
+        if key not in value:
+            raise ResultError(f"{path}: field {name!r} is missing")
+        _check(path, name, value[key], one)
 
 
 def find_results(root: str | os.PathLike) -> list[Path]:
-    """All result files below a folder, sorted; hidden folders (runs put aside) are passed over.
+    """All result files below a folder, sorted, and of folders that cannot be listed the one that may be there.
 
-    Raises ResultError: the folder does not exist.
+    Hidden folders (runs put aside) are passed over; one that several links lead to is taken once. Raises ResultError: the
+    folder does not exist.
     """
     root = Path(root)
     if not root.is_dir():
         raise ResultError(f"{root}: no such folder; give the output folder of a protocol, such as `output`")
-    found = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, FILE)] if FILE in files else []
+    found, seen = [], set()
+    walk = os.walk(root, followlinks=True, onerror=lambda error: found.append(Path(error.filename, FILE)))
+    for folder, folders, files in walk:
+        new = (real := os.path.realpath(folder)) not in seen
+        seen.add(real)
+        found += [Path(folder, FILE)] if new and FILE in (*folders, *files) else []
+        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
     return sorted(found)
 
 

@@ -5,6 +5,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from bad_results import BAD
 
 from dicap import results as store
 from dicap.options import Option
@@ -61,7 +62,7 @@ def test_one_figure_of_base_and_new(unit, higher, label, combined):
         ({"metrics": {"accuracy": -0.1, "macro_f1": 50.0}}, "metrics.accuracy"),
         ({"metrics": {"accuracy": True, "macro_f1": 50.0}}, "metrics.accuracy"),
         ({"metrics": {"accuracy": 60.0, "macro_f1": float("nan")}}, "metrics.macro_f1"),
-        ({"metrics": {"accuracy": 60.0}}, "metrics.*expected accuracy, macro_f1"),
+        ({"metrics": {"accuracy": 60.0}}, "metrics.macro_f1' is missing"),
         ({"primary": "recall"}, "primary.*recall"),
         (
             {"measures": {"accuracy": {"label": "Accuracy"}, "macro_f1": {"name": "x"}}},
@@ -91,6 +92,28 @@ def test_a_field_that_does_not_fit_is_named(tmp_path, make_result, change, field
         store.read_result(tmp_path)
 
 
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_with_its_reason(tmp_path, make_result, name):
+    write, reason = BAD[name]
+    write(tmp_path / "result.json", make_result())
+    with pytest.raises((ResultError, OSError), match=f"(?s)result.json.*{reason}|{reason}.*result.json") as caught:
+        store.read_result(tmp_path / "result.json")
+    assert len(str(caught.value)) < 1000
+
+
+def test_texts_have_no_control_characters(tmp_path, make_result):
+    """Which a terminal would obey; half of a surrogate pair, which no file can hold, is spelled out as well."""
+    result = make_result(dataset="a\x1b[2J\u202eb\udce9", versions={"device\n": "\x9b1m"})
+    store.write_result(tmp_path, result)
+    for change in ({}, {"schema": 2}):
+        (tmp_path / "result.json").write_text(json.dumps({**result, **change}))
+        found = store.read_result(tmp_path)
+        assert found["dataset"] == r"a\x1b[2J\u202eb\udce9" and found["versions"] == {r"device\n": r"\x9b1m"}
+    (tmp_path / "a\x1b[2J").mkdir()
+    with pytest.raises(ResultError, match=r"a\\x1b\[2J/result.json: no such result file"):
+        store.read_result(tmp_path / "a\x1b[2J")
+
+
 def test_a_missing_field_and_a_cut_file_are_named(tmp_path, make_result):
     path = store.write_result(tmp_path, make_result())
     whole = path.read_text()
@@ -111,6 +134,28 @@ def test_results_are_found_but_not_those_put_aside(tmp_path, make_result):
     assert [path.parent.name for path in store.find_results(tmp_path)] == ["seed1", "seed2"]
     with pytest.raises(ResultError, match="no such folder"):
         store.find_results(tmp_path / "nowhere")
+
+
+def test_links_that_lead_in_a_circle_and_twice_to_one_folder(tmp_path, make_result):
+    store.write_result(tmp_path / "a/seed1", make_result())
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    (tmp_path / "a/loop").symlink_to("loop")
+    assert store.find_results(tmp_path) == [tmp_path / "a/seed1/result.json"]
+    (tmp_path / "b").symlink_to("a")
+    assert store.find_results(tmp_path) == [tmp_path / "a/seed1/result.json"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, make_result, monkeypatch):
+    store.write_result(tmp_path / "a", make_result())
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert store.find_results(tmp_path) == [tmp_path / "a/result.json"]
 
 
 def config(**changes):

@@ -108,13 +108,19 @@ def ablation_sheet(name: str, lines: Sequence[Line], not_run: Sequence[str] = ()
         *([f"Other data than the reference's, so not compared: {', '.join(other_data)}."] if other_data else []),
         *([f"Not run: {', '.join(not_run)}."] if not_run else []),
     ]
+    problems = [
+        f"{line.name}: {len(line.values)} of {len(line.draws)} seeds; {'; '.join(line.problems[:3])}"
+        + (f" and {len(line.problems) - 3} more" if len(line.problems) > 3 else "")
+        for line in lines
+        if not line.complete
+    ]
     return Sheet(
         name,
         title,
         _columns(rows, [names[key] for key in KEYS if key in measured], len(references), digits),
         tuple(rows),
         tuple(notes),
-        tuple(_problem(line) for line in lines if not line.complete),
+        tuple(problems),
         "group",
         sections=True,
         extra={
@@ -176,12 +182,6 @@ def _columns(
         *words("complete", "problems", where="files"),
         *words("values", where="json"),
     )
-
-
-def _problem(line: Line) -> str:
-    """How many draws an incomplete line has, and why not all."""
-    more = f" and {len(line.problems) - 3} more" if len(line.problems) > 3 else ""
-    return f"{line.name}: {len(line.values)} of {len(line.draws)} seeds; {'; '.join(line.problems[:3])}{more}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

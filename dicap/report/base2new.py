@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dicap.report import published, table
-from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Grid, Plot, Sheet, words
+from dicap.report.sheet import INCOMPLETE, NOTHING, Column, Grid, Sheet, words
 from dicap.report.stats import Stat
 from dicap.report.table import Row
 from dicap.results import Measure, flatten, worst_group
@@ -31,11 +31,17 @@ def base2new_sheets(results: Iterable[dict]) -> list[Sheet]:
 def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
     blocks = sorted(table.grouped(results, lambda r: (r["shots"], r["backbone"])).items())
     trained = [r for r in results if r["split"] == "base"]
-    by_block = [table.rows_of(of, HALVES, lambda r: r["split"], trainings=trained) for _, of in blocks]
-    rows = [row for block in by_block for row in block]
+    rows = [row for _, of in blocks for row in table.rows_of(of, HALVES, lambda r: r["split"], trainings=trained)]
     compared = [row for row in rows if not row.of and published.comparable(row)]
     lines = [_line(row, measure) for row in rows]
     record = _record_grid(rows, lines)
+    titles = {table.combined_key(measure): measure.combined_label}
+    titles |= {half: f"{measure.label} on {half} classes" for half in HALVES}
+    points = (
+        ("{}, {shots} shots, {backbone}".format(title, **row.facts), row.line, row.place, line[key])
+        for row, line in zip(rows, lines)
+        for key, title in titles.items()
+    )
     means = f"mean of the mean base and the mean new {table.name_of(measure)}, in an average row too."
     notes = [
         table.note_on_figures(measure),
@@ -54,17 +60,10 @@ def _sheets(task: str, measure: Measure, results: list[dict]) -> list[Sheet]:
         more=lines,
         task=task,
         notes=tuple(notes),
-        plots=tuple(plot for block in by_block for plot in _plots(block, measure)),
+        plots=table.plots_of("dots", measure, points),
         also=(("Recorded diagnostics (base classes, mean over seeds)", record),) if record else (),
     )
     return [sheet, *published.others(compared, task)]
-
-
-def _figures(row: Row, measure: Measure) -> dict[str, Stat | float | None]:
-    """Base, new and the one figure of both; None where there is none, or where it is incomplete."""
-    base, new = row.cells["base"].stat, row.cells["new"].stat
-    both = measure.combined(base.mean, new.mean) if base and new else None
-    return {"base": base, "new": new, table.combined_key(measure): both}
 
 
 def _line(row: Row, measure: Measure) -> dict[str, Any]:
@@ -78,7 +77,9 @@ def _line(row: Row, measure: Measure) -> dict[str, Any]:
         "datasets": [one.place for one in row.of],
         "record": _record([flatten(r["method_record"]) for r in base]),
     }
-    for key, value in _figures(row, measure).items():
+    one, new = row.cells["base"].stat, row.cells["new"].stat
+    both = measure.combined(one.mean, new.mean) if one and new else None
+    for key, value in {"base": one, "new": new, table.combined_key(measure): both}.items():
         mean = value.mean if isinstance(value, Stat) else value
         line[key] = INCOMPLETE if value is None and row.problems else value
         line[f"published_{key}"] = getattr(known, key) if known else None
@@ -118,15 +119,3 @@ def _columns(lines: Sequence[dict[str, Any]], measure: Measure, compared: bool) 
         Column("train_seconds", "Train s", spread=False),
         *words("datasets", "record", where="json"),
     ]
-
-
-def _plots(rows: Sequence[Row], measure: Measure) -> tuple[Plot, ...]:
-    """The one figure, base and new by dataset and on average."""
-    titles = {table.combined_key(measure): measure.combined_label}
-    titles |= {half: f"{measure.label} on {half} classes" for half in HALVES}
-    points = (
-        ("{}, {shots} shots, {backbone}".format(title, **row.facts), row.line, row.place, _figures(row, measure)[key])
-        for key, title in titles.items()
-        for row in rows
-    )
-    return table.plots_of("dots", measure, points)

@@ -12,7 +12,7 @@ from typing import Any
 
 from dicap.config import split_method
 from dicap.report import table
-from dicap.report.sheet import INCOMPLETE, Column, Plot, Sheet, columns_that_vary, title_of, unit_of, words
+from dicap.report.sheet import INCOMPLETE, Column, Sheet, columns_that_vary, title_of, unit_of, words
 from dicap.report.stats import LEVEL, difference
 from dicap.report.table import OURS, dataset_rank, grouped, method_rank, trained_on
 from dicap.report.transfer import TITLES
@@ -56,7 +56,14 @@ def _stands_for(name: str, line: str) -> bool:
 
 def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[str]) -> Sheet:
     blocks = sorted(grouped(results, _block_of).items())
-    rows = [{"task": task, **row} for _, of in blocks for row in _block(of, measure, compare)]
+    sources = {key[-1] for key, _ in blocks} - {""}
+    rows = [{"task": task, **row} for _, of in blocks for row in _block(of, measure, compare, len(sources) > 1)]
+    title = "{comparison}: {measure}, {protocol}, {shots} shots, {backbone}"
+    points = (
+        (title.format(**row), row["comparison"], row["dataset"], row["difference"])
+        for row in rows
+        if row["key"] in ("combined", "primary")  # the one figure of base and new classes, or the primary measure
+    )
     return Sheet(
         NAME,
         title_of("Paired comparison", rows, {"task": "{}"}),
@@ -71,7 +78,7 @@ def _sheet(task: str, measure: Measure, results: list[dict], compare: Sequence[s
         _notes(measure),
         tuple(dict.fromkeys(problem for row in rows for problem in row["problems"])),
         "comparison",
-        plots=tuple(_plots(rows, measure)),
+        plots=table.plots_of("forest", measure, points),
         extra={"std": None, "level": LEVEL},
         task=task,
     )
@@ -100,8 +107,11 @@ def _notes(measure: Measure) -> tuple[str, ...]:
 # --- pairs -------------------------------------------------------------------------------------------------------
 
 
-def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of one protocol, backbone, number of shots and source."""
+def _block(results: list[dict], measure: Measure, compare: Sequence[str], several: bool) -> list[dict[str, Any]]:
+    """Rows of one protocol, backbone, number of shots and source. several: whether there are more sources."""
+    facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")}
+    if several and facts["protocol"] in TITLES:
+        facts["protocol"] += f" from {trained_on(results[0])}"
     lines = table.lines_of(results, lambda r: r["dataset"])
     names = {"combined": measure.combined_label, "base": "Base", "new": "New", "worst_group": "Worst group"}
     first, second = ([line for line in lines if _stands_for(name, line)] for name in compare or (OURS, OURS))
@@ -110,7 +120,7 @@ def _block(results: list[dict], measure: Measure, compare: Sequence[str]) -> lis
     for one, other in [pair for pair in itertools.product(first, second) if pair[0] != pair[1]]:
         units = [_units(lines[name]) for name in (one, other)]
         measured = {key for of in units for measures, _ in of.values() for key in measures}
-        facts = {key: results[0][key] for key in ("protocol", "backbone", "shots")} | {"comparison": f"{one} − {other}"}
+        facts["comparison"] = f"{one} − {other}"
         for key, name in {**names, "primary": measure.label}.items():
             more = _rows(units[0], units[1], key, measure, facts) if key in measured else []
             rows += [{**facts, "key": key, "measure": name, **row} for row in more]
@@ -146,7 +156,10 @@ def _rows(one: Units, other: Units, key: str, measure: Measure, facts: dict[str,
     for dataset, pairs in grouped(seeds, lambda pair: pair[0]).items():
         if key == "worst_group" and not any(key in of[pair][0] for of in (one, other) for pair in pairs if pair in of):
             continue  # no groups there
-        problem = _problem(one, other, pairs, key)
+        lacks = [str(pair[1]) for pair in pairs if not all(pair in of and key in of[pair][0] for of in (one, other))]
+        differ = [] if lacks else [str(pair[1]) for pair in pairs if one[pair][1] != other[pair][1]]
+        problem = f"not both have one whole result, with equal settings, of seed {', '.join(lacks)}" if lacks else ""
+        problem = f"the data differ for seed {', '.join(differ)}" if differ else problem
         gains = {} if problem else {pair: one[pair][0][key] - other[pair][0][key] for pair in pairs}
         where = "{protocol}, {shots} shots, {comparison} on {}".format(dataset, **facts)
         problems = [f"{where}: {problem}"] if problem else []
@@ -158,16 +171,6 @@ def _rows(one: Units, other: Units, key: str, measure: Measure, facts: dict[str,
     return rows
 
 
-def _problem(one: Units, other: Units, pairs: list[tuple[str, int]], key: str) -> str:
-    """What keeps a dataset from being compared, "" where nothing does."""
-    if lacks := [
-        str(pair[1]) for pair in pairs if any(pair not in of or key not in of[pair][0] for of in (one, other))
-    ]:
-        return f"not both have one whole result, with equal settings, of seed {', '.join(lacks)}"
-    differ = [str(pair[1]) for pair in pairs if one[pair][1] != other[pair][1]]
-    return f"the data differ for seed {', '.join(differ)}" if differ else ""
-
-
 def _counted(gains: Mapping[Any, float], measure: Measure) -> dict[str, Any]:
     """Differences: their mean with its interval, and how many are wins."""
     if not gains:
@@ -176,19 +179,3 @@ def _counted(gains: Mapping[Any, float], measure: Measure) -> dict[str, Any]:
     wins, losses = (sum(way * value > TIE for value in gains.values()) for way in (sign, -sign))
     counts = {"wins": wins, "ties": n - wins - losses, "losses": losses, "n": n}
     return {"difference": interval or sum(gains.values()), **counts}
-
-
-def _plots(rows: list[dict[str, Any]], measure: Measure) -> list[Plot]:
-    """A forest a comparison and protocol, of the one figure of base and new classes or of the primary measure."""
-    shown = [row for row in rows if row["key"] in ("combined", "primary")]
-    by_block = grouped(shown, lambda row: (row["comparison"], row["protocol"], row["shots"], row["backbone"]))
-    return [
-        Plot(
-            "forest",
-            f"{comparison}: {of[0]['measure']}, {protocol}, {shots} shots, {backbone}",
-            measure,
-            tuple(row["dataset"] for row in of),
-            {comparison: tuple(row["difference"] for row in of)},
-        )
-        for (comparison, protocol, shots, backbone), of in by_block.items()
-    ]

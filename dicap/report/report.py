@@ -21,12 +21,11 @@ from dicap.files import write_text
 from dicap.report.base2new import base2new_sheets
 from dicap.report.compare import PROTOCOLS, paired_sheets
 from dicap.report.cost import cost_sheets
-from dicap.report.few_shot import few_shot_sheets
 from dicap.report.plots import alt, svg
-from dicap.report.sheet import Plot, Sheet, print_sheet, render, write_sheet
+from dicap.report.sheet import Sheet, print_sheet, render, write_sheet
 from dicap.report.table import gather, of_protocol
-from dicap.report.transfer import fresh, transfer_sheets
-from dicap.results import FILE, ResultError
+from dicap.report.transfer import few_shot_sheets, fresh, transfer_sheets
+from dicap.results import FILE, ResultError, printable
 
 
 def write_report(
@@ -44,14 +43,17 @@ def write_report(
     results, unreadable = gather(out)
     known = of_protocol(results, *PROTOCOLS)
     if not known:
-        raise ResultError(f"{out}: {_nothing(results, unreadable)}")
+        there = f"{len(results)} of other protocols, {len(unreadable)} unreadable"
+        first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
+        run = "run a protocol first, such as scripts/dicap/base2new.sh, or give the folder that was its output"
+        raise ResultError(f"{out}: no {FILE} of {', '.join(PROTOCOLS)} below this folder ({there}); {run}{first}")
     tables = [dataclasses.replace(sheet, unreadable=tuple(unreadable)) for sheet in sheets(known, compare)]
     for sheet in tables:
         if protocols is None or sheet.name in protocols:
             print_sheet(sheet, console)
     paths = [path for sheet in tables for path in write_sheet(sheet, out)]
     page = Path(out, "report.html")
-    write_text(page, _page(f"Results in {Path(out).resolve().name}", tables, results, known))
+    write_text(page, _page(printable(f"Results in {Path(out).resolve().name}"), tables, results, known))
     return [page, *paths]
 
 
@@ -64,16 +66,6 @@ def sheets(results: Sequence[dict], compare: Sequence[str] = ()) -> list[Sheet]:
         *paired_sheets(fresh(results), compare),
         *cost_sheets(results),
     ]
-
-
-def _nothing(results: Sequence[dict], unreadable: Sequence[str]) -> str:
-    """Why there is no table, and what to do."""
-    if unreadable and not results:
-        return f"none of the {len(unreadable)} result files below this folder can be read. {unreadable[0]}"
-    other = f" ({len(results)} of other protocols, {len(unreadable)} unreadable)" if results else ""
-    first = f"; the first unreadable one: {unreadable[0]}" if unreadable else ""
-    run = "run a protocol first, such as scripts/dicap/base2new.sh, or give the folder that was its output"
-    return f"no {FILE} of the protocols {', '.join(PROTOCOLS)} below this folder{other}; {run}{first}"
 
 
 # --- report.html -------------------------------------------------------------------------------------------------
@@ -90,7 +82,7 @@ def _page(title: str, tables: Sequence[Sheet], results: Sequence[dict], known: S
         title=title,
         date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         sheets=tables,
-        picture=_picture,
+        picture=lambda plot: "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode(),
         alt=alt,
         breakable=_breakable,
         words=_words,
@@ -109,7 +101,3 @@ def _breakable(text: str) -> Markup:
 def _words(text: str) -> Markup:
     """A note, escaped, with `code` as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _picture(plot: Plot) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg(plot).encode()).decode()

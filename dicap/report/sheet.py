@@ -89,8 +89,9 @@ class Column:
         """A cell of a CSV file, figures with full precision; empty where there is none."""
         if isinstance(value, dict):
             value = " ".join(f"{key} {one}" for key, one in value.items())
-        if self.kind == "words":
-            return ["" if value is None else str(value)]
+        if self.kind == "words":  # a text that a spreadsheet would take for a formula gets its sign for text
+            formula = isinstance(value, str) and value.startswith(tuple("=+-@\t\r\n"))
+            return ["" if value is None else f"'{value}" if formula else str(value)]
         parts = [getattr(value, part[1:], None) for part in _PARTS[self.kind]]
         parts[0] = value if isinstance(value, (int, float)) else parts[0]
         return ["" if one is None else str(one) if isinstance(one, int) else f"{one:.10g}" for one in parts]
@@ -166,7 +167,8 @@ class Sheet:
     @property
     def file(self) -> str:
         """Name of its files, without an ending."""
-        return re.sub(r"[^\w.=+-]+", "-", f"{self.name}_{self.task}" if self.task else self.name)
+        name = re.sub(r"[^\w.=+-]+", "-", f"{self.name}_{self.task}" if self.task else self.name)
+        return name.encode()[:200].decode(errors="ignore")  # the system has a limit of 255 bytes
 
     def columns_of(self, form: str = "shown") -> list[Column]:
         """The columns of a form: shown (to eyes), csv or json."""
@@ -240,13 +242,13 @@ def escape_markdown(text: str) -> str:
     if len(code) == 3:  # one `name` in a note
         middle = code[1].replace("|", "\\|")
         return f"{escape_markdown(code[0])}`{middle}`{escape_markdown(code[2])}"
-    text = re.sub(r"([\\`*<>|])", r"\\\1", " ".join(text.split("\n")))
+    text = re.sub(r"([\\`*<>|]|\](?=\()|&(?=#?\w+;))", r"\\\1", " ".join(text.split("\n")))  # also links and entities
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Text that LaTeX sets as it is; one that begins a line of a table is no argument of the end of the line before."""
+    return "{}" * text.startswith(("[", "*")) + "".join(_LATEX.get(character, character) for character in text)
 
 
 def to_csv(sheet: Sheet) -> str:
@@ -286,7 +288,7 @@ def print_sheet(sheet: Sheet, console: Any = None) -> None:
     left = [column.name for column in columns if column.kind == "words"]
     console.print(rich_grid(sheet.grid[0], lines, sheet.title, left, ends=sheet.ends))
     for note in sheet.all_notes:
-        console.print(note, style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim", markup=False)
+        console.print(Text(note), style="yellow" if note.startswith(("Incomplete", "Unreadable")) else "dim")
     for title, (header, rows) in sheet.also:
         console.print(rich_grid(header, rows[:8], title, header[:1]))
         more = f"The first {min(8, len(rows))}; all of them are in {sheet.file}.md."

@@ -1,15 +1,6 @@
 """Rows over seeds: what base-to-new, few-shot and transfer tables share. A cell is the primary measure over the seeds.
 
-What the words of a report mean:
-
-    not run            a cell without any result.
-    lacks seed         a seed of any line of the same dataset, backbone (and shots, or source) that this cell has not.
-    twice              two results of one seed, such as from two jobs' output folders; which one counts is not known.
-    unequal settings   seeds of a cell differ in a setting (seed and places aside) or in the backbone's weights.
-    stale prompt       tested with another prompt than that of the present training (digests.model).
-    no training        tested with a prompt whose training is not there to check it against.
-    incomplete         any of these: the cell is neither shown nor averaged, and no average is over it.
-
+A cell that lacks something (docs/report.md lists the reasons) is incomplete: neither shown nor averaged.
 Results of different tasks or primary measures, backbones, numbers of shots and sources never share a row or an average.
 """
 
@@ -50,7 +41,7 @@ def gather(root: str | Path) -> tuple[list[dict], list[str]]:
     for path in store.find_results(root):
         try:
             results.append(store.read_result(path))
-        except store.ResultError as error:
+        except (store.ResultError, OSError) as error:
             unreadable.append(str(error))
     return results, unreadable
 
@@ -248,8 +239,14 @@ def rows_of(
             known, by_column = some if trainings is None else trainings, grouped(some, column_of)
             cells = {key: _cell(label, by_column.get(key, []), seeds, known, needed) for key, label in labels.items()}
             rows += [Row(line, place, tuple(some), cells)] if some else []
-    if len(by_place) > 1:
-        rows += [_average([row for row in rows if row.line == line], list(by_place), labels) for line in lines]
+    for line in lines if len(by_place) > 1 else ():
+        those = {row.place: row for row in rows if row.line == line}
+        cells = {
+            key: average_of(label, {place: those[place].cells[key] if place in those else None for place in by_place})
+            for key, label in labels.items()
+        }
+        some = [r for row in those.values() for r in row.results]
+        rows.append(Row(line, f"average of {len(by_place)}", tuple(some), cells, tuple(those.values())))
     return rows
 
 
@@ -281,17 +278,6 @@ def _cell(label: str, results: Sequence[dict], seeds: set[int], trainings: Seque
     problems = [f"{label}: {text} {', '.join(map(str, some))}".strip() for text, some in found.items() if some]
     series = {} if problems else {r["seed"]: primary(r) for r in results}
     return Cell(series, Stat.of(series.values()) if series else None, tuple(problems))
-
-
-def _average(rows: Sequence[Row], places: Sequence[str], labels: dict[str, str]) -> Row:
-    """The average row of a line."""
-    there = {row.place: row.cells for row in rows}
-    cells = {
-        key: average_of(label, {place: there[place][key] if place in there else None for place in places})
-        for key, label in labels.items()
-    }
-    results = tuple(r for row in rows for r in row.results)
-    return Row(rows[0].line, f"average of {len(places)}", results, cells, tuple(rows))
 
 
 def average_of(label: str, cells: Mapping[str, Cell | None]) -> Cell:

@@ -1,7 +1,11 @@
-"""Cross-dataset transfer and domain generalisation (CoOp, arXiv 2109.01134; CoCoOp, 2203.05557): one training on the
-source dataset, its prompt tested on the source and on every target.
+"""Tables of figures on all classes of a dataset.
 
-A target's result counts only if its prompt is that of the present source run of the same seed (digests.model).
+Few-shot (CoOp, arXiv 2109.01134, figure 3): a curve over 1, 2, 4, 8 and 16 shots for each method and dataset. A method
+that learns nothing has the same figure at any number of shots, so that one of them is enough.
+
+Cross-dataset transfer and domain generalisation (CoOp; CoCoOp, 2203.05557): one training on the source dataset, its prompt
+tested on the source and on every target. A target's result counts only if its prompt is that of the present source run of
+the same seed (digests.model).
 """
 
 from collections.abc import Iterable
@@ -11,12 +15,41 @@ from dicap.report.sheet import Column, Sheet
 from dicap.report.table import Row, trained_on
 from dicap.results import Measure, measure_of
 
-SOURCE = "source"
+FEW_SHOT, SOURCE = "few_shot", "source"
 TITLES = {
     "cross_dataset": "Cross-dataset transfer",
     "domain_generalization": "Domain generalisation",
     SOURCE: "Training on the source",
 }
+
+
+def few_shot_sheets(results: Iterable[dict]) -> list[Sheet]:
+    """The table of each task: all curves, and an average over the datasets for each method."""
+    return [_curves(*some) for some in table.by_task(table.of_protocol(results, FEW_SHOT))]
+
+
+def _curves(task: str, measure: Measure, results: list[dict]) -> Sheet:
+    blocks = sorted(table.grouped(results, lambda r: r["backbone"]).items())
+    rows = [row for _, of in blocks for row in table.rows_of(of, _labels(of), lambda r: f"shots_{r['shots']}")]
+    points = (
+        (f"{row.place}, {row.facts['backbone']}", row.line, key.removeprefix("shots_"), cell.shown)
+        for row in sorted(rows, key=lambda row: (row.facts["backbone"], not row.of))  # the average first
+        for key, cell in row.cells.items()
+    )
+    return table.sheet_of(
+        FEW_SHOT,
+        f"Few-shot {table.name_of(measure)}",
+        rows,
+        [Column(key, name, digits=table.digits_of(measure)) for key, name in _labels(results).items()],
+        ("backbone", "seeds"),
+        task=task,
+        notes=(table.note_on_figures(measure, " on all classes"), *table.notes_on_averages(rows)),
+        plots=table.plots_of("curves", measure, points),
+    )
+
+
+def _labels(results: Iterable[dict]) -> dict[str, str]:
+    return {f"shots_{k}": f"{k} shot{'s' if k > 1 else ''}" for k in sorted({r["shots"] for r in results})}
 
 
 def transfer_sheets(results: Iterable[dict]) -> list[Sheet]:
@@ -41,8 +74,7 @@ def fresh(results: Iterable[dict]) -> list[dict]:
 
 def _sheet(name: str, task: str, measure: Measure, results: list[dict], sources: list[dict]) -> Sheet:
     blocks = sorted(table.grouped(results, _block).items())
-    by_block = [_rows(of, [r for r in sources if _block(r) == block]) for block, of in blocks]
-    rows = [row for block in by_block for row in block]
+    rows = [row for block, of in blocks for row in _rows(of, [r for r in sources if _block(r) == block])]
     keys = sorted(dict.fromkeys(key for row in rows for key in row.cells), key=lambda key: key == "average")
     targets = [key for key in keys if key not in ("on_source", "average")]
     origin = f"Source: {rows[0].place}" if len({row.place for row in rows}) == 1 else "Source"

@@ -177,3 +177,17 @@ def test_a_name_stands_for_a_method_or_for_all_of_a_trainer(put, compare, found)
     else:
         with pytest.raises(ResultError, match="no two different lines"):
             pairs_of(put, *compare)
+
+
+def test_two_sources_are_compared_apart(put):
+    """Each with its own rows, named by the source, and its own picture."""
+    for source, gain in (("a", 1.0), ("b", 5.0)):
+        for method in ("CoOp", "DiCap"):
+            for seed in (1, 2):
+                common = {"split": "all", "method": method, "seed": seed, "model": f"{source}{seed}", "folder": source}
+                value = 50.0 + seed + (gain if method == "DiCap" else 0.0)
+                folder = put(protocol="cross_dataset", dataset="t", trained_on=source, value=value, **common)
+    (sheet,) = paired_sheets(gather(folder)[0])
+    found = {row["protocol"]: row["difference"].mean for row in sheet.rows}
+    assert found == pytest.approx({"cross_dataset from a": 1.0, "cross_dataset from b": 5.0})
+    assert [plot.series["DiCap − CoOp"][0].mean for plot in sheet.plots] == pytest.approx([1.0, 5.0])

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dicap.report.few_shot import few_shot_sheets
 from dicap.report.sheet import to_csv
 from dicap.report.table import gather
+from dicap.report.transfer import few_shot_sheets
 
 
 @pytest.fixture

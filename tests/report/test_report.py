@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from bad_results import BAD
 from rich.console import Console
 
 from dicap.report.report import sheets, write_report
@@ -178,6 +179,47 @@ def test_an_unreadable_file_keeps_every_table_from_being_complete(three_by_two):
         assert tree["complete"] is False and "not complete JSON" in tree["unreadable"][0], name
 
 
+def test_bad_files_are_named_and_left_out_and_the_others_are_as_without_them(three_by_two, make_result, tmp_path):
+    good, _ = write(three_by_two)
+    for name, (make, _) in BAD.items():
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        make(tmp_path / "bad" / name / "result.json", make_result(seed=9))
+    (tmp_path / "bad/up").symlink_to(tmp_path)
+    files, terminal = write(three_by_two)
+    tree, page = json.loads(files["base2new.json"]), Page(files["report.html"])
+    assert len(tree["unreadable"]) == len(BAD) and tree["rows"] == json.loads(good["base2new.json"])["rows"]
+    for name, line in zip(sorted(BAD), tree["unreadable"]):
+        assert f"/bad/{name}/result.json" in line and line in page.text, name
+    assert {name: text for name, text in files.items() if name.endswith("csv")} == {
+        name: text for name, text in good.items() if name.endswith("csv")
+    }
+    assert terminal.count("Unreadable: ") == len(BAD) * 3
+
+
+WRONG = (None, True, -1, 1e99, "", "[/red]", ["a"], {"a": {"accuracy": 1}})
+
+
+def test_no_value_anywhere_in_a_result_stops_a_report(three_by_two, make_result, tmp_path, monkeypatch):
+    monkeypatch.setattr("dicap.report.report.svg", lambda plot: "")
+    whole = make_result(seed=9, groups={"a": 60.0}, versions={"device": "cpu"}, method_record={"a": {"b": 1.0}})
+    whole |= {"trained_on": "digits", "protocol": "cross_dataset", "split": "all"}
+
+    def changed(tree):
+        for key, value in tree.items():
+            yield from ({**tree, key: wrong} for wrong in WRONG)
+            if isinstance(value, dict):
+                yield from ({**tree, key: other} for other in changed(value))
+
+    results = list(changed(whole))
+    assert len(results) > 300
+    for i, result in enumerate(results):
+        (tmp_path / f"bad/{i}").mkdir(parents=True)
+        (tmp_path / f"bad/{i}/result.json").write_text(json.dumps(result))
+    files, _ = write(three_by_two)
+    there = len(json.loads(files["base2new.json"])["unreadable"])
+    assert 100 < there < len(results)
+
+
 def test_a_stale_target_is_in_no_paired_comparison(everything, put):
     put(protocol="cross_dataset", split="all", method="DiCap", seed=2, trained_on="causal_shapes", model="old")
     sheet = next(sheet for sheet in sheets(gather(everything)[0]) if sheet.name == "paired")
@@ -187,7 +229,7 @@ def test_a_stale_target_is_in_no_paired_comparison(everything, put):
     )
 
 
-HOSTILE = ("<script>alert(1)</script>", "a_b%$&#{}~^\\", "x|y*z`_w_")
+HOSTILE = ("<script>alert(1)</script>", "[/b][1cm](x) &lt;", "a_b%$&#{}~^\\", "x|y*z`_w_")
 
 
 def test_names_from_files_are_text_in_every_form(put):
@@ -203,16 +245,32 @@ def test_names_from_files_are_text_in_every_form(put):
                     folder=str(HOSTILE.index(dataset)),
                     versions={"device": "<b>"},
                 )
-    files, _ = write(folder)
+    files, terminal = write(folder)
     page = Page(files["report.html"])
+    assert all(name in terminal for name in HOSTILE)  # nothing is rich's markup
     assert "script" not in page.tags and "b" not in page.tags and all(name in page.text for name in HOSTILE)
-    assert {row[0] for row in page.tables["few_shot"][1]} == {*HOSTILE, "average of 3"}
+    assert {row[0] for row in page.tables["few_shot"][1]} == {*HOSTILE, "average of 4"}
     assert (
         "| \\<script\\>alert(1)\\</script\\> |" in files["few_shot.md"]
         and "| x\\|y\\*z\\`\\_w\\_ |" in files["few_shot.md"]
     )
+    assert r"| [/b][1cm\](x) \&lt; |" in files["few_shot.md"] and "\n{}[/b][1cm](x)" in files["few_shot.tex"]
     assert r"a\_b\%\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} &" in files["few_shot.tex"]
     assert [row["dataset"] for row in csv.DictReader(io.StringIO(files["few_shot.csv"]))][:2] == sorted(HOSTILE)[:1] * 2
+
+
+def test_names_in_titles_headings_and_paths_are_text_too(put):
+    """And no escape sequence reaches the terminal or a file; a folder's name may be no Unicode text."""
+    for target in ("[/red]", "\x1b]0;x\x07[bold]"):
+        for protocol, dataset in (("source", "a[/b]"), ("cross_dataset", target)):
+            common = {"trained_on": "a[/b]", "split": "all", "task": "[/i]" + "ü" * 200, "folder": "\udce9"}
+            put(protocol=protocol, dataset=dataset, **common)
+    folder = put(folder="\udce9/\x1b[2J") / "\udce9"
+    next((folder / "\x1b[2J").rglob("result.json")).write_text("{")
+    files, terminal = write(folder)
+    assert "trained on a[/b]" in terminal and "[/red]" in terminal and r"\x1b]0;x\x07[bold]" in terminal
+    assert all(character not in text for text in [terminal, *files.values()] for character in "\x1b\x07")
+    assert r"\udce9/\x1b[2J/base2new" in files["cost.md"].replace("\\\\", "\\")
 
 
 def test_nothing_there_names_what_was_looked_for_and_what_to_run(tmp_path, put):
@@ -236,9 +294,7 @@ def older(folder):
 
 def test_results_of_an_older_version_are_named_with_what_to_do(three_by_two, put, tmp_path):
     older(three_by_two)
-    message = (
-        r"none of the 36 result files below this folder can be read\. .*schema 1.*Give the command that made it again"
-    )
+    message = "0 of other protocols, 36 unreadable.*schema 1.*Give the command that made it again"
     with pytest.raises(ResultError, match=message):
         write(three_by_two)
     files, terminal = write(put(method="CoCoOp"))

@@ -23,6 +23,9 @@ from dicap.report.stats import Difference, Stat
         (Column("x", "X"), "incomplete", "incomplete", ["", ""]),
         (Column("x", "X"), None, "–", ["", ""]),
         (Column("x", "X", "number"), 1000000, "1000000", ["1000000"]),
+        (Column("x", "X", "number"), -1.5, "-1.5", ["-1.5"]),
+        (Column("x", "X", "words"), -1, "-1", ["-1"]),
+        *((Column("x", "X", "words"), text, text, [f"'{text}"]) for text in ("=1+1", "+a", "-a", "@a", "\t=a", "\r=a")),
     ],
 )
 def test_shown_and_in_files(column, value, shown, files):
