@@ -1,6 +1,7 @@
 """Checkpoints: ours hold no objects; others' are read without running them; damage and absence are named."""
 
 import collections
+import io
 import os
 import pickle
 
@@ -10,9 +11,10 @@ from dassl.optim import ConstantWarmupScheduler
 from dassl.utils import load_checkpoint, load_pretrained_weights, resume_from_checkpoint, save_checkpoint
 from torch import nn
 
-from dicap.engine.utils.inert import Placeholder, read_checkpoint
+from dicap import inert
 from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import write_tensors
+from dicap.inert import Placeholder, read_checkpoint
 
 
 class PickledSchedule:
@@ -100,9 +102,31 @@ def test_hostile_pickles_run_nothing(tmp_path, program):
     assert not victim.exists()
 
 
-def test_a_pickle_cannot_reach_this_readers_own_functions(tmp_path):
-    from dicap.engine.utils import inert
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02]r\xff\xff\xff\x3f.",  # nine bytes; the memo's table would take 17 GB
+        b"]p1000000000\n.",
+        b"]0" * 60 + b"N.",
+        b"ca\nb\n0" * 20 + b"N.",
+    ],
+)
+def test_a_pickle_that_asks_for_more_than_a_file_of_tensors_is_not_built(tmp_path, monkeypatch, program):
+    monkeypatch.setattr(inert, "OPCODES", 100)
+    monkeypatch.setattr(inert, "NAMES", 10)
+    (tmp_path / "p").write_bytes(program)
+    with pytest.raises(ValueError, match="p is damaged.*asks for more memory"):
+        read_checkpoint(tmp_path / "p")
 
+
+def test_the_check_leaves_a_stream_where_it_was():
+    file = io.BytesIO(b"..." + pickle.dumps([1, "a"]) + b"rest")
+    file.seek(3)
+    inert.check_pickle(file)
+    assert pickle.load(file) == [1, "a"] and file.read() == b"rest"
+
+
+def test_a_pickle_cannot_reach_this_readers_own_functions(tmp_path):
     before = dict(inert._tensor.__dict__), inert._tensor.__defaults__
     (tmp_path / "p").write_bytes(b"(lp0\nctorch._utils\n_rebuild_tensor_v2\nN(dS'__defaults__'\n(I1\ntstbba.")
     try:

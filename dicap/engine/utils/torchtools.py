@@ -2,7 +2,7 @@
 
 A checkpoint is OUTPUT_DIR/<model>/model.pth.tar-<epoch> with the keys state_dict, epoch (counted from 1), optimizer,
 scheduler and val_result; the text file `checkpoint` beside it names the last one. Ours load with weights_only=True;
-older ones that hold pickled objects are read by dicap.engine.utils.inert, which runs nothing.
+older ones that hold pickled objects are read by dicap.inert, which runs nothing.
 """
 
 import logging
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dicap.engine.utils.inert import Placeholder, read_checkpoint
 from dicap.engine.utils.tools import atomic_open
+from dicap.inert import Placeholder, read_checkpoint
 
 __all__ = ["count_num_param", "load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
 

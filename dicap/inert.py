@@ -10,6 +10,7 @@ import collections
 import io
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-__all__ = ["Placeholder", "read_checkpoint"]
+__all__ = ["Placeholder", "check_pickle", "read_checkpoint"]
 
+OPCODES = 1_000_000  # of one pickle: a CLIP with its optimiser has 50,000, ImageNet's draw of 16 shots 400,000
+NAMES = 10_000  # of classes and functions in a pickle; each takes a kilobyte
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a stream-format file
 
 
@@ -85,10 +88,26 @@ _DTYPES = {
 }
 
 
+def check_pickle(file: BinaryIO) -> None:
+    """Walks the next pickle of a file without building anything, and goes back to its start.
+
+    A few bytes can ask for gigabytes: place 2^31 of the memo takes a table of that length.
+    Raises ValueError: truncated, more than OPCODES opcodes or NAMES names, or a place in the memo beyond OPCODES.
+    """
+    start, names = file.tell(), 0
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        names += opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST")
+        place = (argument or 0) if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
+        if max(number, place) > OPCODES or names > NAMES:
+            raise ValueError("a pickle that asks for more memory than a file of tensors or items does")
+    file.seek(start)
+
+
 class _InertUnpickler(pickle.Unpickler):
     """Unpickles plain values and tensors; every other global is a Placeholder class."""
 
     def __init__(self, file: BinaryIO, load_storage: Callable[[Any], torch.Tensor] | None = None) -> None:
+        check_pickle(file)
         super().__init__(file, encoding="latin1")
         self.load_storage = load_storage
 
