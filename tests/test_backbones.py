@@ -1,5 +1,6 @@
 """CLIPs by name: what loads, what is refused, and that nothing read runs code."""
 
+import copy
 import importlib.util
 import json
 import os
@@ -7,12 +8,13 @@ import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from dicap.backbones import load_clip, weights_digest
+from dicap.backbones import load_clip, tokenize, weights_digest
 from dicap.backbones.package import clip_package
 from dicap.learner import Learner
 from dicap.options import ConfigError
@@ -83,21 +85,37 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "write", [lambda x, p: torch.save({"state_dict": x}, p), lambda x, p: p.write_bytes(pickle.dumps(x))]
+    "write, message",
+    [
+        (lambda x, p: torch.save({"state_dict": x}, p), "holds no state dict of tensors"),
+        (
+            lambda x, p: torch.save({"state_dict": {"a": torch.ones(1), "b": x}}, p),
+            "holds no state dict of tensors .b is none",
+        ),
+        (lambda x, p: p.write_bytes(pickle.dumps(x)), "is damaged"),
+    ],
 )
-def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, write):
+def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, write, message):
     path, mark = tmp_path / "evil.pt", tmp_path / "ran"
     write(Evil(mark), path)
-    with pytest.raises(ConfigError, match="evil.pt cannot be read as plain tensors"):
+    with pytest.raises(ConfigError, match=f"evil.pt {message}"):
         load_clip(str(path))
     assert not mark.exists()
 
 
-def test_a_torchscript_archive_that_openai_did_not_publish_is_refused(tmp_path):
-    path = tmp_path / "script.pt"
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
-    with pytest.raises(ConfigError, match="script.pt is a TorchScript archive.*SHA-256"):
-        load_clip(str(path))
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+def test_a_torchscript_archive_gives_its_tensors_and_torch_loads_none_of_it(random_clip, tmp_path, monkeypatch, tower):
+    """As OpenAI publishes its weights: half, with sizes beside them."""
+    clip = copy.deepcopy(random_clip(tower))
+    clip.input_resolution = torch.tensor(32)
+    inputs = {"encode_image": torch.zeros(1, 3, 32, 32), "encode_text": tokenize(["a"])}
+    script = torch.jit.trace_module(clip, inputs, check_trace=False).half()
+    script.save(str(tmp_path / "clip.pt"))
+    for module, name in ((torch, "load"), (torch.jit, "load")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("torch reads the file"))
+    loaded = load_clip(str(tmp_path / "clip.pt"))
+    assert weights_digest(loaded) == weights_digest(copy.deepcopy(random_clip(tower)).half().float())
 
 
 def test_unknown_names_and_precisions_list_what_there_is():
@@ -107,15 +125,20 @@ def test_unknown_names_and_precisions_list_what_there_is():
         load_clip("tiny", precision="bf8")
 
 
-def test_openais_names_go_through_the_clip_package(monkeypatch, tmp_path):
-    """The clip package downloads and checks; what it returns must carry a digest that OpenAI published."""
-    fake = tmp_path / "ViT-B-16.pt"
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(fake))
-    asked = []
-    monkeypatch.setattr(clip_package().clip, "_download", lambda url, root: asked.append(url) or str(fake))
-    with pytest.raises(ConfigError, match="none that OpenAI published"):
-        load_clip("ViT-B/16")
+def test_openais_names_go_through_the_clip_package(random_clip, monkeypatch, tmp_path):
+    """The clip package downloads a file and checks its SHA-256."""
+    path, asked = tmp_path / "ViT-B-16.pt", []
+    torch.save(random_clip("vit").state_dict(), path)
+    monkeypatch.setattr(clip_package().clip, "_download", lambda url, root: asked.append(url) or str(path))
+    assert weights_digest(load_clip("ViT-B/16")) == weights_digest(random_clip("vit"))
     assert asked == [clip_package().clip._MODELS["ViT-B/16"]]
+    monkeypatch.undo()
+    monkeypatch.setattr("urllib.request.urlopen", lambda url: (_ for _ in ()).throw(URLError("no network")))
+    monkeypatch.setattr("dicap.backbones.DOWNLOADS", tmp_path / "empty")
+    with pytest.raises(
+        ConfigError, match="ViT-B/16 cannot be downloaded from https.*no network.*put the file into .*empty"
+    ):
+        load_clip("ViT-B/16")
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
