@@ -219,7 +219,7 @@ def _module_tensors(root: Placeholder) -> dict[str, Tensor]:
 
 
 def _damaged(path: str | os.PathLike[str], error: Exception) -> ConfigError:
-    cause = f"{type(error).__name__}: {error!s:.200}"
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     way = "fetch the file again, or train again where it is a run's"
     return ConfigError(f"{path} is damaged, truncated or of an unknown format ({cause}): {way}")
 

@@ -5,8 +5,10 @@ import importlib.util
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dicap.backbones import load_clip, tokenize, weights_digest
+from dicap.backbones import load_clip, tiny, tokenize, weights_digest
 from dicap.backbones.package import clip_package
 from dicap.learner import Learner
 from dicap.options import ConfigError
@@ -25,6 +27,23 @@ def test_importing_clip_leaves_no_stand_in_for_pkg_resources():
         pytest.skip("this setuptools still has pkg_resources")
     code = "import sys, dicap.backbones.package as p; p.clip_package(); print('pkg_resources' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_in_a_fork_with_a_clip_of_its_own_ours_is_the_installed_one(tmp_path):
+    """As in PromptSRC and MaPLe: `import clip` stays the fork's, for the fork's trainers."""
+    model = "class CLIP: pass\ndef build_model(state_dict, design_details): return CLIP()\n"
+    files = {"__init__.py": "from .clip import *\n", "clip.py": "from .model import build_model\n", "model.py": model}
+    (tmp_path / "clip").mkdir()
+    for name, text in files.items():
+        (tmp_path / "clip" / name).write_text(text)
+    code = (
+        "import clip.clip, sys; sys.path.append(sys.argv[1]); from dicap.backbones import load_clip, tokenize\n"
+        "import clip.model; load_clip('tiny').encode_text(tokenize(['a cat']))\n"
+        "print(sys.modules['clip'].__file__, clip.model.build_model({}, {}).__class__.__module__)"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parents[1])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == [str(tmp_path / "clip" / "__init__.py"), "clip.model"], done.stderr
 
 
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
@@ -57,13 +76,23 @@ def test_digest_sees_every_bit(random_clip):
     assert changed != before and weights_digest(clip) == before
 
 
+def cut(clip, **changes):
+    """A CLIP's state dict with other tensors; None leaves one out."""
+    state = {**clip.state_dict(), **{key.replace("__", "."): value for key, value in changes.items()}}
+    return {key: value for key, value in state.items() if value is not None}
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
         (
-            lambda clip: {k: v for k, v in clip.state_dict().items() if k != "text_projection"},
-            "not a CLIP of OpenAI's architecture",
+            lambda clip: cut(clip, text_projection=None),
+            "not a CLIP of OpenAI's architecture .KeyError: 'text_projection'",
         ),
+        (lambda clip: cut(clip, visual__proj=torch.ones(9)), "not a CLIP of OpenAI's architecture .*size mismatch"),
+        (lambda clip: cut(clip, ln_final__weight=torch.ones(10**6)), "not a CLIP .*size mismatch"),  # 12 TB a layer
+        (lambda clip: cut(clip, positional_embedding=torch.ones(32, 128)), "32 tokens a text of 49408, not 77"),
+        (lambda clip: torch.nn.Linear(2, 2).state_dict(), "not a CLIP of OpenAI's architecture"),
         (lambda clip: {"a": 1}, "holds no state dict of tensors"),
         (lambda clip: torch.zeros(3), "holds no state dict of tensors"),
     ],
@@ -71,9 +100,20 @@ def test_digest_sees_every_bit(random_clip):
 def test_other_tensors_are_refused(random_clip, tmp_path, content, message):
     path = tmp_path / "weights.pt"
     torch.save(content(random_clip("vit")), path)
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(ConfigError, match=f"weights.pt.*{message}"):
         load_clip(str(path))
-    assert "weights.pt" in str(error.value)
+
+
+def test_the_shipped_weights_are_those_of_their_card(monkeypatch, tmp_path):
+    for path in (tiny.PATH, tiny.PATH.with_suffix(".md")):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(tiny, "PATH", tmp_path / "tiny.safetensors")
+    load_clip("tiny")
+    data = bytearray(tiny.PATH.read_bytes())
+    data[-1] ^= 1
+    tiny.PATH.write_bytes(data)
+    with pytest.raises(ConfigError, match="tiny.safetensors is damaged.*install dicap again"):
+        load_clip("tiny")
 
 
 class Evil:

@@ -65,7 +65,7 @@ def build(state: dict[str, Tensor], name: str = "weights") -> nn.Module:
         if model.context_length != 77 or model.vocab_size < tiny.VOCABULARY:
             raise ValueError(f"{model.context_length} tokens a text of {model.vocab_size}, not 77 of {tiny.VOCABULARY}")
     except Exception as error:  # build_model trusts what it is given
-        cause = f"{type(error).__name__}: {error!s:.300}"
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise ConfigError(
             f"{name} is not a CLIP of OpenAI's architecture ({cause}): name the weights of one"
         ) from error
