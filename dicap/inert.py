@@ -66,27 +66,14 @@ class Placeholder:
         return f"<placeholder of {self.origin}>"
 
 
-def _tensor(
-    storage: Tensor,
-    offset: int,
-    size: tuple[int, ...],
-    stride: tuple[int, ...],
-    _grad: Any = None,
-    _hooks: Any = None,
-    metadata: Any = None,
-) -> Tensor:
+def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *more: Any) -> Tensor:
     if offset < 0 or min((*size, *stride), default=0) < 0:
         raise ValueError("a tensor with a negative size or stride")
     if math.prod(size) > len(storage):
         raise ValueError("a tensor larger than its storage")
-    if metadata:
+    if any(more[2:]):  # after requires_grad and hooks
         raise ValueError("a tensor that is to be conjugated or negated")
     return storage.as_strided(size, stride, offset)  # refuses what reaches beyond the storage
-
-
-def _typed_tensor(storage: Tensor, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, *rest: Any) -> Tensor:
-    dtype, *metadata = rest
-    return _tensor(storage.view(dtype), offset, size, stride, None, None, *metadata)
 
 
 _SAFE: dict[tuple[str, str], type] = {
@@ -98,7 +85,9 @@ _SAFE: dict[tuple[str, str], type] = {
 _REBUILD: dict[tuple[str, str], Callable[..., Tensor]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): lambda storage, offset, size, stride, grad, hooks, dtype, *more: _tensor(
+        storage.view(dtype), offset, size, stride, grad, hooks, *more
+    ),
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
 }

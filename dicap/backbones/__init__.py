@@ -12,7 +12,6 @@ import hashlib
 import logging
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +113,8 @@ def _download(name: str, url: str) -> Path:
 
 def _from_open_clip(name: str) -> nn.Module:
     """An open_clip model as `clip.model.CLIP`; its features on one image and two texts must agree with open_clip's own."""
+    from unittest.mock import patch
+
     try:
         import open_clip
     except ImportError:
