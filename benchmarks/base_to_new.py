@@ -35,6 +35,7 @@ from dicap.data.named import EMBEDDED
 from dicap.experiments.executor import finish
 from dicap.experiments.finished import planned_digests
 from dicap.experiments.protocols import BASE2NEW, METHODS, SHOTS, Request, learns, many, plan
+from dicap.inert import read_weights
 from dicap.learner import LearnedCLIP, Learner
 from dicap.prompts import PromptLearner
 from dicap.results import primary
@@ -213,7 +214,7 @@ def apart(one: Path, other: Path, epoch: int) -> float:
     paths = [folder / "prompt_learner" / f"model.pth.tar-{epoch}" for folder in (one, other)]
     if not paths[0].is_file():
         return 0.0
-    a, b = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+    a, b = (read_weights(path) for path in paths)
     return max(float((a[key] - b[key]).abs().max() / a[key].abs().max()) for key in a)
 
 

@@ -18,12 +18,12 @@ import torch
 from dassl.data.samplers import build_sampler
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dicap import features
 from dicap.backbones import PRECISIONS, load_clip, weights_digest
+from dicap.inert import named_tensors, read_checkpoint, read_weights
 from dicap.learner import (
     LEARNERS,
     Facts,
@@ -172,7 +172,7 @@ class LearnerTrainer(TrainerX):
                 f"{type(learner).__name__} has parameters for each class: the task {self.task.name!r} has none that stay"
             )
         if cfg.MODEL.INIT_WEIGHTS:
-            learner.load(load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+            learner.load(read_weights(cfg.MODEL.INIT_WEIGHTS), cfg.MODEL.INIT_WEIGHTS)
         self.scaler = torch.amp.GradScaler("cuda") if self._amp() else None
         if self.facts.fit != "none":
             self.register_model(learner.FOLDER, learner)
@@ -432,9 +432,10 @@ class LearnerTrainer(TrainerX):
             return
         for name in [name for name, model in self._models.items() if isinstance(model, Learner)]:
             path = _checkpoint_path(Path(directory) / name, epoch)
-            checkpoint = load_checkpoint(str(path))
+            checkpoint = read_checkpoint(path)
+            state = named_tensors(checkpoint, path)
             print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
-            self._models[name].load(checkpoint["state_dict"], str(path))
+            self._models[name].load(state, str(path))
 
     def extra_result(self) -> dict:
         """What result.json says beside the measures: the number of learned parameters; on how many views of each image this

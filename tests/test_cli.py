@@ -263,6 +263,18 @@ def test_the_default_settings_of_dassl_are_allowed():
     assert set(DASSL["INPUT.INTERPOLATION"].choices) == set(INTERPOLATION_MODES)
 
 
+@pytest.mark.parametrize("content", [b"", b"hello"])
+@pytest.mark.parametrize("args", [("MODEL.BACKBONE.NAME",), ("MODEL.INIT_WEIGHTS",), ("--eval-only", "--model-dir")])
+def test_a_damaged_file_of_weights_is_one_message(args, content, tmp_path, embedded_data, capfd):
+    path = tmp_path / "prompt_learner" / "model-best.pth.tar"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    value = str(tmp_path if "--model-dir" in args else path)
+    code = train("--trainer", "CoOp", "--output-dir", str(tmp_path / "out"), *args, value, *QUICK)
+    err = capfd.readouterr().err
+    assert code == 2 and err.startswith(f"dicap: ConfigError: {path} is damaged") and "Traceback" not in err
+
+
 def test_debug_shows_the_traceback(capfd):
     assert cli.main(["report", "/no/such/folder", "--debug"]) == 1
     assert "Traceback" in capfd.readouterr().err

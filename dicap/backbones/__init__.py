@@ -1,25 +1,24 @@
 """CLIPs by name: OpenAI's, weights from a file, open_clip's, and the embedded tiny one. All come as `clip.model.CLIP`.
 
     load_clip("ViT-B/16")                               downloaded by the clip package, its SHA-256 checked
-    load_clip("/data/my_clip.safetensors")              a state dict (.safetensors, .pt, .pth), or one of OpenAI's archives
+    load_clip("/data/my_clip.safetensors")              a state dict (.safetensors, .pt, .pth), or a TorchScript archive
     load_clip("open_clip:ViT-B-16/laion2b_s34b_b88k")   needs the extra: pip install "dicap[open_clip]"
     load_clip("tiny")                                   ships with dicap, knows CausalShapes and digits only
 
-Nothing that is read runs code: state dicts with weights_only=True or as safetensors; TorchScript only where the file's
-SHA-256 is one that OpenAI published.
+Nothing that is read runs code: dicap.inert takes the tensors of a file and leaves the rest alone.
 """
 
 import hashlib
 import logging
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
+from dicap.inert import read_weights
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -58,10 +57,19 @@ def build(state: dict[str, Tensor], name: str = "weights") -> nn.Module:
     facts = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, beside the weights
     state = {key: value for key, value in state.items() if key not in facts}
     try:
-        model = clip_package().model.build_model(dict(state)).float()
-        model.load_state_dict(state)  # build_model rounds to fp16
-    except (KeyError, RuntimeError, AssertionError, ValueError, IndexError) as error:
-        raise ConfigError(f"{name} is not a CLIP of OpenAI's architecture: {error}") from error
+        with torch.device("meta"):  # sizes that do not belong together show here, where they take no memory
+            model = clip_package().model.build_model({key: value.to("meta") for key, value in state.items()}).float()
+        model.to_empty(device="cpu").load_state_dict(state)
+        mask = model.build_attention_mask()
+        for block in model.transformer.resblocks:
+            block.attn_mask = mask
+        if model.context_length != 77 or model.vocab_size < tiny.VOCABULARY:
+            raise ValueError(f"{model.context_length} tokens a text of {model.vocab_size}, not 77 of {tiny.VOCABULARY}")
+    except Exception as error:  # build_model trusts what it is given
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ConfigError(
+            f"{name} is not a CLIP of OpenAI's architecture ({cause}): name the weights of one"
+        ) from error
     return model
 
 
@@ -93,66 +101,38 @@ def _read(name: str) -> dict[str, Tensor]:
     if name == "tiny":
         return tiny.state_dict()
     urls = clip_package().clip._MODELS
-    if name in urls:
-        return _read_openai(Path(clip_package().clip._download(urls[name], str(DOWNLOADS))))
     path = Path(name).expanduser()
-    if not path.is_file():
+    if name in urls:
+        path = _download(name, urls[name])
+    elif not path.is_file():
         raise ConfigError(
             f"MODEL.BACKBONE.NAME is {name!r}: no such file, and no known name; known: tiny, "
             f"{', '.join(urls)}, open_clip:<model>/<pretrained>"
         )
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return _read_openai(path) if _is_torchscript(path) else _read_state_dict(path)
+    return read_weights(path)
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def _download(name: str, url: str) -> Path:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError ... for what it refuses
-        raise ConfigError(f"{path} cannot be read as plain tensors: {error}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{path} holds no state dict of tensors")
-    return state
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
-
-
-def _read_openai(path: Path) -> dict[str, Tensor]:
-    known = {url.split("/")[-2] for url in clip_package().clip._MODELS.values()}
-    digest = _sha256(path)
-    if digest not in known:
-        raise ConfigError(
-            f"{path} is a TorchScript archive, which can run code, and its SHA-256 {digest[:12]}... is none that "
-            "OpenAI published; save its state dict as safetensors instead"
-        )
-    return torch.jit.load(str(path), map_location="cpu").state_dict()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return Path(clip_package().clip._download(url, str(DOWNLOADS)))
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        way = f"try again, or put the file into {DOWNLOADS}"
+        raise ConfigError(f"{name} cannot be downloaded from {url} ({error}): {way}") from error
 
 
 def _from_open_clip(name: str) -> nn.Module:
     """An open_clip model as `clip.model.CLIP`; its features on one image and two texts must agree with open_clip's own."""
+    from unittest.mock import patch
+
     try:
         import open_clip
     except ImportError:
         raise ConfigError(f'{name} needs open_clip: pip install "dicap[open_clip]"') from None
     model_name, _, pretrained = name.removeprefix("open_clip:").partition("/")
     try:
-        source = open_clip.create_model(model_name, pretrained=pretrained or None, weights_only=True).float().eval()
-    except (RuntimeError, ValueError, OSError) as error:
+        with patch("open_clip.factory.load_state_dict", _open_clip_weights):
+            source = open_clip.create_model(model_name, pretrained=pretrained or None).float().eval()
+    except Exception as error:  # open_clip meets damage in many ways
         raise ConfigError(f"{name}: {error}") from error
     model = build(source.state_dict(), name)
     if not any(type(module).__name__ == "QuickGELU" for module in source.modules()):
@@ -161,6 +141,10 @@ def _from_open_clip(name: str) -> nn.Module:
                 block.gelu = nn.GELU()
     _check_same(model, source, name)
     return model
+
+
+def _open_clip_weights(path: str, *_: Any, **__: Any) -> dict[str, Tensor]:
+    return {key.removeprefix("module."): value for key, value in read_weights(path).items()}
 
 
 @torch.no_grad()

@@ -5,15 +5,18 @@ and 2 heads, embedding 128, context length 77. Figures, seed, versions and the c
 this file.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from dicap.files import replacing
+from dicap.inert import read_weights
+from dicap.options import ConfigError
 
 PATH = Path(__file__).with_name("tiny.safetensors")
 VOCABULARY = 49408
@@ -23,17 +26,21 @@ _EMBEDDING, _ROWS, _IDS = "token_embedding.weight", "token_embedding.rows", "tok
 def state_dict(path: str | os.PathLike | None = None) -> dict[str, torch.Tensor]:
     """The weights, fp32, with the full (49408, 128) token embedding; ready for `clip.model.build_model`.
 
-    path: a file that `save` wrote; None is the shipped one. Raises FileNotFoundError, or ValueError for another file.
+    path: a file that `save` wrote; None is the shipped one, whose SHA-256 must be that of its card, tiny.md.
+    Raises FileNotFoundError, or ConfigError for a damaged or another file.
     """
-    path = Path(path or PATH)
+    shipped, path = path is None, Path(path or PATH)
     if not path.is_file():
         raise FileNotFoundError(f"tiny CLIP weights not found: {path}; make them with: python -m dicap.world pretrain")
-    stored = load_file(path)
-    if _ROWS not in stored or _IDS not in stored:
-        raise ValueError(f"{path} is not a file of the tiny CLIP: it lacks {_ROWS} or {_IDS}")
-    rows, ids = stored.pop(_ROWS).float(), stored.pop(_IDS).long()
+    if shipped and hashlib.sha256(path.read_bytes()).hexdigest() not in path.with_suffix(".md").read_text("utf-8"):
+        raise ConfigError(f"{path} is damaged: its SHA-256 is not the one in tiny.md beside it; install dicap again")
+    stored = read_weights(path)
     weights = {key: value.float() if value.is_floating_point() else value for key, value in stored.items()}
-    weights[_EMBEDDING] = torch.zeros(VOCABULARY, rows.shape[1]).index_copy_(0, ids, rows)
+    try:
+        rows, ids = weights.pop(_ROWS), weights.pop(_IDS).long()
+        weights[_EMBEDDING] = torch.zeros(VOCABULARY, rows.shape[1]).index_copy_(0, ids, rows)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise ConfigError(f"{path} is not a file of the tiny CLIP, with {_ROWS} and {_IDS}: {error}") from error
     return weights
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
 from dicap.files import replacing
+from dicap.inert import read_checkpoint
 from dicap.world import captions
 from dicap.world.causal import sample
 from dicap.world.evaluate import evaluate, normalize, write_card
@@ -169,10 +170,11 @@ class _Run:
         self.optim = torch.optim.AdamW(groups, recipe.lr, (0.9, 0.98), eps=1e-6, weight_decay=recipe.weight_decay)
         work.mkdir(parents=True, exist_ok=True)
         if (work / "state.pt").exists():
-            state = torch.load(work / "state.pt", map_location=self.device, weights_only=True)
+            state = read_checkpoint(work / "state.pt")
             self.model.load_state_dict(state["model"])
             self.optim.load_state_dict(state["optim"])
-            self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
+            self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+            self.step, self.seconds = state["step"], state["seconds"]
             log.info("resumed at step %d of %d", self.step, recipe.steps)
 
     def lr(self) -> float:

@@ -10,9 +10,10 @@ from dassl.optim import ConstantWarmupScheduler
 from dassl.utils import load_checkpoint, load_pretrained_weights, resume_from_checkpoint, save_checkpoint
 from torch import nn
 
-from dicap.engine.utils.inert import Placeholder, read_checkpoint
+from dicap import inert
 from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import write_tensors
+from dicap.inert import Placeholder, read_checkpoint
 
 
 class PickledSchedule:
@@ -101,8 +102,6 @@ def test_hostile_pickles_run_nothing(tmp_path, program):
 
 
 def test_a_pickle_cannot_reach_this_readers_own_functions(tmp_path):
-    from dicap.engine.utils import inert
-
     before = dict(inert._tensor.__dict__), inert._tensor.__defaults__
     (tmp_path / "p").write_bytes(b"(lp0\nctorch._utils\n_rebuild_tensor_v2\nN(dS'__defaults__'\n(I1\ntstbba.")
     try:
@@ -164,11 +163,23 @@ def test_ours_hold_no_objects_and_drop_what_data_parallel_adds(tmp_path, caplog,
 def test_plain_containers_survive(tmp_path):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     milestones = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 2, 5]).state_dict()["milestones"]
-    state = {"milestones": milestones, "list": [1, (2.0, "a")], "none": None, "flag": True}
-    write_tensors({**state, "set": {1}, "array": torch.ones(2).numpy()}, tmp_path / "a")
-    loaded = torch.load(tmp_path / "a", weights_only=True)
-    assert loaded.pop("set") == [1] and loaded.pop("array").tolist() == [1, 1]
-    assert loaded == state and type(loaded["milestones"]) is collections.Counter
+    state = {"milestones": milestones, "list": [1, (2.0, "a"), torch.Size([2])], "none": None, "flag": True}
+    write_tensors({**state, "set": {1}, "array": torch.ones(2).numpy(), "type": torch.bfloat16}, tmp_path / "a")
+    for loaded in (torch.load(tmp_path / "a", weights_only=True), load_checkpoint(tmp_path / "a")):
+        assert loaded.pop("set") == [1] and loaded.pop("array").tolist() == [1, 1]
+        assert loaded.pop("type") is torch.bfloat16
+        assert loaded == state and type(loaded["milestones"]) is collections.Counter
+        assert type(loaded["list"][2]) is torch.Size
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "complex64", "uint8", "float8_e4m3fn", "int8", "bool"])
+def test_tensors_of_every_kind_survive(tmp_path, dtype):
+    tensor = torch.arange(6).reshape(2, 3).to(getattr(torch, dtype))
+    write_tensors({"a": tensor, "view": tensor.T[1:], "empty": tensor[:0], "scalar": tensor[0, 1]}, tmp_path / "a")
+    loaded, plain = load_checkpoint(tmp_path / "a"), torch.load(tmp_path / "a", weights_only=True)
+    for name, value in plain.items():
+        assert loaded[name].dtype == value.dtype and loaded[name].shape == value.shape
+        assert loaded[name].tolist() == value.tolist() == loaded[name].clone().tolist()
 
 
 def test_writes_are_atomic_and_leave_nothing_behind(tmp_path):

@@ -36,6 +36,7 @@ from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
 from dicap.engine.utils.torchtools import check_finite, last_checkpoint, load_state, resume_from_checkpoint
+from dicap.inert import named_tensors
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -171,8 +172,9 @@ class TrainerBase:
         for name in self.get_model_names():
             path = self._checkpoint_path(Path(directory, name), epoch)
             checkpoint = load_checkpoint(path)
-            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
-            load_state(self._models[name], checkpoint["state_dict"], path)
+            state = named_tensors(checkpoint, path)
+            print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
+            load_state(self._models[name], state, path)
 
     def _checkpoint_path(self, folder: Path, epoch: int | None) -> Path:
         path = folder / (_BEST if epoch is None else f"model.pth.tar-{epoch}")

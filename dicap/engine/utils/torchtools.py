@@ -1,13 +1,12 @@
 """Checkpoints in the family's format, without code in them, and small functions over models.
 
 A checkpoint is OUTPUT_DIR/<model>/model.pth.tar-<epoch> with the keys state_dict, epoch (counted from 1), optimizer,
-scheduler and val_result; the text file `checkpoint` beside it names the last one. Ours load with weights_only=True;
-older ones that hold pickled objects are read by dicap.engine.utils.inert, which runs nothing.
+scheduler and val_result; the text file `checkpoint` beside it names the last one. All are read by dicap.inert, which runs
+nothing; ours hold plain values alone, so that torch.load(weights_only=True) reads them too.
 """
 
 import logging
 import os
-import pickle
 import shutil
 import warnings
 from collections import Counter
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dicap.engine.utils.inert import Placeholder, read_checkpoint
 from dicap.engine.utils.meters import read_numbers
 from dicap.engine.utils.tools import atomic_open
+from dicap.inert import Placeholder, named_tensors, read_checkpoint
+from dicap.options import ConfigError
 
 __all__ = ["count_num_param", "load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
 
@@ -94,18 +94,10 @@ def load_checkpoint(fpath: str | os.PathLike[str]) -> Any:
     """The content of a checkpoint, on the CPU. Never runs anything that is in the file.
 
     Objects that are neither tensors nor plain values (optimisers and schedulers in published CoOp files) come as inert
-    placeholders. Raises FileNotFoundError, or ValueError for what is truncated or no checkpoint; both name the file.
+    placeholders. Raises FileNotFoundError, or ConfigError for what is truncated or no checkpoint; both name the file.
     """
     if fpath is None:
         raise ValueError("no path of a checkpoint was given")
-    if not os.path.isfile(fpath):
-        raise FileNotFoundError(f"no checkpoint at {fpath}: check --model-dir and --load-epoch, or train first")
-    try:
-        return torch.load(fpath, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        _log.info("%s holds pickled objects: reading its tensors and leaving the objects alone", fpath)
-    except Exception as error:  # torch's reader meets damage in many ways; the other reader names the file
-        _log.debug("torch cannot read %s: %s", fpath, error)
     return read_checkpoint(fpath)
 
 
@@ -120,7 +112,7 @@ def resume_from_checkpoint(
     path = last_checkpoint(fdir)
     print(f'Loading checkpoint from "{path}"')
     checkpoint = load_checkpoint(path)
-    load_state(model, checkpoint["state_dict"], path)
+    load_state(model, named_tensors(checkpoint, path), path)
     print("Loaded model weights")
     if optimizer is not None and checkpoint.get("optimizer"):
         optimizer.load_state_dict(checkpoint["optimizer"])
@@ -145,11 +137,11 @@ def _unwrapped(value: Any) -> Any:
 
 
 def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """model.load_state_dict; where names or shapes differ, or a number is none, an error names the file and the way out."""
+    """model.load_state_dict; errors name the file: ConfigError for other names or shapes, FloatingPointError for NaN."""
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
-        raise ValueError(
+        raise ConfigError(
             f"{path} does not fit the model ({error}): it was written with another configuration "
             "(backbone, number of context tokens, classes); use that one, or another folder"
         ) from error
@@ -167,7 +159,7 @@ def check_finite(model: nn.Module, what: str) -> None:
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     """Loads what fits, by name and shape, of a checkpoint or state dict; the rest is left as it is and listed."""
     checkpoint = load_checkpoint(weight_path)
-    weights = {k.removeprefix("module."): v for k, v in checkpoint.get("state_dict", checkpoint).items()}
+    weights = {k.removeprefix("module."): v for k, v in named_tensors(checkpoint, weight_path).items()}
     own = model.state_dict()
     fit = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     if not fit:
