@@ -129,12 +129,12 @@ def _block(results: list[dict], measure: Measure, compare: Sequence[str], severa
 
 def _units(results: list[dict]) -> Units:
     """What each seed measured; nothing where the seeds of its dataset differ in settings."""
+    halves = grouped(results, lambda r: (r["dataset"], r["split"]))
+    differ = {dataset for (dataset, _), half in halves.items() if table.unequal(half)}
     units: Units = {}
-    for dataset, of in grouped(results, lambda r: r["dataset"]).items():
-        differ = any(table.unequal(half) for half in grouped(of, lambda r: r["split"]).values())
-        for seed, some in grouped(of, lambda r: r["seed"]).items():
-            data = tuple(sorted((r["split"], r["digests"]["data"]) for r in some))
-            units[dataset, seed] = {} if differ else _measured(some), data
+    for key, some in grouped(results, lambda r: (r["dataset"], r["seed"])).items():
+        data = tuple(sorted((r["split"], r["digests"]["data"]) for r in some))
+        units[key] = {} if key[0] in differ else _measured(some), data
     return units
 
 
