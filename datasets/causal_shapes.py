@@ -57,9 +57,7 @@ class ShiftedCausalShapes(CausalShapes):
     fixed = {"per_class_train": 0, "per_class_val": 0}
     OPTIONS = {
         **{key: CausalShapes.OPTIONS[key] for key in ("CONTRAST", "NOISE", "WORLD_SEED")},
-        "PER_CLASS_TEST": Option(
-            40, "pictures a class, CausalShapes' first: 40 leave at most 1.1 points of error", least=1
-        ),
+        "PER_CLASS_TEST": Option(40, "pictures a class, CausalShapes' first: 40 leave 1.1 points of error", least=1),
     }
 
     def read(self, cfg: Any) -> dict[str, Items]:

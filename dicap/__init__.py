@@ -34,9 +34,6 @@ def provide_pkg_resources() -> bool:
     return True
 
 
-def _dassl_is_missing() -> bool:
-    return "dassl" not in sys.modules and importlib.util.find_spec("dassl") is None
-
-
-if os.environ.get("DICAP_ENGINE") == "builtin" or _dassl_is_missing():
+_dassl_is_here = "dassl" in sys.modules or importlib.util.find_spec("dassl") is not None
+if os.environ.get("DICAP_ENGINE") == "builtin" or not _dassl_is_here:
     import dicap.engine  # noqa: F401

@@ -7,6 +7,7 @@ The choice is noted in the environment variable DICAP_ENGINE, which child proces
 
 import functools
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -78,9 +79,11 @@ def choose_engine(choice: str = "auto") -> EngineChoice:
         cause = _why_not(place, *sys.path) if place else "no Dassl is installed"
         if not cause:
             os.environ["DICAP_ENGINE"] = "dassl"
-            return EngineChoice(
-                "dassl", reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here"
-            )
+            level = logging.root.manager.disable
+            importlib.import_module("dassl.engine")
+            logging.disable(level)  # Dassl 0.6.3 switches off all warnings of the process, and what is below them
+            reason = reason if choice == "dassl" else f"an installed Dassl, {place}, that can run here"
+            return EngineChoice("dassl", reason)
         if choice == "dassl":
             hint = "" if place else f" (way out: {_INSTALL_DASSL})"
             raise EngineError(f"Dassl cannot be the engine: {cause}{hint}. Or use --engine builtin")

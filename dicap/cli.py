@@ -7,20 +7,22 @@ import argparse
 import contextlib
 import functools
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE_ERROR, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 GOES_ON = "Finished runs are skipped, interrupted ones go on; a failing run is listed at the end and the others go on."
 
 
 def main(argv: Sequence[str] | None = None, default: str = "") -> int:
-    """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be).
+    """Run a command; returns its exit code: 0, 1 (a run failed), 2 (what was asked for cannot be), 130 or 143 (stopped).
 
-    Errors of this package are messages for the user; any other is a bug and shows its traceback.
+    SIGTERM, with which schedulers stop a process, ends it as Ctrl-C does. Errors of this package are messages for the
+    user; any other is a bug and shows its traceback.
 
     Args:
         argv: the arguments, None = the process's.
@@ -29,15 +31,28 @@ def main(argv: Sequence[str] | None = None, default: str = "") -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve a busy machine
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv, default) or 0
-    except KeyboardInterrupt:
+        with _sigterm_interrupts():
+            return _run(argv, default) or 0
+    except KeyboardInterrupt as interrupt:
         print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED
+        return interrupt.args[0] if interrupt.args else INTERRUPTED
     except BrokenPipeError:  # `dicap options | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except Exception as error:
         return _show_error(error, "--debug" in argv)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(argv: list[str], default: str) -> int | None:
@@ -46,13 +61,13 @@ def _run(argv: list[str], default: str) -> int | None:
     if default and not (argv and argv[0] in {*COMMANDS, *PROTOCOLS}):
         argv = [default, *argv]
     if argv[:1] == ["world"]:  # it has a command line of its own
-        return _world(argv[1:])
+        return COMMANDS["world"](argv[1:])
     args = _parser(default, PROTOCOLS).parse_args(argv)
     return COMMANDS.get(args.command, _protocol)(args)
 
 
 def _show_error(error: Exception, debug: bool) -> int:
-    ours = type(error).__module__.startswith("dicap") or isinstance(error, OSError)
+    ours = type(error).__module__.startswith("dicap") or isinstance(error, (OSError, FloatingPointError))
     package = (getattr(error, "name", "") or "dicap").partition(".")[0]
     lacking = isinstance(error, ModuleNotFoundError) and package not in ("dicap", "datasets", "trainers")
     if debug or not (ours or lacking):
@@ -330,7 +345,7 @@ def _options(args: argparse.Namespace) -> None:
         if section is None:
             names = ", ".join(cls.__name__ for cls in found.values())
             raise ConfigError(f"no method or dataset {name!r} with settings; there are: {names}")
-        _print_options(section, found[section].OPTIONS)  # type: ignore[attr-defined]
+        _print_options(section, found[section].OPTIONS)
 
 
 def _print_options(section: str, options: dict[str, Any]) -> None:
@@ -349,12 +364,10 @@ def _data(args: argparse.Namespace) -> int:
     return run_data(args)
 
 
-def _world(argv: list[str]) -> int:
+def _world(argv: list[str]) -> None:
     from dicap.world.__main__ import main as world
 
-    sys.argv = ["dicap world", *(arg for arg in argv if arg != "--debug")]
-    world()
-    return 0
+    world([arg for arg in argv if arg != "--debug"])
 
 
 COMMANDS: dict[str, Any] = {  # beside the protocols

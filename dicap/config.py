@@ -3,6 +3,8 @@
 cfg = build_cfg("configs/datasets/digits.yaml", "configs/trainers/DiCap/tiny.yaml", trainer="DiCap", seed=1)
 """
 
+import functools
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,31 @@ RECIPES = ("vit_b16_ctxv1", "vit_b16_c4_ep10_batch1_ctxv1", "vit_b16")
 
 # keys of every run that Dassl does not have
 GENERAL = {
-    "DATASET.SUBSAMPLE_CLASSES": Option(
-        "all", "which half of the classes, by label: base-to-new", ("all", "base", "new")
-    ),
-    "DATASET.HOLDOUT_FOLDS": Option(
-        0, "2 and more: class hold-out, on the base classes' shots (`dicap select`)", least=0
-    ),
+    "DATASET.SUBSAMPLE_CLASSES": Option("all", "half of the classes, by label: base-to-new", ("all", "base", "new")),
+    "DATASET.HOLDOUT_FOLDS": Option(0, "2 or more: class hold-out on base classes' shots (`dicap select`)", least=0),
     "DATASET.HOLDOUT_FOLD": Option(1, "the fold whose classes play the new ones, from 1", least=1),
     "DATASET.TEST_LIMIT": Option(0, "K: only the first K val and test items, for trials of costs; 0: all", least=0),
     "INPUT.VIEWS": Option(0, "0: fresh augmentation; K: K augmented views of each image, encoded once", least=0),
     "MODEL.TEXT_MEMORY": Option(4.0, "GiB for the text tower in training; what needs more is computed twice", least=0),
+}
+# what Dassl's own keys may be
+_of_dassl = functools.partial(Option, None, "Dassl's")
+_COUNT, _RATE, _LOADERS = _of_dassl(least=1), _of_dassl(least=0), ("TRAIN_X", "TRAIN_U", "TEST")
+_SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+DASSL = {
+    **{f"DATALOADER.{part}.BATCH_SIZE": _COUNT for part in _LOADERS},
+    **{f"DATALOADER.{part}.SAMPLER": _of_dassl(_SAMPLERS) for part in _LOADERS},
+    **dict.fromkeys(("DATALOADER.K_TRANSFORMS", "OPTIM.MAX_EPOCH", "TRAIN.PRINT_FREQ"), _COUNT),
+    **dict.fromkeys(("OPTIM.LR", "OPTIM.WARMUP_CONS_LR", "OPTIM.WARMUP_MIN_LR"), _RATE),
+    **dict.fromkeys(("OPTIM.WEIGHT_DECAY", "OPTIM.MOMENTUM", "OPTIM.GAMMA", "DATALOADER.NUM_WORKERS"), _RATE),
+    "OPTIM.NAME": _of_dassl(("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")),
+    "OPTIM.LR_SCHEDULER": _of_dassl(("single_step", "multi_step", "cosine")),
+    "OPTIM.WARMUP_TYPE": _of_dassl(("constant", "linear")),
+    "SEED": _of_dassl(least=-1, most=2**32 - 1),
+    "TEST.SPLIT": _of_dassl(("val", "test")),
+    "TEST.FINAL_MODEL": _of_dassl(("last_step", "best_val")),
+    "TRAIN.COUNT_ITER": _of_dassl(("train_x", "train_u", "smaller_one")),
+    "INPUT.INTERPOLATION": _of_dassl(("bilinear", "bicubic", "nearest")),
 }
 FLAGS = {
     **{"root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED"},
@@ -39,16 +56,19 @@ FLAGS = {
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the general keys and a section for each class with OPTIONS; keys that are there, a fork's own, stay as they are."""
-    for key, option in GENERAL.items():
-        section, name = key.split(".")
-        if name not in cfg[section]:
-            cfg[section][name] = option.default
-    for key, cls in discover.classes_with_options().items():
-        top, name = key.split(".")
-        section = cfg[top].setdefault(name, CfgNode())
-        for option_name, option in cls.OPTIONS.items():  # type: ignore[attr-defined]
-            section.setdefault(option_name, option.default)
+    """Add `every_option`; keys that are there, a fork's own, stay as they are."""
+    for key, option in every_option().items():
+        *sections, name = key.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CfgNode())
+        node.setdefault(name, option.default)
+
+
+def every_option() -> dict[str, Option]:
+    """All settings that Dassl does not have, by dotted key: the general ones and those of each class with OPTIONS."""
+    classes = discover.classes_with_options().items()
+    return GENERAL | {f"{section}.{key}": option for section, cls in classes for key, option in cls.OPTIONS.items()}
 
 
 def dataset_files() -> dict[str, Path]:
@@ -110,11 +130,11 @@ def recipe_files(trainer: str) -> dict[str, Path]:
 def recipe_learner(trainer: str, path: str | Path) -> str:
     """The learner that a recipe of a trainer with a LEARNER trains: the one it names, else the default; "" for others."""
     section = discover.classes_with_options().get(f"TRAINER.{trainer.upper()}")
-    if section is None or "LEARNER" not in section.OPTIONS:  # type: ignore[attr-defined]
+    if section is None or "LEARNER" not in section.OPTIONS:
         return ""
     tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     own = (tree.get("TRAINER") or {}).get(trainer.upper()) or {}
-    return str(own.get("LEARNER") or section.OPTIONS["LEARNER"].default)  # type: ignore[attr-defined]
+    return str(own.get("LEARNER") or section.OPTIONS["LEARNER"].default)
 
 
 def recipe_of(method: str, path: str | Path) -> str:
@@ -160,19 +180,17 @@ def build_cfg(
     for path in filter(None, (dataset_file, trainer_file)):
         merge_file(cfg, path)
     trainer, learner = split_method(trainer)
+    learner_key = f"TRAINER.{trainer.upper()}.LEARNER"
     for flag, value in {"trainer": trainer, **flags}.items():
         if flag not in FLAGS:
             raise ConfigError(f"unknown flag {flag}; allowed: {', '.join(FLAGS)}")
         if value is not None and value != "":
-            top = FLAGS[flag]
-            merge_list(cfg, [top, value])
+            merge_list(cfg, [FLAGS[flag], value])
     if learner:
-        merge_list(cfg, [f"TRAINER.{trainer.upper()}.LEARNER", learner])
+        merge_list(cfg, [learner_key, learner])
     merge_list(cfg, opts)
     if learner and cfg.TRAINER[trainer.upper()].LEARNER != learner:
-        raise ConfigError(
-            f"TRAINER.{trainer.upper()}.LEARNER contradicts {trainer}:{learner}; name the learner once, as {trainer}:LEARNER"
-        )
+        raise ConfigError(f"{learner_key} contradicts {trainer}:{learner}; name the learner once, as {trainer}:LEARNER")
     check_cfg(cfg)
     cfg.freeze()
     return cfg
@@ -194,7 +212,7 @@ def facts_of(cfg: CfgNode) -> Any:
 
 
 def check_cfg(cfg: CfgNode) -> None:
-    """Check trainer and dataset names, the general keys and the sections that this run reads. Raises ConfigError."""
+    """Check trainer and dataset names, general and Dassl's keys, and the sections that this run reads. Raises ConfigError."""
     from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
 
@@ -204,9 +222,10 @@ def check_cfg(cfg: CfgNode) -> None:
             raise ConfigError(f"{key}.NAME is {name!r}; registered: {', '.join(sorted(names))}")
         cls = registry.get(name)
         if hasattr(cls, "OPTIONS"):
-            read_options(cfg[key][name.upper()], cls.OPTIONS, f"{key}.{name.upper()}")
+            read_options(cfg[key].get(name.upper(), {}), cls.OPTIONS, f"{key}.{name.upper()}")
         if hasattr(cls, "facts_of"):
             cls.facts_of(cfg)  # reads the learner's settings
-    for key, option in GENERAL.items():
-        section, name = key.split(".")
-        cfg[section][name] = option.check(cfg[section][name], key)
+    for key, option in {**GENERAL, **DASSL}.items():
+        section, _, name = key.rpartition(".")
+        node = attrgetter(section)(cfg) if section else cfg
+        node[name] = option.check(node[name], key)

@@ -20,12 +20,8 @@ class StdoutHandler(logging.StreamHandler):
         super().handleError(record)
 
     @property
-    def stream(self) -> Any:
+    def stream(self) -> Any:  # type: ignore[override]
         return sys.stdout
-
-    @stream.setter
-    def stream(self, value: Any) -> None:
-        pass
 
 
 def show_log() -> None:

@@ -87,7 +87,7 @@ def _learners() -> dict[str, Any]:
     return LEARNERS
 
 
-def classes_with_options() -> dict[str, type]:
+def classes_with_options() -> dict[str, Any]:
     """Trainers, datasets and learners that carry OPTIONS: {"TRAINER.COOP": CoOp, "DATASET.CAUSALSHAPES": ...}.
 
     Where a fork's trainer has the name of one of our learners and no OPTIONS, the section is the learner's.

@@ -118,6 +118,8 @@ def encode(
 
     What comes from the disk is mapped, not copied. Processes that want the same features wait for the one that encodes.
 
+    Raises FloatingPointError: features that are not finite, or all zero.
+
     Args:
         encode_image: images (B, 3, H, W) on the device -> features (B, e).
         loader: yields {"img": (B, 3, H, W)}; N K images, the K views of one image next to each other.
@@ -159,9 +161,19 @@ def machine(device: torch.device) -> dict:
 def _encode(encode_image: Callable[[Tensor], Tensor], loader: DataLoader, device: torch.device) -> Tensor:
     log.info("encoding the features of %d images", len(loader.dataset))  # type: ignore[arg-type]
     terminal = getattr(sys.stdout, "console", sys.stdout)  # past a run's log
-    batches = tqdm(loader, "encoding images", file=terminal, disable=not terminal.isatty(), leave=False, delay=1)
+    hidden = not getattr(terminal, "isatty", bool)()  # a log of a fork's own may lack it, or have no console
+    batches = tqdm(loader, "encoding images", file=terminal, disable=hidden, leave=False, delay=1)
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
-        return torch.cat([encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches])
+        parts = [encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches]
+    features = torch.cat(parts)
+    length = features.norm(dim=-1)  # (N K,)
+    broken = (~(length.isfinite() & (length > 0))).nonzero()
+    if len(broken):
+        raise FloatingPointError(
+            f"the features of {len(broken)} of {len(length)} images, the first being number {int(broken[0])}, are NaN, Inf or all"
+            " zero: the weights of the backbone are damaged, or PREC fp16 is too small for them (use fp32)"
+        )
+    return features
 
 
 def _read(path: Path | None) -> Tensor | None:

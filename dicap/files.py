@@ -83,8 +83,8 @@ def _lock(file: Any, path: Path) -> bool:
 
 def cache_folder(kind: str) -> Path | None:
     """The folder of one kind of cached things, None where DICAP_CACHE is "off"."""
-    root = os.environ.get("DICAP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dicap"
-    return None if root == "off" else Path(root) / kind
+    root = os.environ.get("DICAP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "dicap")
+    return None if root == "off" else Path(root).expanduser() / kind
 
 
 def keep(path: Path | None, write: Callable[[Path], None], what: str) -> None:

@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dicap.backbones import check_finite
 from dicap.options import ConfigError, Option
 from dicap.text_tower import MEMORY, TextTower, embed
 from dicap.wording import check_template, readable
@@ -195,7 +196,7 @@ class Learner(nn.Module):
         """Take learned state, ours or a published one; token vectors of class names in it are dropped.
 
         Raises ConfigError: tensors are missing, unknown or of another size, or belong to other classes; the message
-            names the source, the tensor and the sizes.
+            names the source, the tensor and the sizes. FloatingPointError: a tensor holds NaN or Inf.
         """
         state = {key: value for key, value in state.items() if key not in ("token_prefix", "token_suffix")}
         for name, module in self.named_modules():
@@ -221,6 +222,7 @@ class Learner(nn.Module):
                 f"{source} does not fit ({'; '.join(sizes)}). Method, its settings (such as N_CTX, CTX_INIT, CSC) and backbone"
                 " must be those of the training"
             )
+        check_finite(state, source)
         self.load_state_dict(state)  # in the types of this module's tensors
 
     def _take_fitted(self, state: dict[str, Tensor], prefix: str) -> None:
@@ -372,14 +374,22 @@ class LearnedCLIP(nn.Module):
         return self(image)
 
     def logits(self, f: Tensor, t: Tensor) -> Tensor:
-        """The learner's."""
-        return self.learner.logits(f, t)
+        """The learner's. Raises FloatingPointError in an evaluation where an item would be class 0 for want of numbers."""
+        logits = self.learner.logits(f, t)
+        if self._evaluating:
+            lengths = torch.cat([f.norm(dim=-1).flatten(), t.norm(dim=-1).flatten()])
+            if not (lengths.isfinite().all() & (lengths > 0).all() & logits.amax(-1).isfinite().all()):
+                raise FloatingPointError(
+                    f"{type(self.learner).__name__} gives features or logits that are NaN, Inf or all zero: what it has learned"
+                    " is too large, or damaged; lower OPTIM.LR, or use PREC fp32"
+                )
+        return logits
 
     def parts(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image features (B, e), text features (C, e) or (B, C, e), logits (B, C)."""
         f = self.image(image)
         t = self.text(f)
-        return f, t, self.learner.logits(f, t)
+        return f, t, self.logits(f, t)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, C)."""
@@ -435,12 +445,9 @@ def _try_out(learner: Learner, facts: Facts) -> None:
     name, generator = type(learner).__name__, torch.Generator().manual_seed(0)
     if facts.classes == "any":
         learner.bind(("one text", "another one", "a third"))
-    size = learner.clip.visual.input_resolution
-    shape = (2, 3, size, size) if facts.image == "tower" else (2, learner.clip.text_projection.shape[1])
     results = []
     for _ in range(2):
-        x = torch.randn(shape, generator=generator).to(learner.clip.logit_scale.device)
-        f = learner.image(x if facts.image == "tower" else F.normalize(x, dim=-1))
+        f = learner.image(random_input(learner, generator))
         t = text_of(learner, f)
         results.append((f, t, learner.logits(f, t)))
     (f, t, logits), (_, other, _) = results
@@ -454,10 +461,18 @@ def _try_out(learner: Learner, facts: Facts) -> None:
             f"{name}: TEXT is {facts.text}, but its text features change with the images: then TEXT is per_image"
         )
     for kind, value in (("image", f), ("text", t)):
-        if value.dtype != torch.float32 or (value.norm(dim=-1) - 1).abs().max() > 1e-2:
+        if value.dtype != torch.float32 or not (value.norm(dim=-1) - 1).abs().max() <= 1e-2:  # nor is NaN
             raise ConfigError(
                 f"{name}: its {kind} features are not of unit length and fp32; end with F.normalize(x.float(), dim=-1)"
             )
+
+
+def random_input(learner: Learner, generator: torch.Generator) -> Tensor:
+    """What `image` takes: features (2, e) of unit length; with IMAGE tower images (2, 3, H, W)."""
+    size, tower = learner.clip.visual.input_resolution, learner.facts.image == "tower"
+    shape = (2, 3, size, size) if tower else (2, learner.clip.text_projection.shape[1])
+    x = torch.randn(shape, generator=generator).to(learner.clip.logit_scale.device)
+    return x if tower else F.normalize(x, dim=-1)
 
 
 def text_of(learner: Learner, f: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ TRAINER.COOP for the trainer CoOp, DATASET.CAUSALSHAPES for the dataset CausalSh
 
 import ast
 import difflib
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -32,13 +33,14 @@ class Option:
         default: its type is the type of the setting; 1 is taken where 1.0 is meant.
         why: what it does and why the default is what it is.
         choices: allowed values; empty = any of the type.
-        least: smallest allowed number, None = no bound.
+        least, most: smallest and largest allowed number, None = no bound.
     """
 
     default: Any
     why: str
     choices: tuple = ()
     least: float | None = None
+    most: float | None = None
 
     def check(self, value: Any, key: str) -> Any:
         """The value in the type of the default. Raises ConfigError where it does not fit."""
@@ -47,6 +49,10 @@ class Option:
             raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(repr(c) for c in self.choices)}")
         if self.least is not None and value < self.least:
             raise ConfigError(f"{key} is {value!r}; the least allowed is {self.least}")
+        if self.most is not None and value > self.most:
+            raise ConfigError(f"{key} is {value!r}; the most allowed is {self.most}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} is {value!r}; expected a finite number")
         return value
 
 
@@ -88,9 +94,8 @@ def coerce(value: Any, default: Any, key: str) -> Any:
         return float(value)
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
-    raise ConfigError(
-        f"{key} is {value!r} ({type(value).__name__}); expected {type(default).__name__}, such as {default!r}"
-    )
+    expected = f"{type(default).__name__}, such as {default!r}"
+    raise ConfigError(f"{key} is {value!r} ({type(value).__name__}); expected {expected}")
 
 
 def _parse(text: str) -> Any:
@@ -117,7 +122,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds a {type(tree).__name__}; expected sections with keys")
     try:
-        for key, value in _leaves(tree):
+        for key, value in flatten(tree).items():
             set_key(cfg, key, value)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -146,16 +151,14 @@ def set_key(cfg: CfgNode, key: str, value: Any) -> None:
     node[last] = coerce(value, node[last], key)
 
 
-def _leaves(tree: dict, prefix: str = ""):
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _leaves(value, key + ".")
-        else:
-            yield key, value
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _nearest(cfg: CfgNode, key: str) -> str:
-    known = [name for name, _ in _leaves(cfg)]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, flatten(cfg), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""

@@ -5,6 +5,7 @@ n classes loads into m others. The learned parameters are always fp32.
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -83,9 +84,6 @@ def rows_around(texts: Sequence[str], lens: Sequence[int], n_ctx: int, position:
 
 def meta_net(clip: nn.Module) -> nn.Sequential:
     """CoCoOp's network from image features (B, e) to an offset of the context tokens (B, d)."""
-    e, d = clip.text_projection.shape[1], clip.text_projection.shape[0]
-    net = nn.Sequential()
-    net.add_module("linear1", nn.Linear(e, max(1, e // 16)))
-    net.add_module("relu", nn.ReLU())
-    net.add_module("linear2", nn.Linear(max(1, e // 16), d))
-    return net
+    d, e = clip.text_projection.shape
+    width = max(1, e // 16)
+    return nn.Sequential(OrderedDict(linear1=nn.Linear(e, width), relu=nn.ReLU(), linear2=nn.Linear(width, d)))

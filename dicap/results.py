@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dicap.files import write_text
+from dicap.options import flatten
 
 SCHEMA = 2
 FILE = "result.json"
@@ -221,38 +222,21 @@ def plain(cfg: Any) -> Any:
     return cfg if cfg is None or isinstance(cfg, (bool, int, float, str)) else str(cfg)
 
 
-def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
+def config_digest(cfg: Any) -> str:
     """SHA-256 of what a configuration computes (64 hex digits).
 
-    Left out: PLACES, `leave_out` (dotted keys), and general keys and those of *other* methods' and datasets' sections
-    that stand at their default, so that a new key or a new file in trainers/ leaves finished runs finished.
+    Left out: PLACES, and general keys and those of *other* methods' and datasets' sections that stand at their default,
+    so that a new key or a new file in trainers/ leaves finished runs finished.
     """
+    from dicap.config import every_option
+
     leaves = flatten(plain(cfg))
     own = {f"{top}.{str(leaves.get(f'{top}.NAME', '')).upper()}" for top in ("TRAINER", "DATASET")}
     learner = leaves.get(f"TRAINER.{str(leaves.get('TRAINER.NAME', '')).upper()}.LEARNER", "")
     own |= {f"TRAINER.{name.upper()}" for name in learner.split("+")}
-    defaults, left_out = _section_defaults().items(), {*PLACES, *leave_out}
-    left_out |= {pair[0] for pair in leaves.items() if pair[0].rpartition(".")[0] not in own and pair in defaults}
-    return digest_of({key: value for key, value in leaves.items() if key not in left_out})
-
-
-def _section_defaults() -> dict[str, Any]:
-    from dicap.config import GENERAL
-    from dicap.discover import classes_with_options
-
-    return {key: plain(option.default) for key, option in GENERAL.items()} | {
-        f"{section}.{key}": plain(option.default)
-        for section, cls in classes_with_options().items()
-        for key, option in cls.OPTIONS.items()  # type: ignore[attr-defined]
-    }
-
-
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat
+    defaults = {key: plain(option.default) for key, option in every_option().items()}.items()
+    left_out = {pair[0] for pair in leaves.items() if pair[0].rpartition(".")[0] not in own and pair in defaults}
+    return digest_of({key: value for key, value in leaves.items() if key not in left_out and key not in PLACES})
 
 
 def digest_of(value: Any) -> str:

@@ -84,9 +84,7 @@ class TextTower(nn.Module):
         """
         (count, n_prefix, d), positions = prompts.prefix.shape, self.clip.positional_embedding
         if n_prefix + max(prompts.lens) > positions.shape[0]:
-            raise ValueError(
-                f"prompts of {n_prefix + max(prompts.lens)} tokens; CLIP's context has {positions.shape[0]}"
-            )
+            raise ValueError(f"prompts of {n_prefix + max(prompts.lens)} tokens; CLIP's context has {len(positions)}")
         pack, dtype = pack_classes(prompts.lens, n_prefix, d, prompts.suffix.device), self.clip.text_projection.dtype
         prefix = prompts.prefix.to(dtype) + positions[:n_prefix].to(dtype)  # (P, Lp, d)
         suffix = prompts.suffix.index_select(0, pack.rows.flatten()).unflatten(0, pack.rows.shape)  # (n, S, d)

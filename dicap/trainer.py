@@ -34,6 +34,7 @@ from dicap.learner import (
     learner_class,
     merge_losses,
     plain_tensors,
+    random_input,
 )
 from dicap.loading import keep_workers
 from dicap.options import ConfigError, Option, read_options, section_name
@@ -410,6 +411,14 @@ class LearnerTrainer(TrainerX):
         return self.model(image)
 
     # -- saving and telling --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Dassl's, once the learner was seen to give finite logits: the last step may have made it too large for them."""
+        self.learner.eval()
+        with self.model.evaluating():
+            self.model(random_input(self.learner, torch.Generator().manual_seed(0)))
+        super().save_model(*args, **kwargs)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a trained learner: ours, or a published one of the family.

@@ -8,9 +8,9 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def hand_template(dataset: object, given: str = "") -> str:
-    """The template that is given, else the dataset's own, else CLIP's."""
-    return given or getattr(dataset, "template", "") or "a photo of a {}."
+def hand_template(dataset: object) -> str:
+    """The dataset's own template, else CLIP's."""
+    return getattr(dataset, "template", "") or "a photo of a {}."
 
 
 def check_template(template: str) -> str:

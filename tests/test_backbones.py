@@ -46,6 +46,16 @@ def test_loading_leaves_the_random_state_alone(random_clip, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(random_clip, tmp_path, bad):
+    state, path = dict(random_clip("vit").state_dict()), tmp_path / "weights.pt"
+    state["visual.proj"] = state["visual.proj"].clone()
+    state["visual.proj"][1, 1] = bad
+    torch.save(state, path)
+    with pytest.raises(FloatingPointError, match=f"{path}: visual.proj holds NaN or Inf"):
+        load_clip(str(path))
+
+
 def test_digest_sees_every_bit(random_clip):
     clip = random_clip("vit")
     before = weights_digest(clip)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,62 @@ def test_errors_are_one_message(args, code, message, capfd):
     assert message in err and "Traceback" not in err and err.startswith("dicap: ")
 
 
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        *(
+            (f"DATALOADER.{part}.BATCH_SIZE", "0", "is 0; the least allowed is 1")
+            for part in ("TRAIN_X", "TRAIN_U", "TEST")
+        ),
+        ("DATALOADER.TEST.SAMPLER", "nope", "is 'nope'; allowed: 'RandomSampler', 'SequentialSampler', "),
+        ("DATALOADER.NUM_WORKERS", "-1", "is -1; the least allowed is 0"),
+        ("TRAIN.PRINT_FREQ", "0", "is 0; the least allowed is 1"),
+        ("TRAIN.COUNT_ITER", "nope", "is 'nope'; allowed: 'train_x', 'train_u', 'smaller_one'"),
+        ("OPTIM.LR", "-1", "is -1.0; the least allowed is 0"),
+        ("OPTIM.LR", "1e999", "is inf; expected a finite number"),
+        ("OPTIM.LR", "nan", "is 'nan' (str); expected float"),
+        ("OPTIM.WEIGHT_DECAY", "-1", "is -1.0; the least allowed is 0"),
+        ("OPTIM.MAX_EPOCH", "0", "is 0; the least allowed is 1"),
+        ("OPTIM.MAX_EPOCH", "-1", "is -1; the least allowed is 1"),
+        ("OPTIM.NAME", "nope", "is 'nope'; allowed: 'adam', "),
+        ("OPTIM.LR_SCHEDULER", "nope", "is 'nope'; allowed: 'single_step', "),
+        ("OPTIM.WARMUP_TYPE", "nope", "is 'nope'; allowed: 'constant', 'linear'"),
+        ("SEED", "4294967296", "is 4294967296; the most allowed is 4294967295"),
+        ("SEED", "-2", "is -2; the least allowed is -1"),
+        ("TEST.SPLIT", "nope", "is 'nope'; allowed: 'val', 'test'"),
+        ("TEST.FINAL_MODEL", "nope", "is 'nope'; allowed: 'last_step', 'best_val'"),
+        ("INPUT.INTERPOLATION", "nope", "is 'nope'; allowed: 'bilinear', "),
+        ("INPUT.VIEWS", "-1", "is -1; the least allowed is 0"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named_before_any_work(tmp_path, capsys, key, value, message):
+    for command in (
+        ["train", "--dataset-config-file", DIGITS, "--config-file", TINY, "--trainer", "CoOp", "--output-dir"],
+        ["base2new", "--datasets", "digits", "--methods", "coop", "--out"],
+    ):
+        flag = ["--set"] if command[0] == "base2new" else []
+        assert cli.main([*command, str(tmp_path / "out"), *flag, key, value]) == 2
+        err = capsys.readouterr().err
+        assert err == f"dicap: ConfigError: {key} {message}" + err[err.index(message) + len(message) :]
+        assert len(err.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_default_settings_of_dassl_are_allowed():
+    from dassl.config import get_cfg_default
+    from dassl.data.transforms import INTERPOLATION_MODES
+    from dassl.optim.lr_scheduler import AVAI_SCHEDS
+    from dassl.optim.optimizer import AVAI_OPTIMS
+
+    from dicap.config import DASSL
+    from dicap.results import flatten
+
+    values = flatten(get_cfg_default())
+    assert {key: option.check(values[key], key) for key, option in DASSL.items()} == {key: values[key] for key in DASSL}
+    for key, known in (("NAME", AVAI_OPTIMS), ("LR_SCHEDULER", AVAI_SCHEDS)):
+        assert set(DASSL[f"OPTIM.{key}"].choices) == set(known)
+    assert set(DASSL["INPUT.INTERPOLATION"].choices) == set(INTERPOLATION_MODES)
+
+
 def test_debug_shows_the_traceback(capfd):
     assert cli.main(["report", "/no/such/folder", "--debug"]) == 1
     assert "Traceback" in capfd.readouterr().err
@@ -231,8 +288,7 @@ def test_options_tells_every_setting_of_a_method(capsys):
     assert all(section in out for section in ("TRAINER.DICAP", "TRAINER.COOP", "TRAINER.FEATUREMAP"))
 
 
-def test_the_world_has_its_own_command_line(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
+def test_the_world_has_its_own_command_line(capsys):
     with pytest.raises(SystemExit) as exit_code:
         cli.main(["world", "--help"])
     assert exit_code.value.code == 0 and "pretrain" in capsys.readouterr().out
@@ -245,6 +301,35 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS, "report", interrupted)
     assert cli.main(["report", "x"]) == 130
     assert "goes on from here" in capsys.readouterr().err
+
+
+def test_sigterm_ends_as_an_interrupt_does_and_only_while_a_command_runs(monkeypatch, capsys):
+    ended, before = [], signal.getsignal(signal.SIGTERM)
+
+    def terminated(args):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            ended.append("in order")
+
+    monkeypatch.setitem(cli.COMMANDS, "report", terminated)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # so that this test ends, whatever the command does
+    try:
+        assert cli.main(["report", "x"]) == 143 and ended == ["in order"]
+        err = capsys.readouterr().err
+        assert "goes on from here" in err and "Traceback" not in err
+        assert signal.raise_signal(signal.SIGTERM) is None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_numbers_that_blew_up_are_no_traceback(monkeypatch, capsys):
+    def blown_up(args):
+        raise FloatingPointError("the loss is nan in epoch 1")
+
+    monkeypatch.setitem(cli.COMMANDS, "report", blown_up)
+    assert cli.main(["report", "x"]) == 1
+    assert capsys.readouterr().err == "dicap: FloatingPointError: the loss is nan in epoch 1\n"
 
 
 def test_an_interpreter_without_the_requirements_is_told_what_to_do(monkeypatch, capsys):

@@ -44,7 +44,7 @@ class Counting(torch.nn.Module):
 def encoded(tmp_path, monkeypatch):
     """(model, a call that encodes three images in two views)."""
     monkeypatch.setenv("DICAP_CACHE", str(tmp_path / "cache"))
-    images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 2, 2)
+    images = torch.arange(1, 7.0)[:, None, None, None].expand(6, 3, 2, 2)
     model, loader = Counting(), DataLoader([{"img": image} for image in images], 6)
     return model, lambda seed=1: encode(model.encode_image, loader, torch.device("cpu"), 2, {"seed": seed})
 
@@ -52,7 +52,7 @@ def encoded(tmp_path, monkeypatch):
 def test_features_are_encoded_once(encoded, tmp_path):
     model, features = encoded
     first = features()
-    assert torch.equal(first, 12 * torch.arange(6.0).view(3, 2, 1))
+    assert torch.equal(first, 12 * torch.arange(1, 7.0).view(3, 2, 1))
     assert torch.equal(features(), first) and model.calls == 1
     features(2)
     assert model.calls == 2 and len(list((tmp_path / "cache/features").iterdir())) == 2  # and nothing temporary
@@ -104,6 +104,24 @@ def test_a_cache_that_cannot_be_written_is_a_warning(encoded, tmp_path, caplog):
     assert "features are not cached" in caplog.text and "cache" in caplog.text
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0])
+def test_features_that_tell_nothing_are_refused_and_not_cached(encoded, tmp_path, bad):
+    model, features = encoded
+    whole = model.encode_image
+    model.encode_image = lambda image: whole(image).index_fill(0, torch.tensor([2, 4]), bad)
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="features of 2 of 6 images, the first being number 2, are NaN"):
+            features()
+    assert not [*(tmp_path / "cache").rglob("*.safetensors")]
+
+
+@pytest.mark.parametrize("facts", [{}, {"console": None}])
+def test_a_log_of_a_forks_own_needs_no_isatty(encoded, monkeypatch, facts):
+    own = type("Logger", (), {"write": lambda self, text: len(text), "flush": lambda self: None, **facts})
+    monkeypatch.setattr(sys, "stdout", own())
+    assert encoded[1]().shape == (3, 2, 1)
+
+
 WORKER = """
 import logging, sys, torch
 from torch.utils.data import DataLoader
@@ -113,7 +131,7 @@ class Model(torch.nn.Module):
     def encode_image(self, image):
         print("at work", sys.stdin.readline(), flush=True)
         return image.flatten(1)
-loader = DataLoader([{"img": torch.full((3, 1, 1), i)} for i in range(2)], 2)
+loader = DataLoader([{"img": torch.full((3, 1, 1), i)} for i in (1, 2)], 2)
 print(encode(Model().encode_image, loader, torch.device("cpu"), 1, {}).tolist(), flush=True)
 """
 
@@ -142,7 +160,7 @@ def test_of_several_processes_one_encodes_and_when_it_dies_the_next(tmp_path):
             worker.kill()
             worker.communicate()
     assert sorted(text.count("at work go") for text in told) == [0, 1]
-    assert all(text.endswith("[[[0.0, 0.0, 0.0]], [[1.0, 1.0, 1.0]]]\n") for text in told)
+    assert all(text.endswith("[[[1.0, 1.0, 1.0]], [[2.0, 2.0, 2.0]]]\n") for text in told)
     assert [file.suffix for file in (tmp_path / "features").iterdir()] == [".safetensors"]
 
 

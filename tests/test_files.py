@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicap.files import locked, replacing
+from dicap.files import cache_folder, locked, replacing
 
 
 def test_an_error_leaves_the_file_as_it_was(tmp_path):
@@ -13,6 +13,14 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
         temporary.write_text("sec")
         raise ValueError
     assert path.read_text() == "first" and [p.name for p in path.parent.iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize("variable, folder", [("DICAP_CACHE", "x/kind"), ("XDG_CACHE_HOME", "x/dicap/kind")])
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, variable, folder):
+    monkeypatch.delenv("DICAP_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable, "~/x")
+    assert cache_folder("kind") == tmp_path / folder
 
 
 def test_one_holds_a_lock_at_a_time(tmp_path):

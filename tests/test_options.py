@@ -98,15 +98,22 @@ def test_yaml_runs_no_code(tmp_path):
 
 
 def test_read_options_checks_choices_bounds_and_presence():
-    options = {"MODE": Option("a", "why", ("a", "b")), "N": Option(2, "why", least=1)}
+    options = {"MODE": Option("a", "why", ("a", "b")), "N": Option(2, "why", least=1, most=3), "X": Option(0.5, "why")}
     section = default_section(options)
-    assert vars(read_options(section, options, "T.X")) == {"mode": "a", "n": 2}
+    assert vars(read_options(section, options, "T.X")) == {"mode": "a", "n": 2, "x": 0.5}
     section.MODE = "c"
     with pytest.raises(ConfigError, match="T.X.MODE is 'c'; allowed: 'a', 'b'"):
         read_options(section, options, "T.X")
     section.MODE, section.N = "a", 0
     with pytest.raises(ConfigError, match="T.X.N is 0; the least allowed is 1"):
         read_options(section, options, "T.X")
+    section.N = 4
+    with pytest.raises(ConfigError, match="T.X.N is 4; the most allowed is 3"):
+        read_options(section, options, "T.X")
+    for value in (float("nan"), float("inf"), "1e999"):
+        section.N, section.X = 1, value
+        with pytest.raises(ConfigError, match="T.X.X is (nan|inf); expected a finite number"):
+            read_options(section, options, "T.X")
     del section["N"]
     with pytest.raises(ConfigError, match="T.X.N is missing"):
         read_options(section, options, "T.X")

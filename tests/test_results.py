@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dicap import results as store
+from dicap.options import Option
 from dicap.results import ResultError
 
 
@@ -132,7 +133,8 @@ def config(**changes):
 
 @pytest.fixture
 def defaults(monkeypatch):
-    monkeypatch.setattr(store, "_section_defaults", lambda: {"TRAINER.COOP.N_CTX": 16, "TRAINER.DICAP.M": 3})
+    options = {"TRAINER.COOP.N_CTX": Option(16, "why"), "TRAINER.DICAP.M": Option(3, "why")}
+    monkeypatch.setattr("dicap.config.every_option", lambda: options)
 
 
 @pytest.mark.parametrize(

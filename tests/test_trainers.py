@@ -147,6 +147,48 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(method, mon
     assert resumed["metrics"] == whole["metrics"]
 
 
+BLOWS_UP = [
+    "OPTIM.LR",
+    "1e30",
+    "OPTIM.MAX_EPOCH",
+    "1",
+    "OPTIM.WARMUP_EPOCH",
+    "-1",
+    "DATALOADER.TRAIN_X.BATCH_SIZE",
+    "64",
+]
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_a_last_step_that_blows_up_is_seen_before_the_model_is_saved(method):
+    with pytest.raises(FloatingPointError, match="(NaN|Inf).*lower OPTIM.LR|lower OPTIM.LR.*NaN"):
+        run(config(method, opts=BLOWS_UP))
+    assert not [*Path("out").rglob("model*"), *Path("out").rglob("result.json"), *Path("out").rglob("epoch-*")]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_prompt_that_is_not_finite_is_named_with_its_file(bad):
+    run(config("CoOp"))
+    path = Path("out/prompt_learner/model.pth.tar-3")
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["ctx"][0, 0] = bad
+    torch.save(checkpoint, path)
+    with pytest.raises(FloatingPointError, match=f"{path}: ctx holds NaN or Inf"):
+        run(config("CoOp", "new", "new"), eval_only=True, model_dir="out")
+    assert not Path("new/result.json").exists()
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_logits_that_are_not_finite_are_no_class(split, monkeypatch):
+    from dassl.evaluation import Classification
+
+    monkeypatch.setattr(Classification, "process", lambda *args: None)  # an engine that does not look
+    trainer = build_trainer(config("CoOp", opts=["TEST.FINAL_MODEL", "best_val"]))
+    trainer.learner.ctx.data[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="CoOp gives features or logits that are NaN"):
+        trainer.test(split)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_wrong_image_size_is_refused(method):
     with pytest.raises(ConfigError, match=r"INPUT.SIZE is \(32, 32\); tiny takes \(64, 64\)"):

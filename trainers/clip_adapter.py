@@ -30,9 +30,8 @@ class CLIPAdapter(Learner):
     def __init__(self, clip, options, texts, template):
         super().__init__(clip, options, texts, template)
         e = clip.text_projection.shape[1]
-        self.fc = nn.Sequential(
-            nn.Linear(e, e // 4, bias=False), nn.ReLU(), nn.Linear(e // 4, e, bias=False), nn.ReLU()
-        )
+        fc1, fc2 = nn.Linear(e, e // 4, bias=False), nn.Linear(e // 4, e, bias=False)
+        self.fc = nn.Sequential(fc1, nn.ReLU(), fc2, nn.ReLU())
 
     def image(self, x):
         ratio = self.options.ratio

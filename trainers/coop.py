@@ -25,9 +25,7 @@ class CoOp(PromptLearner):
     OPTIONS = {
         **CONTEXT,
         "CSC": Option(False, "a context for each class: more to learn, and useless on classes that were not seen"),
-        "CLASS_TOKEN_POSITION": Option(
-            "end", "where the class name stands; the end shares one encoded prefix", POSITIONS
-        ),
+        "CLASS_TOKEN_POSITION": Option("end", "where the class name stands; end shares one encoded prefix", POSITIONS),
     }
 
     @classmethod

@@ -65,12 +65,8 @@ class DiCap(LearnerTrainer):
         "L_CON": Option(0.0, "weight of the contrast of an image with its counterfactuals", least=0),
         "L_KG": Option(0.0, "weight of the pull towards the frozen text (KgCoOp)", least=0),
         "TAU": Option(0.0, "temperature of L_CON; 0 = the model's own, 1/logit_scale.exp()", least=0),
-        "CON_MODE": Option(
-            "text", "anchor of L_CON; image is near-degenerate and kept as an ablation", ("text", "image", "both")
-        ),
-        "BANK": Option(
-            True, "answer from counterfactuals generated once; False generates them in every step: equal, slower"
-        ),
+        "CON_MODE": Option("text", "anchor of L_CON; image: near-degenerate, an ablation", ("text", "image", "both")),
+        "BANK": Option(True, "generate counterfactuals once; False generates them in every step: equal, slower"),
         "CONTROL": Option(
             "none",
             "what stands in for counterfactuals, to see whether it is them that help; no-cf: nothing (the learner alone where"
@@ -102,21 +98,16 @@ class DiCap(LearnerTrainer):
         if o.train_on == "minimal" and o.search == "none":
             raise ConfigError("TRAIN_ON minimal contradicts SEARCH none: nothing minimal is sought")
         if o.train_on == "minimal" and o.l_con == 0:
-            raise ConfigError(
-                "TRAIN_ON minimal contradicts L_CON 0.0: no loss is left that uses counterfactuals; set L_CON above 0"
-            )
+            raise ConfigError("TRAIN_ON minimal contradicts L_CON 0.0: no loss uses counterfactuals; set L_CON above 0")
         if o.control not in ("none", "no-cf") and not o.bank:
-            raise ConfigError(
-                f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once, for all images"
-            )
+            raise ConfigError(f"BANK False contradicts CONTROL {o.control}: what stands in is drawn once")
         generator_config(o, cfg.SEED)
 
     def build_model(self):
         dataset = self.dm.dataset
         if self.read_options(self.cfg).control == "truth" and not hasattr(dataset, "counterfactual_images"):
-            raise ConfigError(
-                f"CONTROL truth: {self.cfg.DATASET.NAME} cannot show what its images would have been; CausalShapes can"
-            )
+            name = self.cfg.DATASET.NAME
+            raise ConfigError(f"CONTROL truth: {name} cannot show what its images would have been; CausalShapes can")
         super().build_model()
         if type(self.task).texts is not Task.texts:
             raise ConfigError(f"DiCap does not train on the task {self.task.name!r}: its texts change with each batch")

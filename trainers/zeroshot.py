@@ -16,11 +16,7 @@ class ZeroshotCLIP(Learner):
     """The frozen CLIP with the dataset's own hand template."""
 
     FIT = "none"
-    OPTIONS = {
-        "TEMPLATE": Option(
-            "", 'text with one {} for the class name; "" = the dataset\'s template, else "a photo of a {}."'
-        )
-    }
+    OPTIONS = {"TEMPLATE": Option("", 'text with one {} for the class; "" = the dataset\'s, else "a photo of a {}."')}
 
     def __init__(self, clip, options, texts, template):
         super().__init__(clip, options, texts, options.template or template)

@@ -36,6 +36,7 @@ def load_clip(name: str, device: str | torch.device = "cpu", precision: str = "f
         precision: "fp32", "bf16" and "amp" give fp32 weights; "fp16" gives fp16 towers (on a CPU, where fp16 is about ten times
             slower than fp32, they stay fp32 and a line in the log says so).
     Raises ConfigError: unknown name, missing file, or weights that are not a CLIP's; the message names the cause.
+    FloatingPointError: weights that are NaN or Inf.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
@@ -45,6 +46,7 @@ def load_clip(name: str, device: str | torch.device = "cpu", precision: str = "f
         log.info("PREC fp16 on a CPU: the towers stay in fp32")
     elif precision == "fp16":
         clip_package().model.convert_weights(model)
+    check_finite(model.state_dict(), name)
     return model.requires_grad_(False).eval().to(device)
 
 
@@ -69,6 +71,13 @@ def tokenize(texts: list[str]) -> Tensor:
         return clip_package().tokenize(texts)
     except RuntimeError as error:
         raise ConfigError(f"{error}; shorten the class name or the context") from None
+
+
+def check_finite(state: dict[str, Tensor], source: str) -> None:
+    """Raises FloatingPointError, with the source and the tensor's name, where a tensor holds NaN or Inf."""
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise FloatingPointError(f"{source}: {key} holds NaN or Inf; fetch or make that file again")
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -37,7 +37,6 @@ class Cell:
     """One line of a table, or a part of one: a method with one recipe and its settings on one dataset.
 
     For each draw (a seed, or a seed and a fold) it trains a prompt and tests it on base and on new classes.
-
     """
 
     name: str
@@ -157,9 +156,7 @@ def run_ablations(name: str, request: Request, *, cells: Sequence[str] = (), out
     Args:
         request, output_name: as `read_ablation` takes them. how: as `run_cells` does.
         cells: names of cells or groups, empty = all.
-    Raises:
-        ConfigError: before any work.
-        RunError: at the end, if a run failed; lists all that did.
+    Raises ConfigError: before any work; RunError: at the end, if a run failed; it lists all that did.
     """
     path = ablation_path(name)
     every, name = read_ablation(path, request, output_name), slug(output_name or path.stem)
@@ -244,7 +241,7 @@ def own_settings(settings: dict[str, Any], method: str) -> tuple[str, ...]:
 
     Raises ConfigError: a key that is not in upper case, or in neither section.
     """
-    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}  # type: ignore[attr-defined]
+    options = {section: cls.OPTIONS for section, cls in discover.classes_with_options().items()}
     sections, pairs = sections_of(method), list[str]()
     for key, value in settings.items():
         if not re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*", str(key)):

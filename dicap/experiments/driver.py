@@ -39,9 +39,7 @@ def run_protocol(
         dry_run: only say what would be run, and what it costs.
         measure: in a dry run, make short trials of what has not run.
         parallel, verbose: as `execute` takes them.
-    Raises:
-        ConfigError: before any work.
-        RunError: at the end, if a run failed; lists all that did.
+    Raises ConfigError: before any work; RunError: at the end, if a run failed; it lists all that did.
     """
     from dicap.report.report import write_report
 

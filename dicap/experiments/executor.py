@@ -254,6 +254,12 @@ class Processes(Executor):
             self._pool = self._start()
             return self._pool.submit(task, *args, **kwargs)
 
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, KeyboardInterrupt):  # its signal may have come to this process alone
+            for child in multiprocessing.active_children():
+                child.terminate()
+        super().__exit__(kind, error, trace)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 

@@ -87,9 +87,7 @@ def run_selection(grid: Sequence[str], request: Request, *, folds: int = 5, **ho
 
     Args:
         how: as `run_cells` takes it.
-    Raises:
-        ConfigError: before any work.
-        RunError: at the end, if a run failed; lists all that did.
+    Raises ConfigError: before any work; RunError: at the end, if a run failed; it lists all that did.
     """
     points = {name_of(point): point for point in read_grid(grid or GRID)}
     jobs = plan_points(list(points.values()), request, folds)

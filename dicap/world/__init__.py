@@ -7,7 +7,7 @@ truth = world.counterfactual(latents, world.do({"class": "striped star"}))    # 
 
 The lists of patterns, shapes, scenes and colours are in dicap.world.causal.
 
-python -m dicap.world grid FILE | shifts FILE | pretrain --out FILE | evaluate
+python -m dicap.world pretrain --out FILE | evaluate
 """
 
 from dicap.world.causal import CLASSES, LATENTS, TIED_SCENE, VALUES, confound, do, intervene, sample, shift  # noqa: F401

@@ -1,4 +1,4 @@
-"""python -m dicap.world grid out.png | shifts out.png | pretrain --out FILE | evaluate [--weights FILE]"""
+"""python -m dicap.world pretrain --out FILE | evaluate [--weights FILE]"""
 
 import argparse
 import json
@@ -9,9 +9,6 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dicap.world", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, content in (("grid", "CausalShapes"), ("shifts", "its domain shifts")):
-        picture = commands.add_parser(name, help=f"a page of example pictures of {content}, as in docs/world.md")
-        picture.add_argument("out", type=Path, help="a PNG file")
     train = commands.add_parser("pretrain", help="train the tiny CLIP; resumes an interrupted run")
     train.add_argument("--out", type=Path, required=True, help="the weights file, rewritten at every evaluation")
     train.add_argument("--work", type=Path, help="folder of state and log.jsonl (default: OUT with .work at its end)")
@@ -24,11 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     check.add_argument("--card", action="store_true", help="also write the model card beside the weights")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if args.command in ("grid", "shifts"):
-        from dicap.world.grid import draw_grid, draw_shifts
-
-        (draw_grid if args.command == "grid" else draw_shifts)().save(args.out)
-    elif args.command == "pretrain":
+    if args.command == "pretrain":
         from dicap.world.pretrain import Recipe, pretrain
 
         work = args.work or args.out.with_name(args.out.name + ".work")

@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import math
-import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
+from dicap.files import replacing
 from dicap.world import captions
 from dicap.world.causal import sample
 from dicap.world.evaluate import evaluate, normalize, write_card
@@ -212,8 +212,8 @@ class _Run:
         """Save the state, write the weights, evaluate the written file, add a line to log.jsonl."""
         finished = self.step == self.recipe.steps
         state = {"model": self.model.state_dict(), "average": self.average, "optim": self.optim.state_dict()}
-        torch.save({**state, "step": self.step, "seconds": self.seconds}, self.work / "state.tmp")
-        os.replace(self.work / "state.tmp", self.work / "state.pt")
+        with replacing(self.work / "state.pt") as file:
+            torch.save({**state, "step": self.step, "seconds": self.seconds}, file)
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
         metadata = {
             "pairs": str(self.step * self.recipe.batch),

@@ -72,6 +72,12 @@ def test_a_dassl_that_can_run_is_taken(choose):
     assert runs == "RUNS dassl dassl"
 
 
+def test_warnings_and_progress_stay_on_with_a_dassl_that_switches_them_off(choose):
+    off = {"engine.py": "import logging; logging.disable(logging.WARNING)"}
+    told = "atexit.register(lambda: (__import__('dassl.engine'), print(logging.root.manager.disable)))"
+    assert choose({**WORKING, **off}, "auto", before=f"import atexit, logging; {told}")[1] == "0"
+
+
 def test_builtin_is_taken_where_it_is_asked_for(choose):
     (first, again), runs = choose(WORKING, "builtin", "builtin")
     assert first == again == ["builtin", "as asked"]

@@ -231,6 +231,35 @@ def test_a_loop_of_a_methods_own_is_checked_before_anything_is_saved(toy, pictur
     assert not (tmp_path / "resume").exists()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_parameters_that_the_last_step_broke_are_named_and_not_saved(toy, pictures, tmp_path, bad):
+    trainer = toy.build(toy.config(pictures, str(tmp_path), "OPTIM.MAX_EPOCH", "1"))
+    update = trainer.model_update
+
+    def break_at_last(names=None):
+        update(names)
+        if trainer.batch_idx + 1 == trainer.num_batches:
+            trainer.model[-1].bias.data[1] = bad
+
+    trainer.model_update = break_at_last
+    with pytest.raises(FloatingPointError, match=r"toy after epoch 1 \(lower OPTIM.LR.*: 3.bias holds NaN or Inf"):
+        trainer.train()
+    with pytest.raises(FloatingPointError):
+        trainer.save_resume()
+    assert not (tmp_path / "toy").exists() and not (tmp_path / "resume").exists()
+
+
+def test_a_file_with_parameters_that_are_not_finite_is_named(toy, pictures, tmp_path):
+    toy.train(pictures, str(tmp_path), "OPTIM.MAX_EPOCH", "1")
+    path = tmp_path / "toy" / "model.pth.tar-1"
+    saved = torch.load(path, weights_only=True)
+    saved["state_dict"]["3.weight"][0, 0] = float("nan")
+    torch.save(saved, path)
+    trainer = toy.build(toy.config(pictures, str(tmp_path / "b")))
+    with pytest.raises(FloatingPointError, match=f"{path} .*: 3.weight holds NaN or Inf"):
+        trainer.load_model(str(tmp_path))
+
+
 @pytest.mark.parametrize("every, lines", [(1, 10), (3, 2), (5, 2), (100, 2)])
 def test_points_and_lines_are_those_of_a_loop_that_waits(toy, pictures, tmp_path, capsys, every, lines):
     options = (
@@ -373,6 +402,15 @@ def test_evaluator_equals_scikit_learn(capsys):
         evaluator.evaluate()
 
 
+@pytest.mark.parametrize("row", [[0.0, np.nan, 1.0], [0.0, np.inf, 1.0], [-np.inf] * 3])
+def test_scores_that_are_not_finite_are_no_class(row):
+    evaluator = build_evaluator(get_cfg_default())
+    evaluator.process(torch.tensor([[0.0, -np.inf, 1.0], [1.0, 1.0, 1.0]]), torch.tensor([0, 0]))
+    assert evaluator._y_pred == [2, 0]  # a class that is masked is no fault
+    with pytest.raises(FloatingPointError, match="scores of 1 of the 2 images"):
+        evaluator.process(torch.tensor([[0.0, 1.0, 2.0], row]), torch.tensor([2, 0]))
+
+
 def test_confusion_matrix_equals_scikit_learn(tmp_path, capsys):
     metrics = pytest.importorskip("sklearn.metrics")
     cfg = get_cfg_default()
@@ -486,3 +524,12 @@ def test_progress_bar_on_a_terminal_and_not_in_the_log(toy, pictures, tmp_path, 
     assert "%|" in shown.getvalue() and "* accuracy" in shown.getvalue()
     log = (tmp_path / "log.txt").read_text()
     assert "%|" not in log and "\r" not in log and "* accuracy" in log
+
+
+@pytest.mark.parametrize("facts", [{}, {"console": None}])
+def test_a_log_of_a_repositorys_own_needs_no_isatty(toy, pictures, tmp_path, monkeypatch, facts):
+    log = io.StringIO()
+    own = type("Logger", (), {"write": lambda self, text: log.write(text), "flush": lambda self: None, **facts})
+    monkeypatch.setattr(sys, "stdout", own())
+    toy.build(toy.config(pictures, str(tmp_path))).test()
+    assert "* accuracy" in log.getvalue() and "%|" not in log.getvalue()

@@ -1,8 +1,11 @@
 """Protocols and their driver: what is planned, skipped and why, how a failure ends, that a plan ends in a table."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -701,6 +704,13 @@ def test_a_process_that_dies_is_a_failure_and_the_others_go_on(tmp_path, embedde
     assert len(failures) < 3
     monkeypatch.undo()
     assert execute(jobs) == []
+
+
+def test_an_interrupt_of_this_process_alone_ends_its_processes():
+    with pytest.raises(KeyboardInterrupt), executor.Processes(1) as pool:
+        future = pool.submit(time.sleep, 5)
+        raise KeyboardInterrupt
+    assert isinstance(future.exception(), BrokenProcessPool) and not multiprocessing.active_children()
 
 
 def die_with_seed_0(job, planned, verbose):

@@ -90,7 +90,7 @@ def test_the_page_opens_without_an_error_and_nothing_scrolls_sideways(report, tm
     assert browse(tmp_path, (report / "report.html").as_uri(), "--dump-dom")[1] == []
 
 
-@pytest.mark.skipif(LATEX is None, reason="no pdflatex is installed")
+@pytest.mark.skipif(LATEX is None, reason="no pdflatex is installed (CI leaves it out: it takes more than a minute)")
 def test_the_latex_tables_compile_and_fit(report, put, tmp_path):
     put(protocol="few_shot", split="all", dataset='<a_b%$&#{}~^\\|"`>')
     write_report(report, console=Console(quiet=True))

@@ -35,7 +35,7 @@ from dicap.engine.engine.resume import epochs_done, load_resume, random_state, s
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
-from dicap.engine.utils.torchtools import last_checkpoint, load_state, resume_from_checkpoint
+from dicap.engine.utils.torchtools import check_finite, last_checkpoint, load_state, resume_from_checkpoint
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -144,13 +144,14 @@ class TrainerBase:
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
     ) -> None:
-        """Writes directory/<model>/model.pth.tar-<epoch + 1> (or model_name) for each model, if all losses were finite."""
+        """Writes directory/<model>/model.pth.tar-<epoch + 1> (or model_name) for each model, if losses and parameters are finite."""
         self.check_losses()
         for name in self.get_model_names():
             state = {**self._state(name), "epoch": epoch + 1, "val_result": val_result}
             save_checkpoint(state, str(Path(directory, name)), is_best=is_best, model_name=model_name)
 
     def _state(self, name: str) -> dict[str, Any]:
+        check_finite(self._models[name], f"{name} after epoch {self.epoch + 1} (lower OPTIM.LR, or use PREC fp32)")
         optim, sched = self._optims[name], self._scheds[name]
         return {
             "state_dict": self._models[name].state_dict(),
@@ -199,7 +200,7 @@ class TrainerBase:
             self.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
 
     def save_resume(self) -> None:
-        """Writes the resume file of the epoch that has just ended, if all its losses were finite."""
+        """Writes the resume file of the epoch that has just ended, if its losses and the parameters are finite."""
         self.check_losses()
         if not self.output_dir or not self._models:
             return
@@ -417,7 +418,8 @@ class SimpleTrainer(TrainerBase):
         loader = self.val_loader if split == "val" else self.test_loader
         print(f"Evaluate on the *{split}* set")
         terminal = getattr(sys.stdout, "console", sys.stdout)  # past the log
-        for batch in tqdm(loader, file=terminal, disable=not terminal.isatty(), leave=False):
+        is_terminal = getattr(terminal, "isatty", bool)()  # a log of a repository's own may lack it, or have no console
+        for batch in tqdm(loader, file=terminal, disable=not is_terminal, leave=False):
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()

@@ -51,8 +51,14 @@ class Classification(EvaluatorBase):
         self._y_pred: list[int] = []
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Takes scores (B, C) and labels (B,)."""
-        true, pred = torch.stack([gt, mo.argmax(dim=1)]).tolist()  # one transfer a batch
+        """Takes scores (B, C) and labels (B,). FloatingPointError where a highest score is not finite: it would be class 0."""
+        best, label = mo.max(dim=1)
+        true, pred, finite = torch.stack([gt, label, best.isfinite()]).tolist()  # one transfer a batch
+        if not all(finite):
+            raise FloatingPointError(
+                f"the scores of {finite.count(0)} of the {len(true)} images of a batch are NaN or Inf: the weights are damaged,"
+                " or the training blew up (lower OPTIM.LR, or use PREC fp32)"
+            )
         self._correct += sum(map(operator.eq, true, pred))
         self._total += len(true)
         self._y_true += true

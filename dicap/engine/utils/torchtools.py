@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from dicap.engine.utils.inert import Placeholder, read_checkpoint
+from dicap.engine.utils.meters import read_numbers
 from dicap.engine.utils.tools import atomic_open
 
 __all__ = ["count_num_param", "load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
@@ -144,7 +145,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """model.load_state_dict; where names or shapes differ, a ValueError names the file and the way out."""
+    """model.load_state_dict; where names or shapes differ, or a number is none, an error names the file and the way out."""
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
@@ -152,6 +153,15 @@ def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.Path
             f"{path} does not fit the model ({error}): it was written with another configuration "
             "(backbone, number of context tokens, classes); use that one, or another folder"
         ) from error
+    check_finite(model, f"{path} (restore it, or train again)")
+
+
+def check_finite(model: nn.Module, what: str) -> None:
+    """Raises FloatingPointError, with the parameter's name, where one holds NaN or Inf."""
+    parameters = dict(model.named_parameters())
+    finite = read_numbers([value.detach().isfinite().all() for value in parameters.values()])  # one wait for a device
+    if not all(finite):
+        raise FloatingPointError(f"{what}: {list(parameters)[finite.index(False)]} holds NaN or Inf")
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:

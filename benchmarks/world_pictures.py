@@ -1,8 +1,10 @@
-"""Pages of example pictures for docs/world.md.
+"""The pictures of docs/world.md: CausalShapes with its interventions, and its domain shifts.
 
-python -m dicap.world grid docs/world_grid.png
-python -m dicap.world shifts docs/world_shifts.png
+python -m benchmarks.world_pictures docs
 """
+
+import argparse
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -68,3 +70,11 @@ def _page(sections: dict[str, dict[str, np.ndarray]]) -> Image.Image:
             top += SIZE + GAP
         top += GAP
     return page
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where world_grid.png and world_shifts.png are written, such as docs")
+    folder = parser.parse_args().folder
+    draw_grid().save(folder / "world_grid.png")
+    draw_shifts().save(folder / "world_shifts.png")
