@@ -68,9 +68,11 @@ def _run(argv: list[str], default: str) -> int | None:
 
 def _show_error(error: Exception, debug: bool) -> int:
     ours = type(error).__module__.startswith("dicap") or isinstance(error, (OSError, FloatingPointError))
+    last = traceback.extract_tb(error.__traceback__)[-1]  # a ValueError of a `raise` of this package is a message, too
+    raised = (last.line or "").startswith("raise ") and Path(last.filename).is_relative_to(Path(__file__).parent)
     package = (getattr(error, "name", "") or "dicap").partition(".")[0]
     lacking = isinstance(error, ModuleNotFoundError) and package not in ("dicap", "datasets", "trainers")
-    if debug or not (ours or lacking):
+    if debug or not (ours or lacking or (raised and isinstance(error, (ValueError, KeyError)))):
         traceback.print_exc()
     sys.stdout.flush()
     way = "install what dicap needs with `python -m pip install .` in its folder, or activate its environment"

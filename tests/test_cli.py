@@ -335,6 +335,15 @@ def test_sigterm_ends_as_an_interrupt_does_and_only_while_a_command_runs(monkeyp
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("key", ["INPUT.TRANSFORMS", "TEST.EVALUATOR"])
+def test_a_name_that_the_engine_does_not_know_is_no_traceback(key, capfd, tmp_path, embedded_data):
+    value = "['nope']" if key == "INPUT.TRANSFORMS" else "nope"
+    files = "--dataset-config-file configs/datasets/digits.yaml --config-file configs/trainers/ZeroshotCLIP/tiny.yaml"
+    code = cli.main(["train", "--trainer", "ZeroshotCLIP", "--output-dir", str(tmp_path), *files.split(), key, value])
+    error = capfd.readouterr().err
+    assert code == 1 and "nope" in error and "Traceback" not in error
+
+
 def test_numbers_that_blew_up_are_no_traceback(monkeypatch, capsys):
     def blown_up(args):
         raise FloatingPointError("the loss is nan in epoch 1")
