@@ -18,6 +18,12 @@ MOVED = {  # keys of earlier versions
     "TRAINER.DICAP.N_CTX": "TRAINER.COOP.N_CTX, or that of the learner which TRAINER.DICAP.LEARNER names",
     "TRAINER.DICAP.CTX_INIT": "TRAINER.COOP.CTX_INIT, or that of the learner which TRAINER.DICAP.LEARNER names",
 }
+# keys of a configuration that say where and how loudly a run works, not what it computes
+PLACES = (
+    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "MODEL.TEXT_MEMORY"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
+    *("DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES"),
+)
 
 
 class ConfigError(ValueError):
@@ -117,7 +123,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds a {type(tree).__name__}; expected sections with keys")
     try:
-        for key, value in _leaves(tree):
+        for key, value in flatten(tree).items():
             set_key(cfg, key, value)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -146,16 +152,23 @@ def set_key(cfg: CfgNode, key: str, value: Any) -> None:
     node[last] = coerce(value, node[last], key)
 
 
-def _leaves(tree: dict, prefix: str = ""):
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _leaves(value, key + ".")
-        else:
-            yield key, value
-
-
 def _nearest(cfg: CfgNode, key: str) -> str:
-    known = [name for name, _ in _leaves(cfg)]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, flatten(cfg), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def plain(cfg: Any) -> Any:
+    """A config node as plain dicts, lists, strings and numbers: what JSON holds."""
+    if isinstance(cfg, dict):
+        return {str(key): plain(value) for key, value in cfg.items()}
+    if isinstance(cfg, (list, tuple)):
+        return [plain(value) for value in cfg]
+    return cfg if cfg is None or isinstance(cfg, (bool, int, float, str)) else str(cfg)
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -18,17 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dicap.files import write_text
+from dicap.options import PLACES, flatten, plain
 
 SCHEMA = 2
 FILE = "result.json"
 SPLITS = ("base", "new", "all")
-
-# keys of a configuration that say where and how loudly a run works, not what it computes
-PLACES = (
-    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "MODEL.TEXT_MEMORY"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
-    *("DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES"),
-)
 
 _NUMBER = (int, float)
 _KINDS = {
@@ -212,15 +206,6 @@ def find_results(root: str | os.PathLike) -> list[Path]:
     return sorted(found)
 
 
-def plain(cfg: Any) -> Any:
-    """A config node as plain dicts, lists, strings and numbers: what JSON holds."""
-    if isinstance(cfg, dict):
-        return {str(key): plain(value) for key, value in cfg.items()}
-    if isinstance(cfg, (list, tuple)):
-        return [plain(value) for value in cfg]
-    return cfg if cfg is None or isinstance(cfg, (bool, int, float, str)) else str(cfg)
-
-
 def config_digest(cfg: Any, leave_out: tuple[str, ...] = ()) -> str:
     """SHA-256 of what a configuration computes (64 hex digits).
 
@@ -245,14 +230,6 @@ def _section_defaults() -> dict[str, Any]:
         for section, cls in classes_with_options().items()
         for key, option in cls.OPTIONS.items()  # type: ignore[attr-defined]
     }
-
-
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat
 
 
 def digest_of(value: Any) -> str:

@@ -8,6 +8,7 @@ PREC: fp32; bf16 = autocast; amp = autocast to fp16 on a GPU (fp32 on a CPU), wh
 whether a gradient overflowed; fp16 = frozen towers in fp16 on a GPU. Evaluation is never under autocast.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ from dicap.learner import (
     plain_tensors,
 )
 from dicap.loading import keep_workers
-from dicap.options import ConfigError, Option, read_options, section_name
+from dicap.options import PLACES, ConfigError, Option, read_options, section_name
 from dicap.tasks.classification import Classification
 from dicap.tasks.task import Task
 from dicap.text_tower import MEMORY
@@ -86,6 +87,7 @@ class LearnerTrainer(TrainerX):
     """
 
     OPTIONS: dict[str, Option] = {}
+    NOT_STATE = ("options", "task", "outcomes", "views")  # to the built-in engine: no resume file has to keep them
     train_loader_x: Any  # these three are Dassl's
     val_loader: Any
     test_loader: Any
@@ -375,9 +377,11 @@ class LearnerTrainer(TrainerX):
                 f"{type(self.learner).__name__}: {', '.join(sorted(lost))} would not be saved: use register_buffer"
             )
 
+    @functools.cached_property
     def _run_facts(self) -> dict[str, Any]:
         """The built-in engine's: what must agree between a resume file and the run that takes it."""
-        return {**super()._run_facts(), "the learner": self.learner_name(self.cfg)}
+        facts = {key: value for key, value in super()._run_facts.items() if key not in PLACES}
+        return {**facts, "the backbone": self.weights_digest}
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 

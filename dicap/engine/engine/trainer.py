@@ -2,11 +2,11 @@
 
     train: before_train (resume, TensorBoard) -> each epoch: before_epoch, run_epoch, after_epoch -> after_train (test)
 
-After each epoch everything that the rest depends on goes into a resume file (dicap.engine.engine.resume): a run that is
-killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. What a method
-needs beyond its registered models, it adds by resume_state and load_resume_state. Random numbers that before_train
-draws do not shift those of the epochs, so that a stage that is computed once and read from a cache later gives the same
-training.
+Before the first epoch and after each, everything that the rest depends on goes into a resume file
+(dicap.engine.engine.resume): a run that is killed at any moment and started again ends with the same parameters, bit for
+bit, as one that was not. Registered models are in it, and plain attributes of the trainer and its modules; what else a
+method needs, it adds by resume_state and load_resume_state. Random numbers that before_train draws do not shift those of
+the epochs, so that a stage that is computed once and read from a cache later gives the same training.
 
 A step that returns tensors is never waited for: averages, points of TensorBoard and the check of the losses are made
 together, whenever a line is printed and at the end of an epoch.
@@ -16,12 +16,13 @@ import hashlib
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from operator import attrgetter
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dicap.engine.data import DataManager
-from dicap.engine.engine.resume import epochs_done, load_resume, random_state, save_resume, set_random_state
+from dicap.engine.engine.resume import Held, epochs_done, load_resume, random_state, save_resume, set_random_state
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
+from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import last_checkpoint, load_state, resume_from_checkpoint
+from dicap.options import PLACES, ConfigError, flatten, plain
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -46,13 +49,15 @@ __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 _log = logging.getLogger(__name__)
 _BEST = "model-best.pth.tar"
-# settings that must agree between a resume file and the run that takes it
-_RUN = ("TRAINER.NAME", "DATASET.NAME", "DATASET.NUM_SHOTS", "SEED", "MODEL.BACKBONE.NAME")
+# attributes of a trainer that belong to the engine
+_OWN = """cfg output_dir dm device evaluator lab2cname train_loader_x train_loader_u val_loader test_loader best_result
+    start_epoch max_epoch epoch batch_idx num_batches time_start _writer _unchecked _resumed _run_facts _sums""".split()
 
 
 class TrainerBase:
     """Named models with their optimisers and schedules, and the loop over epochs."""
 
+    NOT_STATE: tuple[str, ...] = ()  # attributes that no resume file has to keep
     output_dir = ""
     best_result = float("-inf")
     cfg: Any = None
@@ -64,7 +69,8 @@ class TrainerBase:
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._writer: Any = None
         self._unchecked: list[tuple[int, int, torch.Tensor]] = []  # epoch, batch, loss
-        self._resumed_random_state: dict[str, Any] | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._sums: dict[str, float] = {}
 
     # -- registered models
 
@@ -201,44 +207,67 @@ class TrainerBase:
     def save_resume(self) -> None:
         """Writes the resume file of the epoch that has just ended, if all its losses were finite."""
         self.check_losses()
+        self._write_resume(self.epoch + 1)
+
+    def _write_resume(self, epochs: int) -> None:
         if not self.output_dir or not self._models:
             return
+        held, lost = Held(self).state(self._sums, {*_OWN, *self.NOT_STATE})
+        if lost and type(self).resume_state is TrainerBase.resume_state:
+            if epochs > self.start_epoch:
+                return
+            what = f"{type(self).__name__} holds {', '.join(lost)}, which resume files do not keep"
+            _log.warning("%s: if it is stopped it starts anew, unless its class has a resume_state", what)
         state = {
-            "epoch": self.epoch + 1,
-            "run": self._run_facts(),
+            "epoch": epochs,
+            "run": self._run_facts,
             "best_result": float(self.best_result),
             "models": {name: self._state(name) for name in self._models},
             "extra": self.resume_state(),
+            "held": held,
             "random": random_state(),
         }
-        save_resume(Path(self.output_dir, "resume"), state, self.epoch + 1)
+        save_resume(Path(self.output_dir, "resume"), state, epochs)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Takes the newest whole resume file in a run's folder, or else the family's checkpoints there.
+        """Takes the newest whole resume file in a run's folder, or else, as Dassl does, the family's checkpoints there.
 
-        Returns the epochs done, 0 where there is nothing; raises ValueError for a file of another run or other models.
+        Returns the epochs done: 0, to start anew, where OUTPUT_DIR holds nothing, or damaged resume files alone. Raises
+        ConfigError for a file of another run or other models, and for another folder that holds nothing whole.
         """
         newest = load_resume(Path(directory, "resume"))
         if newest is not None:
             return self._restore(*newest)
         folders = {name: Path(directory, name) for name in self.get_model_names()}
-        if not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
+        began = next(Path(directory, "resume").glob("epoch-*.pt"), None)  # then its checkpoints tell less than it did
+        if began or not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
+            if not self._is_own(directory):
+                what = (
+                    f"no resume file in {directory} is whole" if began else f"there is nothing to resume in {directory}"
+                )
+                raise ConfigError(f"{what}: name another folder, or leave --resume out to start anew")
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
+        _log.warning("checkpoints hold no random state: this run will not end exactly as one that never stopped")
         for name, folder in folders.items():
             parts = self._models[name], self._optims[name], self._scheds[name]
             epochs = resume_from_checkpoint(str(folder), *parts)
         return epochs
 
+    def _is_own(self, directory: str | Path) -> bool:
+        return os.path.realpath(directory) == os.path.realpath(self.output_dir)
+
     def _restore(self, state: dict[str, Any], path: Path) -> int:
-        current = self._run_facts()
+        folder, current = path.parent.parent, self._run_facts
         differing = [
-            f"{key} was {was} and is {current.get(key)}" for key, was in state["run"].items() if current.get(key) != was
+            f"{key} was {was} and is {current[key]}"
+            for key, was in state["run"].items()
+            if current.get(key, was) != was  # a key that only one of them has is of another plug-in or version
         ]
         if differing:
-            raise ValueError(
-                f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete that folder"
+            raise ConfigError(
+                f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete {folder}"
             )
         for name, saved in state["models"].items():
             load_state(self._models[name], saved["state_dict"], path)
@@ -246,23 +275,37 @@ class TrainerBase:
                 self._optims[name].load_state_dict(saved["optimizer"])
             if saved["scheduler"] is not None:
                 self._scheds[name].load_state_dict(saved["scheduler"])
+            best = folder / name / _BEST
+            if state["best_result"] > float("-inf") and not self._is_own(folder):
+                load_checkpoint(best)  # raises where it is damaged
+                with open(best, "rb") as source, atomic_open(Path(self.output_dir, name, _BEST)) as file:
+                    shutil.copyfileobj(source, file)
         self.best_result = state["best_result"]
         self.load_resume_state(state["extra"])
-        self._resumed_random_state = state["random"]
+        self._resumed = {"held": state["held"], "random": state["random"]}
         self.epoch = state["epoch"] - 1
         print(f"Resuming after epoch {state['epoch']} from {path}")
         return int(state["epoch"])
 
+    @cached_property
     def _run_facts(self) -> dict[str, Any]:
-        """What must agree between a resume file and the run that takes it."""
+        """What must agree between a resume file and the run that takes it: all that decides its numbers."""
         if self.cfg is None:
             return {}
-        items = self.dm.dataset.train_x if hasattr(self, "dm") else ()
-        train = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
+        splits = (
+            [getattr(self.dm.dataset, name) or () for name in ("train_x", "train_u", "val")]
+            if hasattr(self, "dm")
+            else []
+        )
+        items = [(item.impath, item.label, item.classname) for items in splits for item in items]
+        files = [
+            (os.path.basename(path), os.path.isfile(path) and os.path.getsize(path), *rest) for path, *rest in items
+        ]
+        workers = "DATALOADER.NUM_WORKERS"  # each draws random numbers of its own
+        settings = flatten(plain(self.cfg)).items()
         return {
-            **{key: attrgetter(key)(self.cfg) for key in _RUN},
-            "DATASET.SUBSAMPLE_CLASSES": self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-            "the training set": hashlib.sha256(repr(train).encode()).hexdigest()[:16],
+            **{key: value for key, value in settings if key not in PLACES or key == workers},
+            "the training set": hashlib.sha256(repr(files).encode()).hexdigest()[:16],
         }
 
     # -- TensorBoard
@@ -296,7 +339,7 @@ class TrainerBase:
         at_start = random_state()
         try:
             self.before_train()
-            set_random_state(self._resumed_random_state or at_start)
+            self._start_or_go_on(at_start)
             for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
                 self.before_epoch()
                 self.run_epoch()
@@ -306,6 +349,16 @@ class TrainerBase:
             self.after_train()
         finally:
             self.close_writer()
+
+    def _start_or_go_on(self, at_start: dict[str, Any]) -> None:
+        """Puts back what is not in models, now that before_train has set its own; makes sure that OUTPUT_DIR can be resumed."""
+        held, resumed, self._resumed = Held(self), self._resumed, None
+        self._sums = held.sums()
+        if resumed is not None:
+            held.take(resumed["held"], getattr(self, "device", "cpu"))
+        set_random_state(at_start if resumed is None else resumed["random"])
+        if not Path(self.output_dir, "resume", f"epoch-{self.start_epoch}.pt").exists():
+            self._write_resume(self.start_epoch)
 
     def before_train(self) -> None:
         """Called once, first."""

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
+from dicap.options import ConfigError
+
 __all__ = ["Placeholder", "read_checkpoint"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a stream-format file
@@ -111,13 +113,14 @@ class _InertUnpickler(pickle.Unpickler):
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The content of a file of torch.save, on the CPU; objects other than tensors and plain values are Placeholders.
 
-    Raises ValueError, with the file's name, for a damaged file or another format.
+    Raises ConfigError, with the file's name, for a damaged file or another format.
     """
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
         cause = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is damaged, truncated or of an unknown format ({cause})") from error
+        way = "fetch the file again, or train again where it is a run's"
+        raise ConfigError(f"{path} is damaged, truncated or of an unknown format ({cause}): {way}") from error
 
 
 def _read_zip(path: str | os.PathLike[str]) -> Any:

@@ -21,6 +21,8 @@ from torch import nn
 
 from dicap.engine.utils.inert import Placeholder, read_checkpoint
 from dicap.engine.utils.tools import atomic_open
+from dicap.files import damage
+from dicap.options import ConfigError
 
 __all__ = ["count_num_param", "load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
 
@@ -93,14 +95,15 @@ def load_checkpoint(fpath: str | os.PathLike[str]) -> Any:
     """The content of a checkpoint, on the CPU. Never runs anything that is in the file.
 
     Objects that are neither tensors nor plain values (optimisers and schedulers in published CoOp files) come as inert
-    placeholders. Raises FileNotFoundError, or ValueError for what is truncated or no checkpoint; both name the file.
+    placeholders. Raises FileNotFoundError, or ConfigError for what is truncated or no checkpoint; both name the file.
     """
     if fpath is None:
         raise ValueError("no path of a checkpoint was given")
     if not os.path.isfile(fpath):
         raise FileNotFoundError(f"no checkpoint at {fpath}: check --model-dir and --load-epoch, or train first")
     try:
-        return torch.load(fpath, map_location="cpu", weights_only=True)
+        if not damage(fpath):
+            return torch.load(fpath, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         _log.info("%s holds pickled objects: reading its tensors and leaving the objects alone", fpath)
     except Exception as error:  # torch's reader meets damage in many ways; the other reader names the file
@@ -113,7 +116,7 @@ def resume_from_checkpoint(
 ) -> int:
     """Loads the checkpoint that the text file `checkpoint` names into model, optimizer and scheduler.
 
-    Returns the epochs done. Raises FileNotFoundError where one of the two files is missing, ValueError where the
+    Returns the epochs done. Raises FileNotFoundError where one of the two files is missing, ConfigError where the
     checkpoint is damaged or does not fit the model.
     """
     path = last_checkpoint(fdir)
@@ -144,11 +147,11 @@ def _unwrapped(value: Any) -> Any:
 
 
 def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """model.load_state_dict; where names or shapes differ, a ValueError names the file and the way out."""
+    """model.load_state_dict; where names or shapes differ, a ConfigError names the file and the way out."""
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
-        raise ValueError(
+        raise ConfigError(
             f"{path} does not fit the model ({error}): it was written with another configuration "
             "(backbone, number of context tokens, classes); use that one, or another folder"
         ) from error
