@@ -34,7 +34,7 @@ from dicap.learner import (
     check_learner,
     learner_class,
     merge_losses,
-    plain_tensors,
+    plain_state,
 )
 from dicap.loading import keep_workers
 from dicap.options import PLACES, ConfigError, Option, read_options, section_name
@@ -74,7 +74,7 @@ def register(cls: type[Learner]) -> type[Learner]:
     LEARNERS[name] = cls
     cls.OPTIONS = {**cls.OPTIONS, "PREC": PREC}
     if not taken:
-        facts = {"OPTIONS": cls.OPTIONS, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        facts = {"OPTIONS": cls.OPTIONS, "RESUMABLE": True, "__module__": cls.__module__, "__doc__": cls.__doc__}
         TRAINER_REGISTRY.register()(type(name, (LearnerTrainer,), facts))
     return cls
 
@@ -83,11 +83,11 @@ class LearnerTrainer(TrainerX):
     """Trains the learner of its own name, or the one that its setting LEARNER names.
 
     A trainer of one's own is a subclass that is registered with Dassl, has OPTIONS with LEARNER and PREC, and overrides
-    `objective`. Raises ConfigError where the config does not fit.
+    `objective`. Where registered modules hold all its state it says RESUMABLE = True: else a killed run starts anew. Raises
+    ConfigError where the config does not fit.
     """
 
     OPTIONS: dict[str, Option] = {}
-    NOT_STATE = ("options", "task", "outcomes", "views")  # to the built-in engine: no resume file has to keep them
     train_loader_x: Any  # these three are Dassl's
     val_loader: Any
     test_loader: Any
@@ -164,7 +164,7 @@ class LearnerTrainer(TrainerX):
             self.learner_name(cfg), clip, self.learner_options(cfg), dataset.classnames, hand_template(dataset)
         )
         self.learner, self.model, self.facts = learner, LearnedCLIP(clip, learner), learner.facts
-        self._plain = plain_tensors(learner)
+        self._plain = plain_state(learner)
         if self.facts.image != "tower" and weights_digest(clip) != self.weights_digest:
             raise ConfigError(
                 f"{type(learner).__name__} changes the weights of CLIP, but IMAGE is {self.facts.image}: then it is tower"
@@ -372,7 +372,9 @@ class LearnerTrainer(TrainerX):
 
     def _check_state(self) -> None:
         """Raises ConfigError where the learner has come to hold what no file would keep."""
-        if lost := plain_tensors(self.learner) - self._plain:
+        self.model.bind(None)
+        now = plain_state(self.learner)
+        if lost := {name for name, value in now.items() if self._plain.get(name) != value}:
             raise ConfigError(
                 f"{type(self.learner).__name__}: {', '.join(sorted(lost))} would not be saved: use register_buffer"
             )

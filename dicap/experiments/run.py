@@ -129,6 +129,8 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
     if eval_only:
         if model_dir:
             trainer.load_model(model_dir, epoch=load_epoch)
+            if load_epoch is None and hasattr(trainer, "learner"):
+                _check_measured(trainer, model_dir)
         trainer.test()
     elif getattr(trainer.dm.dataset, "test_only", False) and facts_of(trainer.cfg).fit != "none":
         raise ConfigError(
@@ -138,6 +140,19 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
     else:
         trainer.train()
     seconds["train"] = 0.0 if eval_only else time.perf_counter() - start - seconds["test"]
+
+
+def _check_measured(trainer: Any, model_dir: str) -> None:
+    """Raises ResultError: the loaded model is not the one that the result.json of its folder measured."""
+    try:
+        measured = store.read_result(model_dir)
+    except store.ResultError:  # a published model, or an interrupted run's
+        return
+    if measured["method"] == method_of(trainer.cfg) and measured["digests"]["model"] != model_digest(trainer):
+        raise store.ResultError(
+            f"{model_dir}: the model there is not the one that its {store.FILE} measured; train it again in another folder, or"
+            " name one of its epochs by --load-epoch"
+        )
 
 
 def _time(trainer: Any, name: str, seconds: dict[str, float], part: str) -> None:

@@ -2,11 +2,12 @@
 
     train: before_train (resume, TensorBoard) -> each epoch: before_epoch, run_epoch, after_epoch -> after_train (test)
 
-Before the first epoch and after each, everything that the rest depends on goes into a resume file
-(dicap.engine.engine.resume): a run that is killed at any moment and started again ends with the same parameters, bit for
-bit, as one that was not. Registered models are in it, and plain attributes of the trainer and its modules; what else a
-method needs, it adds by resume_state and load_resume_state. Random numbers that before_train draws do not shift those of
-the epochs, so that a stage that is computed once and read from a cache later gives the same training.
+After each epoch everything that the rest depends on goes into a resume file (dicap.engine.engine.resume): a run that is
+killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. This takes a class
+that says RESUMABLE = True: registered models hold all that its training changes, or resume_state and load_resume_state
+add the rest. A killed run of another class starts anew: what it keeps elsewhere would be lost. Random numbers that
+before_train draws do not shift those of the epochs, so that a stage that is computed once and read from a cache later
+gives the same training.
 
 A step that returns tensors is never waited for: averages, points of TensorBoard and the check of the losses are made
 together, whenever a line is printed and at the end of an epoch.
@@ -32,7 +33,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dicap.engine.data import DataManager
-from dicap.engine.engine.resume import Held, epochs_done, load_resume, random_state, save_resume, set_random_state
+from dicap.engine.engine.resume import epochs_done, load_resume, random_state, save_resume, set_random_state
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
@@ -49,15 +50,14 @@ __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 _log = logging.getLogger(__name__)
 _BEST = "model-best.pth.tar"
-# attributes of a trainer that belong to the engine
-_OWN = """cfg output_dir dm device evaluator lab2cname train_loader_x train_loader_u val_loader test_loader best_result
-    start_epoch max_epoch epoch batch_idx num_batches time_start _writer _unchecked _resumed _run_facts _sums""".split()
 
 
 class TrainerBase:
     """Named models with their optimisers and schedules, and the loop over epochs."""
 
-    NOT_STATE: tuple[str, ...] = ()  # attributes that no resume file has to keep
+    RESUMABLE = (
+        False  # said by a class itself, not inherited: registered models and resume_state are all that training changes
+    )
     output_dir = ""
     best_result = float("-inf")
     cfg: Any = None
@@ -69,8 +69,7 @@ class TrainerBase:
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._writer: Any = None
         self._unchecked: list[tuple[int, int, torch.Tensor]] = []  # epoch, batch, loss
-        self._resumed: dict[str, Any] | None = None
-        self._sums: dict[str, float] = {}
+        self._resumed_random_state: dict[str, Any] | None = None
 
     # -- registered models
 
@@ -207,24 +206,21 @@ class TrainerBase:
     def save_resume(self) -> None:
         """Writes the resume file of the epoch that has just ended, if all its losses were finite."""
         self.check_losses()
-        self._write_resume(self.epoch + 1)
+        if self._is_resumable():
+            self._write_resume(self.epoch + 1)
+
+    def _is_resumable(self) -> bool:
+        return vars(type(self)).get("RESUMABLE", False)
 
     def _write_resume(self, epochs: int) -> None:
         if not self.output_dir or not self._models:
             return
-        held, lost = Held(self).state(self._sums, {*_OWN, *self.NOT_STATE})
-        if lost and type(self).resume_state is TrainerBase.resume_state:
-            if epochs > self.start_epoch:
-                return
-            what = f"{type(self).__name__} holds {', '.join(lost)}, which resume files do not keep"
-            _log.warning("%s: if it is stopped it starts anew, unless its class has a resume_state", what)
         state = {
             "epoch": epochs,
             "run": self._run_facts,
             "best_result": float(self.best_result),
-            "models": {name: self._state(name) for name in self._models},
+            "models": {name: self._state(name) for name in self._models} if epochs else {},
             "extra": self.resume_state(),
-            "held": held,
             "random": random_state(),
         }
         save_resume(Path(self.output_dir, "resume"), state, epochs)
@@ -232,20 +228,19 @@ class TrainerBase:
     def resume_model_if_exist(self, directory: str) -> int:
         """Takes the newest whole resume file in a run's folder, or else, as Dassl does, the family's checkpoints there.
 
-        Returns the epochs done: 0, to start anew, where OUTPUT_DIR holds nothing, or damaged resume files alone. Raises
-        ConfigError for a file of another run or other models, and for another folder that holds nothing whole.
+        Returns the epochs done: 0, to start anew, where OUTPUT_DIR holds nothing, or damaged resume files. Raises ConfigError
+        for a file of another run or other models, and for another folder that holds nothing whole.
         """
-        newest = load_resume(Path(directory, "resume"))
-        if newest is not None:
+        folder, own = Path(directory, "resume"), self._is_own(directory)
+        newest = load_resume(folder)
+        if newest is not None and (own or newest[0]["epoch"]):
             return self._restore(*newest)
         folders = {name: Path(directory, name) for name in self.get_model_names()}
-        began = next(Path(directory, "resume").glob("epoch-*.pt"), None)  # then its checkpoints tell less than it did
-        if began or not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
-            if not self._is_own(directory):
-                what = (
-                    f"no resume file in {directory} is whole" if began else f"there is nothing to resume in {directory}"
-                )
-                raise ConfigError(f"{what}: name another folder, or leave --resume out to start anew")
+        damaged = newest is None and any(folder.glob("epoch-*.pt"))  # no checkpoint tells as much as they did
+        if damaged or not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
+            if not own:
+                what = "damaged resume files alone" if damaged else "neither resume files nor checkpoints"
+                raise ConfigError(f"{directory} holds {what}: name another folder, or leave --resume out to start anew")
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
@@ -269,6 +264,9 @@ class TrainerBase:
             raise ConfigError(
                 f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete {folder}"
             )
+        if not state["epoch"]:
+            print("No epoch is done, train from scratch")
+            return 0
         for name, saved in state["models"].items():
             load_state(self._models[name], saved["state_dict"], path)
             if saved["optimizer"] is not None:
@@ -282,7 +280,7 @@ class TrainerBase:
                     shutil.copyfileobj(source, file)
         self.best_result = state["best_result"]
         self.load_resume_state(state["extra"])
-        self._resumed = {"held": state["held"], "random": state["random"]}
+        self._resumed_random_state = state["random"]
         self.epoch = state["epoch"] - 1
         print(f"Resuming after epoch {state['epoch']} from {path}")
         return int(state["epoch"])
@@ -292,20 +290,18 @@ class TrainerBase:
         """What must agree between a resume file and the run that takes it: all that decides its numbers."""
         if self.cfg is None:
             return {}
-        splits = (
-            [getattr(self.dm.dataset, name) or () for name in ("train_x", "train_u", "val")]
-            if hasattr(self, "dm")
-            else []
-        )
-        items = [(item.impath, item.label, item.classname) for items in splits for item in items]
+        dataset = getattr(getattr(self, "dm", None), "dataset", None)
         files = [
-            (os.path.basename(path), os.path.isfile(path) and os.path.getsize(path), *rest) for path, *rest in items
+            (os.path.basename(item.impath), os.path.isfile(item.impath) and os.path.getsize(item.impath), item.label)
+            for split in ("train_x", "train_u", "val")
+            for item in getattr(dataset, split, None) or ()
         ]
+        names = getattr(dataset, "classnames", None)
         workers = "DATALOADER.NUM_WORKERS"  # each draws random numbers of its own
         settings = flatten(plain(self.cfg)).items()
         return {
             **{key: value for key, value in settings if key not in PLACES or key == workers},
-            "the training set": hashlib.sha256(repr(files).encode()).hexdigest()[:16],
+            "the training set": hashlib.sha256(repr([files, names]).encode()).hexdigest()[:16],
         }
 
     # -- TensorBoard
@@ -339,7 +335,11 @@ class TrainerBase:
         at_start = random_state()
         try:
             self.before_train()
-            self._start_or_go_on(at_start)
+            set_random_state(self._resumed_random_state or at_start)
+            if not self.start_epoch or self.start_epoch != epochs_done(Path(self.output_dir, "resume")):
+                self._write_resume(self.start_epoch)  # from now on OUTPUT_DIR is this run's
+            if not self._is_resumable():
+                _log.info("%s is not RESUMABLE: if it is stopped, it starts anew", type(self).__name__)
             for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
                 self.before_epoch()
                 self.run_epoch()
@@ -349,16 +349,6 @@ class TrainerBase:
             self.after_train()
         finally:
             self.close_writer()
-
-    def _start_or_go_on(self, at_start: dict[str, Any]) -> None:
-        """Puts back what is not in models, now that before_train has set its own; makes sure that OUTPUT_DIR can be resumed."""
-        held, resumed, self._resumed = Held(self), self._resumed, None
-        self._sums = held.sums()
-        if resumed is not None:
-            held.take(resumed["held"], getattr(self, "device", "cpu"))
-        set_random_state(at_start if resumed is None else resumed["random"])
-        if not Path(self.output_dir, "resume", f"epoch-{self.start_epoch}.pt").exists():
-            self._write_resume(self.start_epoch)
 
     def before_train(self) -> None:
         """Called once, first."""
