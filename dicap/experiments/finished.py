@@ -73,9 +73,7 @@ def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
             return f"its result says {key} {there!r}, not {value!r}"
     planned, digests = planned or planned_digests(job), result["digests"]
     if planned["config"] != digests["config"]:
-        before, after = (store.flatten(tree) for tree in (result["config"], store.plain(job.cfg)))
-        keys = [key for key in after if key not in store.PLACES and before.get(key) != after[key]]
-        return "settings changed" + "".join(f", {key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
+        return changed_settings(result, job.cfg)
     if planned.get("data", digests["data"]) != digests["data"]:
         return "the data changed"
     if digests["weights"] and digests["weights"] != (_weights_digest(job.cfg) or digests["weights"]):
@@ -87,6 +85,13 @@ def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
             return "waits for its training"
         return "" if prompt == digests["model"] else "the trained prompt changed"
     return _damaged_model(job.folder)
+
+
+def changed_settings(result: dict, cfg: Any) -> str:
+    """What of a configuration differs from that of a result."""
+    before, after = (store.flatten(tree) for tree in (result["config"], store.plain(cfg)))
+    keys = [key for key in after if key not in store.PLACES and before.get(key) != after[key]]
+    return "settings changed" + "".join(f", {key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
 
 
 def _damaged_model(folder: Path) -> str:

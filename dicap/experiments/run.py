@@ -28,6 +28,7 @@ from typing import Any
 from dicap import results as store
 from dicap.config import facts_of, method_of
 from dicap.console import StdoutHandler, show_log
+from dicap.experiments.finished import changed_settings
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -55,12 +56,14 @@ def run(
         trained_on: name of the dataset that the tested prompt was trained on; "" = this one.
     Returns:
         the result as written, or None where nothing was tested (no_train, TEST.NO_TEST).
-    Raises ResultError: the evaluator's labels are not those of the test set.
+    Raises ResultError: the evaluator's labels are not those of the test set. ConfigError: OUTPUT_DIR holds another training.
     """
     from dassl.engine import build_trainer
 
     dataset = dataset or cfg.DATASET.NAME
     names = {"protocol": protocol, "dataset": dataset, "recipe": recipe, "trained_on": trained_on or dataset}
+    if not eval_only:
+        _check_folder(cfg)
     with _logged(cfg.OUTPUT_DIR):
         _prepare(cfg)
         start = time.perf_counter()
@@ -140,6 +143,16 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
     else:
         trainer.train()
     seconds["train"] = 0.0 if eval_only else time.perf_counter() - start - seconds["test"]
+
+
+def _check_folder(cfg: Any) -> None:
+    """Raises ConfigError: OUTPUT_DIR holds a model that was trained with other settings, and its result."""
+    with contextlib.suppress(store.ResultError):
+        there = store.read_result(cfg.OUTPUT_DIR)
+        trained = there["digests"]["model"] and there["seconds"]["train"]
+        if trained and there["digests"]["config"] != store.config_digest(cfg):
+            what = f"{cfg.OUTPUT_DIR} holds a finished run ({changed_settings(there, cfg)})"
+            raise ConfigError(f"{what}: choose another OUTPUT_DIR (--output-dir), or delete it")
 
 
 def _check_measured(trainer: Any, model_dir: str) -> None:

@@ -55,9 +55,7 @@ _BEST = "model-best.pth.tar"
 class TrainerBase:
     """Named models with their optimisers and schedules, and the loop over epochs."""
 
-    RESUMABLE = (
-        False  # said by a class itself, not inherited: registered models and resume_state are all that training changes
-    )
+    RESUMABLE = False  # each class says so itself: no other state than registered models and resume_state
     output_dir = ""
     best_result = float("-inf")
     cfg: Any = None
@@ -260,7 +258,7 @@ class TrainerBase:
             for key, was in state["run"].items()
             if current.get(key, was) != was  # a key that only one of them has is of another plug-in or version
         ]
-        if differing:
+        if differing and (state["epoch"] or any(folder.glob("*/model*.pth.tar*"))):
             raise ConfigError(
                 f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete {folder}"
             )
