@@ -476,21 +476,23 @@ def text_of(learner: Learner, f: Tensor) -> Tensor:
     return t
 
 
-def plain_tensors(learner: Learner) -> set[str]:
-    """Names of tensors, also in lists and dictionaries, that a learner holds as plain attributes: no file keeps them."""
+def plain_state(learner: Learner) -> dict[str, Any]:
+    """Numbers and tensors, also in lists and dictionaries, that a learner holds as plain attributes: no file keeps them.
 
-    def holds(value: Any) -> bool:
-        values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
-        return any(isinstance(one, Tensor) for one in values)
+    By name; a tensor as its shape and sum.
+    """
 
-    own = ("_parameters", "_buffers", "_modules", "_hand_text")
-    modules = learner.named_modules()
-    return {
-        f"{m}.{key}".lstrip(".")
-        for m, module in modules
-        for key, v in vars(module).items()
-        if key not in own and holds(v)
-    }
+    def mark(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return [*value.shape, value.double().sum().item()]
+        if isinstance(value, (dict, list, tuple)):
+            marks = map(mark, value.values() if isinstance(value, dict) else value)
+            return [one for one in marks if one is not None] or None
+        return value if isinstance(value, (int, float)) else None
+
+    own, modules = {*vars(nn.Module()), "_hand_text"}, learner.named_modules()
+    values = {f"{m}.{key}".lstrip("."): x for m, module in modules for key, x in vars(module).items() if key not in own}
+    return {name: marked for name, value in values.items() if (marked := mark(value)) is not None}
 
 
 # -- the learners that there are -------------------------------------------------------------------------------------------

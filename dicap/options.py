@@ -19,6 +19,12 @@ MOVED = {  # keys of earlier versions
     "TRAINER.DICAP.N_CTX": "TRAINER.COOP.N_CTX, or that of the learner which TRAINER.DICAP.LEARNER names",
     "TRAINER.DICAP.CTX_INIT": "TRAINER.COOP.CTX_INIT, or that of the learner which TRAINER.DICAP.LEARNER names",
 }
+# keys of a configuration that say where and how loudly a run works, not what it computes
+PLACES = (
+    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "MODEL.TEXT_MEMORY"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
+    *("DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES"),
+)
 
 
 class ConfigError(ValueError):
@@ -151,14 +157,23 @@ def set_key(cfg: CfgNode, key: str, value: Any) -> None:
     node[last] = coerce(value, node[last], key)
 
 
+def _nearest(cfg: CfgNode, key: str) -> str:
+    near = difflib.get_close_matches(key, flatten(cfg), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def plain(cfg: Any) -> Any:
+    """A config node as plain dicts, lists, strings and numbers: what JSON holds."""
+    if isinstance(cfg, dict):
+        return {str(key): plain(value) for key, value in cfg.items()}
+    if isinstance(cfg, (list, tuple)):
+        return [plain(value) for value in cfg]
+    return cfg if cfg is None or isinstance(cfg, (bool, int, float, str)) else str(cfg)
+
+
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     """{"OPTIM": {"LR": .002}} -> {"OPTIM.LR": .002}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def _nearest(cfg: CfgNode, key: str) -> str:
-    near = difflib.get_close_matches(key, flatten(cfg), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -20,20 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from dicap.files import write_text
-from dicap.options import flatten
+from dicap.options import PLACES, flatten, plain
 
 SCHEMA = 2
 FILE = "result.json"
 SPLITS = ("base", "new", "all")
 BYTES, LEVELS, CHARACTERS = 2**22, 32, 255  # the most of a file, of its nesting, and of a name
 LARGEST = 1e100  # no figure is as large; squares of figures can be summed
-
-# keys of a configuration that say where and how loudly a run works, not what it computes
-PLACES = (
-    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "MODEL.TEXT_MEMORY"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
-    *("DATASET.FOLDER.PATH", "DATASET.FOLDER.NAMES", "DATASET.FOLDER.IMAGES"),
-)
 
 # kinds of fields, see `_check`
 PER_CENT = "a figure in per cent, 0 to 100"
@@ -236,15 +229,6 @@ def find_results(root: str | os.PathLike) -> list[Path]:
         found += [Path(folder, FILE)] if new and FILE in (*folders, *files) else []
         folders[:] = sorted(name for name in folders if new and not name.startswith("."))
     return sorted(found)
-
-
-def plain(cfg: Any) -> Any:
-    """A config node as plain dicts, lists, strings and numbers: what JSON holds."""
-    if isinstance(cfg, dict):
-        return {str(key): plain(value) for key, value in cfg.items()}
-    if isinstance(cfg, (list, tuple)):
-        return [plain(value) for value in cfg]
-    return cfg if cfg is None or isinstance(cfg, (bool, int, float, str)) else str(cfg)
 
 
 def config_digest(cfg: Any) -> str:

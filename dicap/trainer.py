@@ -8,6 +8,7 @@ PREC: fp32; bf16 = autocast; amp = autocast to fp16 on a GPU (fp32 on a CPU), wh
 whether a gradient overflowed; fp16 = frozen towers in fp16 on a GPU. Evaluation is never under autocast.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,10 @@ from dicap.learner import (
     check_learner,
     learner_class,
     merge_losses,
-    plain_tensors,
+    plain_state,
     random_input,
 )
-from dicap.options import ConfigError, Option, read_options, section_name
+from dicap.options import PLACES, ConfigError, Option, read_options, section_name
 from dicap.tasks.classification import Classification
 from dicap.tasks.task import Task
 from dicap.text_tower import MEMORY
@@ -73,7 +74,7 @@ def register(cls: type[Learner]) -> type[Learner]:
     LEARNERS[name] = cls
     cls.OPTIONS = {**cls.OPTIONS, "PREC": PREC}
     if not taken:
-        facts = {"OPTIONS": cls.OPTIONS, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        facts = {"OPTIONS": cls.OPTIONS, "RESUMABLE": True, "__module__": cls.__module__, "__doc__": cls.__doc__}
         TRAINER_REGISTRY.register()(type(name, (LearnerTrainer,), facts))
     return cls
 
@@ -82,7 +83,8 @@ class LearnerTrainer(TrainerX):
     """Trains the learner of its own name, or the one that its setting LEARNER names.
 
     A trainer of one's own is a subclass that is registered with Dassl, has OPTIONS with LEARNER and PREC, and overrides
-    `objective`. Raises ConfigError where the config does not fit.
+    `objective`. Where registered modules hold all its state it says RESUMABLE = True: else a killed run starts anew. Raises
+    ConfigError where the config does not fit.
     """
 
     OPTIONS: dict[str, Option] = {}
@@ -162,7 +164,7 @@ class LearnerTrainer(TrainerX):
             self.learner_name(cfg), clip, self.learner_options(cfg), dataset.classnames, hand_template(dataset)
         )
         self.learner, self.model, self.facts = learner, LearnedCLIP(clip, learner), learner.facts
-        self._plain = plain_tensors(learner)
+        self._plain = plain_state(learner)
         if self.facts.image != "tower" and weights_digest(clip) != self.weights_digest:
             raise ConfigError(
                 f"{type(learner).__name__} changes the weights of CLIP, but IMAGE is {self.facts.image}: then it is tower"
@@ -370,14 +372,18 @@ class LearnerTrainer(TrainerX):
 
     def _check_state(self) -> None:
         """Raises ConfigError where the learner has come to hold what no file would keep."""
-        if lost := plain_tensors(self.learner) - self._plain:
+        self.model.bind(None)
+        now = plain_state(self.learner)
+        if lost := {name for name, value in now.items() if self._plain.get(name) != value}:
             raise ConfigError(
                 f"{type(self.learner).__name__}: {', '.join(sorted(lost))} would not be saved: use register_buffer"
             )
 
+    @functools.cached_property
     def _run_facts(self) -> dict[str, Any]:
         """The built-in engine's: what must agree between a resume file and the run that takes it."""
-        return {**super()._run_facts(), "the learner": self.learner_name(self.cfg)}
+        facts = {key: value for key, value in super()._run_facts.items() if key not in PLACES}
+        return {**facts, "the backbone": self.weights_digest}
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 

@@ -442,8 +442,18 @@ def test_state_that_no_file_would_keep_is_refused(plug):
         def after_epoch(self, epoch, epochs):
             self.average = {"shift": self.shift.detach().clone()}
 
-    with pytest.raises(ConfigError, match="Forgetful: average would not be saved: use register_buffer"):
-        build_trainer(config(plug(Forgetful))).train()
+    class Moves(Wide):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.mean, self.steps, self.constant = torch.zeros(128), [0], torch.ones(2)
+
+        def after_epoch(self, epoch, epochs):
+            self.mean += self.shift.detach()
+            self.steps[0] += 1
+
+    for cls, names in ((Forgetful, "average"), (Moves, "mean, steps")):
+        with pytest.raises(ConfigError, match=f"{cls.__name__}: {names} would not be saved: use register_buffer"):
+            build_trainer(config(plug(cls))).train()
 
 
 def test_weights_of_clip_that_change_are_refused_before_features_are_cached(plug):
@@ -501,7 +511,7 @@ def test_a_parameter_that_is_fitted_is_trained_saved_and_loaded(plug):
 def test_another_learner_does_not_take_over_a_killed_run():
     run(config("DiCap:Shift", out="one"))
     Path("one/result.json").unlink()
-    with pytest.raises(ValueError, match="the learner was Shift and is Averaged"):
+    with pytest.raises(ValueError, match="TRAINER.DICAP.LEARNER was Shift and is Averaged"):
         run(config("DiCap:Averaged", out="one"))
 
 
@@ -529,6 +539,7 @@ def test_an_objective_of_ones_own_weighs_groups_and_keeps_its_state(plug):
 
     class GroupWeights(LearnerTrainer):
         OPTIONS = {"LEARNER": Option("Shift", "what is trained"), "PREC": PREC}
+        RESUMABLE = True
 
         def build_model(self):
             super().build_model()
@@ -559,6 +570,8 @@ def test_an_objective_of_ones_own_weighs_groups_and_keeps_its_state(plug):
         trainer.train()
         saved = torch.load("dro/weights/model.pth.tar-2", weights_only=True)["state_dict"]["q"]
         assert torch.equal(saved, trainer.weights.q) and (saved > 1).all()
+        state = torch.load("dro/resume/epoch-2.pt", weights_only=True)["models"]["weights"]["state_dict"]
+        assert torch.equal(state["q"], saved)
         again = build_trainer(cfg)
         again.load_model("dro")
         assert torch.equal(again.learner.shift, trainer.learner.shift)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from dicap import discover
-from dicap.backbones import weights_digest
+from dicap.backbones import load_clip, weights_digest
 from dicap.config import CONFIGS, build_cfg, config_path, facts_of, method_of, recipes, split_method
 from dicap.experiments.run import run
 from dicap.learner import LEARNERS, Learner
 from dicap.options import ConfigError
+from dicap.results import ResultError
 
 discover.load_all()
 from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
@@ -187,6 +188,36 @@ def test_logits_that_are_not_finite_are_no_class(split, monkeypatch):
     trainer.learner.ctx.data[0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="CoOp gives features or logits that are NaN"):
         trainer.test(split)
+
+
+def test_a_finished_folder_is_not_taken_for_a_run_with_other_settings(tmp_path):
+    run(config("CoOp"))
+    before = Path("out/result.json").read_bytes(), Path("out/prompt_learner/model.pth.tar-3").read_bytes()
+    for key, was, value in (
+        ("OPTIM.LR", "0.03", "0.5"),
+        ("OPTIM.MAX_EPOCH", "3", "5"),
+        ("INPUT.VIEWS", "4", "2"),
+        ("TRAINER.COOP.CTX_INIT", "a photo of a", "a"),
+        ("TRAINER.COOP.PREC", "fp32", "bf16"),
+    ):
+        with pytest.raises(ConfigError, match=f"out holds a finished run .*{key} '?{was}'? -> '?{value}'?"):
+            run(config("CoOp", opts=[key, value]))
+    assert before == (Path("out/result.json").read_bytes(), Path("out/prompt_learner/model.pth.tar-3").read_bytes())
+    facts = build_trainer(config("DiCap:CoOp"))._run_facts
+    assert {f"TRAINER.DICAP.{key}" for key in ("L_CF", "CONTROL", "M", "GENERATOR", "LEARNER")} < facts.keys()
+    assert facts["the backbone"] == weights_digest(load_clip("tiny")) and "DATALOADER.NUM_WORKERS" not in facts
+
+
+def test_a_model_that_the_result_of_its_folder_did_not_measure_is_refused():
+    trained = run(config("CoOp", opts=["TRAIN.CHECKPOINT_FREQ", "1"]))
+    pointer = Path("out/prompt_learner/checkpoint")
+    pointer.write_text("model.pth.tar-2\n")  # one bit of another 3
+    with pytest.raises(ResultError, match="out: the model there is not the one that its result.json measured"):
+        run(config("CoOp", out="again"), eval_only=True, model_dir="out")
+    assert not Path("again/result.json").exists()
+    assert run(config("CoOp", out="two"), eval_only=True, model_dir="out", load_epoch=2)["n"] == trained["n"]
+    pointer.write_text("model.pth.tar-3\n")
+    assert run(config("CoOp", out="again"), eval_only=True, model_dir="out")["metrics"] == trained["metrics"]
 
 
 @pytest.mark.parametrize("method", METHODS)

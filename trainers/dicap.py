@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 class DiCap(LearnerTrainer):
     """Causality-aligned learning with diffusion counterfactuals."""
 
+    RESUMABLE = True  # the bank is made again
     OPTIONS = {
         "LEARNER": Option(
             "CoOp",

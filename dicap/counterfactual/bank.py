@@ -8,7 +8,6 @@ Knows features and texts alone: no CLIP, no Dassl, no trainer.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import time
@@ -25,7 +24,7 @@ from dicap.files import keep, write_text
 from .checks import check_features, check_indices, check_labels
 from .config import GeneratorConfig
 from .diagnostics import diagnose
-from .generator import FORMAT, CounterfactualGenerator, classes_of
+from .generator import FORMAT, CounterfactualGenerator, classes_of, digest
 
 logger = logging.getLogger(__name__)
 
@@ -209,37 +208,33 @@ def _fit(
 ) -> tuple[CounterfactualGenerator, dict[str, float]]:
     """The generator of views, labels and conditions, and its diagnosis, which costs more than the fit."""
     views, labels, conditions = data
-    key = _digest((FORMAT, config.to_json(), scale), *data)
+    key = digest((FORMAT, config.to_json(), scale), *data)
     path = cache and cache / f"{key}.safetensors"
     generator = _cached(path, lambda path: CounterfactualGenerator.load(path, views.device))
     if generator is None:
         generator = CounterfactualGenerator(config).fit(views, labels, conditions, scale)
         keep(path, generator.save, "generators")
-    path = cache and cache / f"{key}-{_digest((), target)}.json"
+    path = cache and cache / f"{key}-{digest((), target)}.json"
     figures = _cached(path, _read_figures)
     if figures is None:
         figures = diagnose(generator, views, labels, target)
-        text = json.dumps(figures, sort_keys=True)
+        text = json.dumps({"figures": figures, "sha256": digest((sorted(figures.items()),))})
         keep(path, lambda path: write_text(path, text), "diagnoses")
     return generator, figures
 
 
 def _read_figures(path: Path) -> dict[str, float]:
-    return {name: float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    figures = {name: float(value) for name, value in content["figures"].items()}
+    if content["sha256"] != digest((sorted(figures.items()),)):
+        raise ValueError("its content is not what was written")
+    return figures
 
 
 def _cached(path: Path | None, read: Callable[[Path], Any]) -> Any:
     """What the file holds; None where there is none, or, with a warning, none that can be read."""
     try:
         return read(path) if path is not None and path.is_file() else None
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         logger.warning("%s of the cache cannot be read (%s): made again", path, error)
         return None
-
-
-def _digest(settings: tuple, *tensors: Tensor) -> str:
-    """SHA-256 of settings and the content of tensors."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for tensor in tensors:
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

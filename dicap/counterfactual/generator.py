@@ -5,6 +5,7 @@ Everything runs in fp32, also under autocast, without gradients, and every rando
 
 import dataclasses
 import functools
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from .space import FeatureSpace
 logger = logging.getLogger(__name__)
 
 PARTS = {"space": FeatureSpace, "mechanism": ClassMechanism, "within": Gaussian, "total": Gaussian}
-FORMAT = "dicap.counterfactual/3"  # of saved generators; carries the names of settings and parameters
+FORMAT = "dicap.counterfactual/4"  # of saved generators; carries the names of settings and parameters
 CHUNK = 4096  # rows answered at a time
 
 
@@ -235,12 +236,14 @@ class CounterfactualGenerator:
         groups["network"] = estimator.network.state_dict() if estimator.network else {}
         tensors |= {f"{name}.{key}": value for name, group in groups.items() for key, value in group.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        config = self.config.to_json()
+        metadata = {"format": FORMAT, "config": config, "sha256": _digest_of(config, tensors)}
         with replacing(path) as temporary:
-            temporary.write_bytes(to_bytes(tensors, {"format": FORMAT, "config": self.config.to_json()}))
+            temporary.write_bytes(to_bytes(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "CounterfactualGenerator":
-        """The generator that `save` wrote. Raises FileNotFoundError, or ValueError for a file of another kind or version."""
+        """The generator that `save` wrote. Raises FileNotFoundError, or ValueError for a damaged file, another kind or version."""
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; a generator is written by CounterfactualGenerator.save")
         try:
@@ -250,6 +253,8 @@ class CounterfactualGenerator:
                 tensors = {name: file.get_tensor(name).to(device, copy=True) for name in file.keys()}  # noqa: SIM118
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
+            if metadata["sha256"] != _digest_of(metadata["config"], tensors):
+                raise ValueError("its content is not what was written")
             return cls(GeneratorConfig.from_json(metadata["config"]))._restored(tensors)
         except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: does not hold a complete generator ({error}); fit and save again") from error
@@ -311,6 +316,18 @@ def classes_of(conditions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.arange(len(labels), device=labels.device)
     first, order = rows[: len(texts)].scatter_reduce(0, labels, rows, "amin", include_self=False).sort()
     return texts[order], order.argsort()[labels], first
+
+
+def digest(settings: tuple, *tensors: Tensor) -> str:
+    """SHA-256 of settings and of type, shape and content of tensors."""
+    total = hashlib.sha256(repr(settings).encode())
+    for tensor in tensors:
+        total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _digest_of(config: str, tensors: dict[str, Tensor]) -> str:
+    return digest((config, names := sorted(tensors)), *(tensors[name] for name in names))
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dicap import results as store
 from dicap.experiments.protocols import Job
+from dicap.files import damage
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,7 @@ def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
             return f"its result says {key} {there!r}, not {value!r}"
     planned, digests = planned or planned_digests(job), result["digests"]
     if planned["config"] != digests["config"]:
-        before, after = (store.flatten(tree) for tree in (result["config"], store.plain(job.cfg)))
-        keys = [key for key in after if key not in store.PLACES and before.get(key) != after[key]]
-        return "settings changed" + "".join(f", {key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
+        return changed_settings(result, job.cfg)
     if planned.get("data", digests["data"]) != digests["data"]:
         return "the data changed"
     if digests["weights"] and digests["weights"] != (_weights_digest(job.cfg) or digests["weights"]):
@@ -85,7 +84,22 @@ def why_run(job: Job, planned: dict[str, str] | None = None) -> str:
         except store.ResultError:
             return "waits for its training"
         return "" if prompt == digests["model"] else "the trained prompt changed"
-    return ""
+    return _damaged_model(job.folder)
+
+
+def changed_settings(result: dict, cfg: Any) -> str:
+    """What of a configuration differs from that of a result."""
+    before, after = (store.flatten(tree) for tree in (result["config"], store.plain(cfg)))
+    keys = [key for key in after if key not in store.PLACES and before.get(key) != after[key]]
+    return "settings changed" + "".join(f", {key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
+
+
+def _damaged_model(folder: Path) -> str:
+    """Which of a run's models is not whole, and why; "" where all are. Their text files `checkpoint` name the last ones."""
+    paths = {*folder.glob("*/model*.pth.tar*")}
+    paths |= {pointer.with_name(pointer.read_text(errors="replace").strip()) for pointer in folder.glob("*/checkpoint")}
+    causes = ((path, damage(path)) for path in sorted(paths))
+    return next((f"its trained model {path} is damaged ({cause})" for path, cause in causes if cause), "")
 
 
 @functools.cache
@@ -106,14 +120,14 @@ def _weights_digest(cfg: Any) -> str:
 
 
 def make_way(job: Job, planned: dict[str, str], why: str) -> None:
-    """Keep a folder whose checkpoints belong to this run (training resumes there), put any other aside, stamp it."""
+    """Keep a folder whose checkpoints are whole and of this run (training resumes there), put any other aside, stamp it."""
     stamp, weights = job.folder / STAMP, {"weights": _weights_digest(job.cfg)}
     with contextlib.suppress(OSError, ValueError):
-        if why != OTHER_WEIGHTS and store.read_json(stamp) == planned | weights:
+        if why != OTHER_WEIGHTS and store.read_json(stamp) == planned | weights and not _damaged_model(job.folder):
             return
     if job.folder.exists() and any(job.folder.iterdir()):
         aside = job.folder.parent / ".old" / f"{job.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         aside.parent.mkdir(exist_ok=True)
         os.replace(job.folder, aside)
-        log.info("%s: what was in its folder belongs to another run and is now in %s", job.name, aside)
+        log.info("%s: what was in its folder is of another run, or damaged, and is now in %s", job.name, aside)
     store.write_json(stamp, planned | weights)

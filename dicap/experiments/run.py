@@ -28,6 +28,7 @@ from typing import Any
 from dicap import results as store
 from dicap.config import facts_of, method_of
 from dicap.console import StdoutHandler, show_log
+from dicap.experiments.finished import changed_settings
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -55,12 +56,14 @@ def run(
         trained_on: name of the dataset that the tested prompt was trained on; "" = this one.
     Returns:
         the result as written, or None where nothing was tested (no_train, TEST.NO_TEST).
-    Raises ResultError: the evaluator's labels are not those of the test set.
+    Raises ResultError: the evaluator's labels are not those of the test set. ConfigError: OUTPUT_DIR holds another training.
     """
     from dassl.engine import build_trainer
 
     dataset = dataset or cfg.DATASET.NAME
     names = {"protocol": protocol, "dataset": dataset, "recipe": recipe, "trained_on": trained_on or dataset}
+    if not eval_only:
+        _check_folder(cfg)
     with _logged(cfg.OUTPUT_DIR):
         _prepare(cfg)
         start = time.perf_counter()
@@ -129,6 +132,8 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
     if eval_only:
         if model_dir:
             trainer.load_model(model_dir, epoch=load_epoch)
+            if load_epoch is None and hasattr(trainer, "learner"):
+                _check_measured(trainer, model_dir)
         trainer.test()
     elif getattr(trainer.dm.dataset, "test_only", False) and facts_of(trainer.cfg).fit != "none":
         raise ConfigError(
@@ -138,6 +143,29 @@ def _work(trainer: Any, seconds: dict[str, float], eval_only: bool, model_dir: s
     else:
         trainer.train()
     seconds["train"] = 0.0 if eval_only else time.perf_counter() - start - seconds["test"]
+
+
+def _check_folder(cfg: Any) -> None:
+    """Raises ConfigError: OUTPUT_DIR holds a model that was trained with other settings, and its result."""
+    with contextlib.suppress(store.ResultError):
+        there = store.read_result(cfg.OUTPUT_DIR)
+        trained = there["digests"]["model"] and there["seconds"]["train"]
+        if trained and there["digests"]["config"] != store.config_digest(cfg):
+            what = f"{cfg.OUTPUT_DIR} holds a finished run ({changed_settings(there, cfg)})"
+            raise ConfigError(f"{what}: choose another OUTPUT_DIR (--output-dir), or delete it")
+
+
+def _check_measured(trainer: Any, model_dir: str) -> None:
+    """Raises ResultError: the loaded model is not the one that the result.json of its folder measured."""
+    try:
+        measured = store.read_result(model_dir)
+    except store.ResultError:  # a published model, or an interrupted run's
+        return
+    if measured["method"] == method_of(trainer.cfg) and measured["digests"]["model"] != model_digest(trainer):
+        raise store.ResultError(
+            f"{model_dir}: the model there is not the one that its {store.FILE} measured; train it again in another folder, or"
+            " name one of its epochs by --load-epoch"
+        )
 
 
 def _time(trainer: Any, name: str, seconds: dict[str, float], part: str) -> None:

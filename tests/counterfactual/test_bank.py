@@ -110,6 +110,16 @@ def test_damaged_files_of_the_cache_are_made_again_with_a_warning(images, tmp_pa
     assert figures.name in caplog.text and generator.name in caplog.text and "again" in caplog.text
 
 
+def test_other_figures_than_were_written_are_made_again(images, tmp_path, caplog):
+    first = build(images, cache=tmp_path)
+    path = min(tmp_path.iterdir())
+    text, figure = path.read_text(), str(first.figures["proximity_full"])
+    path.write_text(text.replace(figure, figure.replace(figure[2], str((int(figure[2]) + 1) % 10), 1)))
+    again = build(images, cache=tmp_path)
+    assert again.figures | {"stage1_seconds": 0} == first.figures | {"stage1_seconds": 0}
+    assert path.read_text() == text and "its content is not what was written" in caplog.text
+
+
 def test_a_cache_that_cannot_be_written_is_a_warning(images, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     bank = build(images, cache=tmp_path / "file")

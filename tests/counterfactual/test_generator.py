@@ -149,6 +149,23 @@ def test_files_that_are_no_generators_are_refused(gauss, tmp_path):
         CounterfactualGenerator.load(path)
 
 
+def test_a_flipped_bit_in_a_saved_generator_is_noticed_or_changes_nothing(gauss, images, targets, tmp_path):
+    path = tmp_path / "generator.safetensors"
+    gauss.save(path)
+    whole, expected = path.read_bytes(), answer(gauss, images, targets)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    places = [*range(0, header, 7), *range(header, len(whole), len(whole) // 200)]
+    noticed = 0
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        try:
+            assert same(answer(CounterfactualGenerator.load(path), images, targets), expected), place
+        except ValueError as error:
+            noticed += 1
+            assert str(path) in str(error)
+    assert noticed > 0.95 * len(places)
+
+
 def test_autocast_and_inference_mode_change_nothing(generator, images, targets):
     plain = answer(generator, images, targets)
     with torch.autocast("cpu", torch.bfloat16):

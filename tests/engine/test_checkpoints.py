@@ -3,6 +3,7 @@
 import collections
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from dicap import inert
 from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import write_tensors
 from dicap.inert import Placeholder, read_checkpoint
+from dicap.options import ConfigError
 
 
 class PickledSchedule:
@@ -132,6 +134,33 @@ def test_truncated_files_are_named(tmp_path, legacy, share):
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ValueError, match="model.pth.tar-50 is damaged, truncated or of an unknown format"):
         load_checkpoint(path)
+
+
+def same(a, b):
+    """Whether two trees of plain values are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    return type(a) is type(b) and a == b
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
+    """Among them the bit that makes torch's reader take a record for a folder and give what happens to be in memory."""
+    path = tmp_path / "model.pth.tar-3"
+    state = {"state_dict": {"ctx": torch.randn(4, 8)}, "epoch": 3, "optimizer": {"lr": 0.1, "m": torch.randn(3)}}
+    write_tensors(state, path)
+    whole, noticed = path.read_bytes(), 0
+    attributes = [entry.start() + 38 for entry in re.finditer(b"PK\x01\x02", whole)]
+    flips = [(place, 4) for place in attributes] + [(place, place % 8) for place in range(0, len(whole), 5)]
+    for place, bit in flips:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+        try:
+            assert same(load_checkpoint(path), state), place
+        except ConfigError as error:
+            noticed += 1
+            assert str(path) in str(error)
+    assert noticed > len(flips) / 4  # the rest is padding, names and times
 
 
 def test_missing_and_foreign_files_are_named(tmp_path):

@@ -71,6 +71,8 @@ class ToyModel(TrainerX):
 
 @TRAINER_REGISTRY.register()
 class Toy(ToyModel):
+    RESUMABLE = True
+
     def forward_backward(self, batch):
         image, label = batch["img"].to(self.device), batch["label"].to(self.device)
         noise = random.gauss(0, 0.01) + np.random.randn() * 0.01 + torch.randn(()) * 0.01
@@ -84,6 +86,7 @@ class Toy(ToyModel):
 
 @TRAINER_REGISTRY.register()
 class ToyXU(ToyModel, TrainerXU):
+    RESUMABLE = True
     run_epoch, parse_batch_train = TrainerXU.run_epoch, TrainerXU.parse_batch_train
 
     def forward_backward(self, batch_x, batch_u):

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import dicap.experiments.run
@@ -141,12 +142,28 @@ def test_other_data_weights_or_prompt_are_run_again(finished, ran, caplog, part,
     store.write_json(path, result)
     execute(plan(BASE2NEW, make_request(finished)))
     stages = [stage for stage, _, _ in ran]
-    if part == "model":  # the new classes were tested with a prompt that is not the present one
-        assert stages == ["test_new"] and "the trained prompt changed" in caplog.text
+    if part == "model":  # the new classes are not tested with another prompt than the one that was measured
+        assert stages == ["test_new"] and "the model there is not the one that its result.json measured" in caplog.text
     else:
         assert stages == ["train_base"] and why in caplog.text
     if part == "weights":  # a prompt that was trained with other weights is no start
         assert store.read_result(path)["resumed_from_epoch"] == 0
+
+
+@pytest.mark.parametrize("file", ["model.pth.tar-1", "checkpoint"])
+def test_a_damaged_model_is_named_and_its_training_heals(finished, ran, caplog, file):
+    caplog.set_level("INFO", "dicap")
+    place = folder(finished, "train_base")
+    before, path = store.read_result(place), place / "prompt_learner" / file
+    whole, ctx = path.read_bytes(), torch.load(place / "prompt_learner" / "model.pth.tar-1")["state_dict"]["ctx"]
+    bit = whole.index(b"1") if file == "checkpoint" else whole.index(ctx.numpy().tobytes())
+    path.write_bytes(bytes([*whole[:bit], whole[bit] ^ 64, *whole[bit + 1 :]]))
+    execute(plan(BASE2NEW, make_request(finished)))
+    assert ran == [("train_base", "CoOp", False)] and "(again: its trained model " in caplog.text
+    after = store.read_result(place)
+    assert (after["digests"], after["resumed_from_epoch"]) == (before["digests"], 0) and path.read_bytes() == whole
+    execute(plan(BASE2NEW, make_request(finished)))
+    assert len(ran) == 1
 
 
 def test_checkpoints_of_other_weights_are_no_start_of_an_interrupted_run(finished, ran, monkeypatch):

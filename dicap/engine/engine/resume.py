@@ -1,8 +1,8 @@
 """Resume files: everything that a run needs to go on after an epoch as if it had never stopped.
 
-OUTPUT_DIR/resume/epoch-<n>.pt is written after each epoch, atomically; the newest two are kept, so that there is always
-a whole one. They are apart from the checkpoints model.pth.tar-<n>, which other programs read. Tensors, numbers and
-strings only: they load with weights_only=True.
+OUTPUT_DIR/resume/epoch-<n>.pt is written before the first epoch (n = 0) and after each, atomically; the newest two are
+kept, so that there is always a whole one. They are apart from the checkpoints model.pth.tar-<n>, which other programs
+read. Tensors, numbers and strings only: they load with weights_only=True.
 """
 
 import logging
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dicap.engine.utils.torchtools import write_tensors
+from dicap.engine.utils.torchtools import load_checkpoint, write_tensors
 
 __all__ = ["epochs_done", "load_resume", "random_state", "save_resume", "set_random_state"]
 
 _log = logging.getLogger(__name__)
+_PARTS = {"epoch", "run", "best_result", "models", "extra", "random"}
 
 
 def random_state() -> dict[str, Any]:
@@ -61,8 +62,11 @@ def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] |
     for number in _epochs(folder):
         path = _file(folder, number)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True), path
-        except Exception as error:  # torch's reader meets damage in many ways
+            state = load_checkpoint(path)
+            if state["epoch"] != number or state.keys() != _PARTS:
+                raise ValueError("another version of dicap wrote it")
+            return state, path
+        except Exception as error:  # damage shows in many ways
             cause = next(iter(str(error).splitlines()), type(error).__name__)
             _log.warning("the resume file %s is damaged (%s): going back to the one before", path, cause)
     return None

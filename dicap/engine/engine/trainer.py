@@ -3,10 +3,11 @@
     train: before_train (resume, TensorBoard) -> each epoch: before_epoch, run_epoch, after_epoch -> after_train (test)
 
 After each epoch everything that the rest depends on goes into a resume file (dicap.engine.engine.resume): a run that is
-killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. What a method
-needs beyond its registered models, it adds by resume_state and load_resume_state. Random numbers that before_train
-draws do not shift those of the epochs, so that a stage that is computed once and read from a cache later gives the same
-training.
+killed at any moment and started again ends with the same parameters, bit for bit, as one that was not. This takes a class
+that says RESUMABLE = True: registered models hold all that its training changes, or resume_state and load_resume_state
+add the rest. A killed run of another class starts anew: what it keeps elsewhere would be lost. Random numbers that
+before_train draws do not shift those of the epochs, so that a stage that is computed once and read from a cache later
+gives the same training.
 
 A step that returns tensors is never waited for: averages, points of TensorBoard and the check of the losses are made
 together, whenever a line is printed and at the end of an epoch.
@@ -16,12 +17,13 @@ import hashlib
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from operator import attrgetter
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,10 @@ from dicap.engine.engine.resume import epochs_done, load_resume, random_state, s
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
+from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import check_finite, last_checkpoint, load_state, resume_from_checkpoint
 from dicap.inert import named_tensors
+from dicap.options import PLACES, ConfigError, flatten, plain
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -47,13 +51,12 @@ __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 
 _log = logging.getLogger(__name__)
 _BEST = "model-best.pth.tar"
-# settings that must agree between a resume file and the run that takes it
-_RUN = ("TRAINER.NAME", "DATASET.NAME", "DATASET.NUM_SHOTS", "SEED", "MODEL.BACKBONE.NAME")
 
 
 class TrainerBase:
     """Named models with their optimisers and schedules, and the loop over epochs."""
 
+    RESUMABLE = False  # each class says so itself: no other state than registered models and resume_state
     output_dir = ""
     best_result = float("-inf")
     cfg: Any = None
@@ -204,51 +207,78 @@ class TrainerBase:
     def save_resume(self) -> None:
         """Writes the resume file of the epoch that has just ended, if its losses and the parameters are finite."""
         self.check_losses()
+        if self._is_resumable():
+            self._write_resume(self.epoch + 1)
+
+    def _is_resumable(self) -> bool:
+        return vars(type(self)).get("RESUMABLE", False)
+
+    def _write_resume(self, epochs: int) -> None:
         if not self.output_dir or not self._models:
             return
         state = {
-            "epoch": self.epoch + 1,
-            "run": self._run_facts(),
+            "epoch": epochs,
+            "run": self._run_facts,
             "best_result": float(self.best_result),
-            "models": {name: self._state(name) for name in self._models},
+            "models": {name: self._state(name) for name in self._models} if epochs else {},
             "extra": self.resume_state(),
             "random": random_state(),
         }
-        save_resume(Path(self.output_dir, "resume"), state, self.epoch + 1)
+        save_resume(Path(self.output_dir, "resume"), state, epochs)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Takes the newest whole resume file in a run's folder, or else the family's checkpoints there.
+        """Takes the newest whole resume file in a run's folder, or else, as Dassl does, the family's checkpoints there.
 
-        Returns the epochs done, 0 where there is nothing; raises ValueError for a file of another run or other models.
+        Returns the epochs done: 0, to start anew, where OUTPUT_DIR holds nothing, or damaged resume files. Raises ConfigError
+        for a file of another run or other models, and for another folder that holds nothing whole.
         """
-        newest = load_resume(Path(directory, "resume"))
-        if newest is not None:
+        folder, own = Path(directory, "resume"), self._is_own(directory)
+        newest = load_resume(folder)
+        if newest is not None and (own or newest[0]["epoch"]):
             return self._restore(*newest)
         folders = {name: Path(directory, name) for name in self.get_model_names()}
-        if not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
+        damaged = newest is None and any(folder.glob("epoch-*.pt"))  # no checkpoint tells as much as they did
+        if damaged or not folders or not all((folder / "checkpoint").exists() for folder in folders.values()):
+            if not own:
+                what = "damaged resume files alone" if damaged else "neither resume files nor checkpoints"
+                raise ConfigError(f"{directory} holds {what}: name another folder, or leave --resume out to start anew")
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
+        _log.warning("checkpoints hold no random state: this run will not end exactly as one that never stopped")
         for name, folder in folders.items():
             parts = self._models[name], self._optims[name], self._scheds[name]
             epochs = resume_from_checkpoint(str(folder), *parts)
         return epochs
 
+    def _is_own(self, directory: str | Path) -> bool:
+        return os.path.realpath(directory) == os.path.realpath(self.output_dir)
+
     def _restore(self, state: dict[str, Any], path: Path) -> int:
-        current = self._run_facts()
+        folder, current = path.parent.parent, self._run_facts
         differing = [
-            f"{key} was {was} and is {current.get(key)}" for key, was in state["run"].items() if current.get(key) != was
+            f"{key} was {was} and is {current[key]}"
+            for key, was in state["run"].items()
+            if current.get(key, was) != was  # a key that only one of them has is of another plug-in or version
         ]
-        if differing:
-            raise ValueError(
-                f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete that folder"
+        if differing and (state["epoch"] or any(folder.glob("*/model*.pth.tar*"))):
+            raise ConfigError(
+                f"{path} is of another run: {', '.join(differing)}. Choose another OUTPUT_DIR, or delete {folder}"
             )
+        if not state["epoch"]:
+            print("No epoch is done, train from scratch")
+            return 0
         for name, saved in state["models"].items():
             load_state(self._models[name], saved["state_dict"], path)
             if saved["optimizer"] is not None:
                 self._optims[name].load_state_dict(saved["optimizer"])
             if saved["scheduler"] is not None:
                 self._scheds[name].load_state_dict(saved["scheduler"])
+            best = folder / name / _BEST
+            if state["best_result"] > float("-inf") and not self._is_own(folder):
+                load_checkpoint(best)  # raises where it is damaged
+                with open(best, "rb") as source, atomic_open(Path(self.output_dir, name, _BEST)) as file:
+                    shutil.copyfileobj(source, file)
         self.best_result = state["best_result"]
         self.load_resume_state(state["extra"])
         self._resumed_random_state = state["random"]
@@ -256,16 +286,23 @@ class TrainerBase:
         print(f"Resuming after epoch {state['epoch']} from {path}")
         return int(state["epoch"])
 
+    @cached_property
     def _run_facts(self) -> dict[str, Any]:
-        """What must agree between a resume file and the run that takes it."""
+        """What must agree between a resume file and the run that takes it: all that decides its numbers."""
         if self.cfg is None:
             return {}
-        items = self.dm.dataset.train_x if hasattr(self, "dm") else ()
-        train = [(os.path.basename(item.impath), item.label, item.classname) for item in items]
+        dataset = getattr(getattr(self, "dm", None), "dataset", None)
+        files = [
+            (os.path.basename(item.impath), os.path.isfile(item.impath) and os.path.getsize(item.impath), item.label)
+            for split in ("train_x", "train_u", "val")
+            for item in getattr(dataset, split, None) or ()
+        ]
+        names = getattr(dataset, "classnames", None)
+        workers = "DATALOADER.NUM_WORKERS"  # each draws random numbers of its own
+        settings = flatten(plain(self.cfg)).items()
         return {
-            **{key: attrgetter(key)(self.cfg) for key in _RUN},
-            "DATASET.SUBSAMPLE_CLASSES": self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"),
-            "the training set": hashlib.sha256(repr(train).encode()).hexdigest()[:16],
+            **{key: value for key, value in settings if key not in PLACES or key == workers},
+            "the training set": hashlib.sha256(repr([files, names]).encode()).hexdigest()[:16],
         }
 
     # -- TensorBoard
@@ -300,6 +337,10 @@ class TrainerBase:
         try:
             self.before_train()
             set_random_state(self._resumed_random_state or at_start)
+            if not self.start_epoch or self.start_epoch != epochs_done(Path(self.output_dir, "resume")):
+                self._write_resume(self.start_epoch)  # from now on OUTPUT_DIR is this run's
+            if not self._is_resumable():
+                _log.info("%s is not RESUMABLE: if it is stopped, it starts anew", type(self).__name__)
             for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
                 self.before_epoch()
                 self.run_epoch()

@@ -106,7 +106,7 @@ def resume_from_checkpoint(
 ) -> int:
     """Loads the checkpoint that the text file `checkpoint` names into model, optimizer and scheduler.
 
-    Returns the epochs done. Raises FileNotFoundError where one of the two files is missing, ValueError where the
+    Returns the epochs done. Raises FileNotFoundError where one of the two files is missing, ConfigError where the
     checkpoint is damaged or does not fit the model.
     """
     path = last_checkpoint(fdir)
