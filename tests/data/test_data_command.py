@@ -352,7 +352,7 @@ def test_a_traceback_is_shown_when_asked(tmp_path, capsys):
 def test_list_works_offline_with_and_without_a_folder(layout, tmp_path, capsys):
     assert main(["data", "list"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in DATASETS) and "39 GB" in text and "There" not in text
+    assert all(name in text for name in DATASETS) and "39.1 GB" in text and "There" not in text
     layout("eurosat")
     assert data("list", "eurosat", root=tmp_path) == 0
     assert capsys.readouterr().out.count("| yes |") == 2

@@ -193,9 +193,9 @@ def test_no_network_is_said(tmp_path):
 
 def test_no_room_is_said_before_a_byte_is_written(server, source, tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(DownloadError, match="data.bin needs 300 kB .* 10 B are free"):
+    with pytest.raises(DownloadError, match="data.bin needs 300.0 kB .* 10 bytes are free"):
         fetch(source, tmp_path / "new")
-    with pytest.raises(DownloadError, match="data.bin with what comes out of it needs 600 kB"):
+    with pytest.raises(DownloadError, match="data.bin with what comes out of it needs 600.0 kB"):
         fetch(Source("data.bin", url=source.url, unpack=("images",)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
