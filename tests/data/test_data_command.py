@@ -297,9 +297,15 @@ def test_a_terminal_gets_a_section_laid_out(monkeypatch, capsys):
 def test_a_path_is_verified_as_own_data(layout, tmp_path, capsys):
     pictures = layout("eurosat") / "2750"
     assert main(["data", "verify", str(pictures)]) == 0
-    next(pictures.rglob("*.jpg")).write_bytes(b"no image")
-    assert main(["data", "verify", str(pictures)]) == 1
-    assert "not an image" in capsys.readouterr().out
+    broken = sorted(pictures.rglob("*.jpg"))[:7]
+    for path in broken:
+        path.write_bytes(b"no image")
+    for _ in range(2):  # with a split that is kept, and without one
+        assert main(["data", "verify", str(pictures)]) == 1
+        out = capsys.readouterr().out
+        assert all(f"{path.name} (class " in out for path in broken) and out.count("not an image") == 7
+        for kept in pictures.glob("dicap_split*"):
+            kept.unlink()
 
 
 @pytest.mark.parametrize("stem", ["imagenetv2", "imagenet_a"])
