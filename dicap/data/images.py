@@ -112,6 +112,8 @@ def why_bad(path: str) -> str:
         with Image.open(path) as image:
             if image.format == "EPS":  # Pillow would hand it to Ghostscript, which runs it
                 return "a PostScript program, not a picture"
+            if image.mode[0] in "IF":  # convert makes white of all above 255
+                return "pixels of more than 8 bits, which would turn white: save it with 8"
             image.convert("RGB")
     except FileNotFoundError:
         return "missing"
@@ -132,7 +134,7 @@ def _load(folder: str) -> Stamps:
     known, record = _known.setdefault(folder, {}), _record(folder)
     try:
         if record is not None and record.exists():
-            known.update(read_json(record)["images"])
+            known.update(read_json(record)["good"])
     except (ValueError, KeyError, TypeError) as error:
         log.warning("%s is no record of checked images (%s: %s); checking again", record, type(error).__name__, error)
     return known
@@ -141,5 +143,5 @@ def _load(folder: str) -> Stamps:
 def _remember(folder: str, good: Stamps) -> None:
     known = _load(folder)  # again: other processes may have added to it
     known.update(good)
-    text = json.dumps({"folder": folder, "images": known})
+    text = json.dumps({"folder": folder, "good": known})
     keep(_record(folder), lambda path: write_text(path, text), "checks of images")

@@ -63,17 +63,26 @@ def another_process():
         ("P", "png"),
         ("LA", "png"),
         ("1", "png"),
-        ("I;16", "png"),
         ("P", "gif"),
         ("RGB", "webp"),
         ("RGB", "bmp"),
-        ("F", "tiff"),
         ("L", "pgm"),
     ],
 )
 def test_what_pillow_reads_is_good(folder, mode, ending):
     Image.new(mode, (5, 3)).save(folder / f"x.{ending}")
     assert bad_images(split_of([f"x.{ending}"]), folder) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [("I;16", "png"), ("I;16", "tiff"), ("I;16B", "tiff"), ("I", "tiff"), ("I", "pgm"), ("F", "tiff")],
+)
+def test_pixels_of_more_than_8_bits_are_refused(folder, mode, ending):
+    """Pillow's convert("RGB") makes 255 of all that is above."""
+    Image.new(mode, (5, 3), 30_000).save(folder / f"x.{ending}")
+    (bad,) = bad_images(split_of([f"x.{ending}"]), folder)
+    assert bad.why.startswith("pixels of more than 8 bits")
 
 
 def whole(ending):
@@ -163,7 +172,7 @@ def test_good_images_are_decoded_once(folder, three, decoded, tmp_path):
     assert len(decoded) == 3
     (record,) = (tmp_path / "cache/images").iterdir()  # and nothing temporary
     found = os.stat(folder / "a.png")
-    assert json.loads(record.read_text())["images"]["a.png"] == [found.st_size, found.st_mtime_ns]
+    assert json.loads(record.read_text())["good"]["a.png"] == [found.st_size, found.st_mtime_ns]
 
 
 @pytest.mark.parametrize("change", ["size", "time"])
@@ -178,6 +187,17 @@ def test_a_changed_image_is_decoded_again(folder, three, decoded, change):
     another_process()
     assert [row.path for row in bad_images(three, folder)] == (["b.png"] if change == "size" else [])
     assert sorted(decoded) == ["a.png", "b.png", "b.png", "c.png"]
+
+
+def test_what_an_earlier_version_found_good_is_decoded_again(folder, decoded, tmp_path):
+    """It took pixels of 16 bits."""
+    Image.new("I;16", (5, 3), 30_000).save(folder / "a.png")
+    found = os.stat(folder / "a.png")
+    stamps = {"a.png": [found.st_size, found.st_mtime_ns]}
+    record = images._record(str(folder))
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"folder": str(folder), "images": stamps}))
+    assert [row.path for row in bad_images(split_of(["a.png"]), folder)] == ["a.png"] == decoded
 
 
 def test_a_bad_image_is_never_remembered(folder, three, decoded):
@@ -197,7 +217,7 @@ def test_without_a_cache_a_process_remembers(folder, three, decoded, monkeypatch
     assert len(decoded) == 6
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"images": 3}', '{"images": {"a.png": "x"}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"good": 3}', '{"good": {"a.png": "x"}}'])
 def test_a_broken_record_costs_a_check(folder, three, decoded, content, tmp_path):
     check_images(three, folder)
     (record,) = (tmp_path / "cache/images").iterdir()
@@ -271,8 +291,8 @@ def test_processes_share_the_record(folder, tmp_path, decoded):
     ]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
     (record,) = (tmp_path / "cache/images").iterdir()
-    known = json.loads(record.read_text())["images"]
+    known = json.loads(record.read_text())["good"]
     assert set(known) <= set(paths) and len(known) >= 10  # the last to write knows at least its own
     check_images(split_of(paths), folder)
     assert sorted(decoded) == sorted(set(paths) - set(known))
-    assert set(json.loads(record.read_text())["images"]) == set(paths)
+    assert set(json.loads(record.read_text())["good"]) == set(paths)

@@ -103,6 +103,14 @@ def test_a_grey_or_transparent_image_becomes_rgb(tmp_path):
         assert read_image(str(tmp_path / "a.png")).mode == "RGB"
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_an_image_of_more_than_8_bits_is_refused(tmp_path, mode):
+    """Pillow would make it white."""
+    Image.new(mode, (4, 3), 30_000).save(tmp_path / "a.tiff")
+    with pytest.raises(OSError, match="a.tiff cannot be read .pixels of more than 8 bits"):
+        read_image(str(tmp_path / "a.tiff"))
+
+
 # -- samplers
 
 
