@@ -12,22 +12,28 @@ A negative seed draws anew each time and keeps nothing.
 """
 
 import contextlib
+import io
 import json
 import logging
 import math
 import pickle
+import pickletools
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dicap.data.split import PARTS, DatasetError, Items, Split, by_label, digest, read_json
 from dicap.files import write_text
 
 log = logging.getLogger(__name__)
 
-LARGEST = 256 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
+LARGEST, OPCODES = (
+    32 * 2**20,
+    1_000_000,
+)  # of a pickle, in bytes and steps; ImageNet's 16 shots are 2 MB in 400,000 steps
+PATH = 4096  # characters of a path that are looked at, its last ones
 
 
 def few_shot(split: Split, shots: int, seed: int, cache: Path | None = None) -> Split:
@@ -156,7 +162,9 @@ def _items(entries: Any, items: Items, part: str) -> Items:
     drawn = []
     for row in entries["data"] if isinstance(entries, dict) else entries:
         path, label, name = (row["impath"], row["label"], row["classname"]) if isinstance(row, dict) else row
-        folders = path.replace("\\", "/").split("/")
+        if not (isinstance(path, str) and isinstance(label, int) and isinstance(name, str)):
+            raise ValueError(f"an entry of {part} is not path, label, class name")
+        folders = path[-PATH:].replace("\\", "/").split("/")
         ends = ("/".join(folders[start:]) for start in range(len(folders)))  # a/b/c.jpg, b/c.jpg, c.jpg
         item = next((by_path[end] for end in ends if end in by_path), None)
         if item is None:
@@ -179,10 +187,23 @@ def _check_size(drawn: Items, items: Items, part: str, count: int) -> None:
 class _DrawUnpickler(pickle.Unpickler):
     """Plain values and Datum objects, these as bare objects without code; any other name in the pickle is refused."""
 
+    def __init__(self, file: BinaryIO):
+        _check_steps(file)
+        super().__init__(file)
+        self.datum = type("Datum", (), {})  # of this pickle alone, which may set its attributes
+
     def find_class(self, module: str, name: str) -> type:
         if name != "Datum":
             raise pickle.UnpicklingError(f"it names {module}.{name}, and a draw holds nothing but Datum")
-        return type("Datum", (), {})  # a new one each time: a pickle may set attributes of what it gets
+        return self.datum
+
+
+def _check_steps(file: BinaryIO) -> None:
+    """Walk a pickle without building anything: place 2^31 of its memo takes nine bytes, and 17 GB of memory."""
+    for step, (opcode, place, _) in enumerate(pickletools.genops(file)):
+        if step > OPCODES or (opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (place or 0) > OPCODES):
+            raise pickle.UnpicklingError("it asks for more memory than a draw does")
+    file.seek(0)
 
 
 def _unpickle(file: Path) -> dict[str, list[tuple]]:
@@ -190,8 +211,7 @@ def _unpickle(file: Path) -> dict[str, list[tuple]]:
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than a draw can be ({file.stat().st_size} bytes)")
     try:
-        with open(file, "rb") as stream:
-            tree = _DrawUnpickler(stream).load()
+        tree = _DrawUnpickler(io.BytesIO(file.read_bytes())).load()
         keys = ("_impath", "_label", "_classname")
         return {part: [tuple(vars(datum)[key] for key in keys) for datum in data] for part, data in tree.items()}
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run
