@@ -29,10 +29,8 @@ from dicap.files import write_text
 
 log = logging.getLogger(__name__)
 
-LARGEST, OPCODES = (
-    32 * 2**20,
-    1_000_000,
-)  # of a pickle, in bytes and steps; ImageNet's 16 shots are 2 MB in 400,000 steps
+LARGEST = 32 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
+OPCODES = 1_000_000  # and 400,000 of these
 PATH = 4096  # characters of a path that are looked at, its last ones
 
 
