@@ -200,6 +200,34 @@ def test_no_room_is_said_before_a_byte_is_written(server, source, tmp_path, monk
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("digits", [30, 5000])  # more than 4300 are no number to Python
+@pytest.mark.parametrize("size", [0, len(DATA)])
+def test_an_absurd_length_is_refused_before_a_byte_is_written(server, source, tmp_path, digits, size):
+    server.files["data.bin"] = File(DATA, length=False, headers={"Content-Length": "9" * digits})
+    with pytest.raises(DownloadError, match="data.bin .*(are free|more than)") as caught:
+        fetch(Source("data.bin", url=source.url, size=size), tmp_path / "new")
+    assert len(str(caught.value)) < 500 and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("unpack", [(), ("images",)])
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_an_endless_answer_is_cut_off_and_leaves_nothing(server, source, tmp_path, monkeypatch, size, unpack):
+    monkeypatch.setattr(download, "FILE", 50_000)
+    monkeypatch.setattr(download, "ARCHIVE", 50_000)
+    server.files["data.bin"] = File(LARGE, length=False)
+    with pytest.raises(DownloadError, match="data.bin: http://.* sends more than 50.0 kB"):
+        fetch(Source("data.bin", url=source.url, size=size, unpack=unpack), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_endless_answer_does_not_fill_the_disk(server, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=70_000))
+    server.files["data.bin"] = File(LARGE, length=False)
+    with pytest.raises(DownloadError, match="sends more than 70.0 kB"):
+        fetch(Source("data.bin", url=source.url), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_by_hand_says_what_to_put_where(tmp_path):
     with pytest.raises(DownloadError, match=f"train has to be put into {tmp_path} by hand: ask for it"):
         fetch(Source("train", note="ask for it"), tmp_path)
@@ -292,6 +320,15 @@ def test_gdown_itself_leaves_nothing_of_a_small_file(google, tmp_path):
     google.files["1abc"].cuts = [200_000]
     with pytest.raises(DownloadError):
         fetch(Source("list.txt", drive="1abc", md5=MD5), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_gdown_itself_is_cut_off_at_an_endless_answer(google, tmp_path, monkeypatch, length):
+    monkeypatch.setattr(download, "ARCHIVE", 100_000)
+    google.files["1abc"].length = length
+    with pytest.raises(DownloadError, match="data.zip: https://drive.google.com/file/d/1abc sends more than 100.0 kB"):
+        fetch(Source("data.zip", drive="1abc", unpack=("x",)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
