@@ -21,8 +21,9 @@ from typing import Any
 
 import requests
 from requests import codes
+from rich.filesize import decimal
 
-from dicap.data.sources import Source, human, progress
+from dicap.data.sources import Source, progress
 from dicap.data.split import DatasetError, read_json
 from dicap.files import locked, write_text
 
@@ -58,13 +59,17 @@ def fetch(source: Source, folder: Path) -> str:
         with locked(part.with_suffix(".lock")) as mine, progress(source.file, source.size) as bar:
             if not mine:
                 raise DownloadError(f"another process is at work on {target}; wait for it")
-            most = min(source.size or (ARCHIVE if source.unpack else FILE), _size(part) + _free(part))
+            expected = source.size or (ARCHIVE if source.unpack else FILE)
+            room = (_size(part) + shutil.disk_usage(folder).free) // (2 if source.unpack else 1)
 
             def show(there: int, total: int | None) -> None:
-                if max(there, total or 0) > most:
+                size = max(there, total or 0)
+                if there > min(expected, room):
                     _forget(part)
-                    problem = f"sends more than {human(most)}: more than it should have, or than there is room for"
-                    raise DownloadError(f"{source.file}: {source.place} {problem}")
+                if size > min(expected, room):
+                    limits = f"at most {decimal(expected)} are expected, and {decimal(room)} have room in {folder}"
+                    beside = " beside what comes out of it" if source.unpack else ""
+                    raise DownloadError(f"{source.file}: {source.place} sends {decimal(size)}; {limits}{beside}")
                 bar.total = total or bar.total
                 bar.update(there - bar.n)
 
@@ -137,8 +142,7 @@ def _attempt(source: Source, part: Path, show: Show) -> None:
             raise DownloadError(f"{source.file}: {source.url} {problem}")
         start, length = there if status == codes.partial_content else 0, sent.get("Content-Length", "")
         total = start + int(length[:30]) if length.isdecimal() else 0
-        _check_room(source, part, total or source.size, start)
-        show(start, total)
+        show(start, total or source.size)
         _write(source, part, answer, start, total, show)
     if total and _size(part) != total:
         raise requests.ConnectionError(f"it ended after {_size(part)} of {total} bytes")
@@ -178,7 +182,7 @@ def _write(source: Source, part: Path, answer: requests.Response, start: int, to
 def _from_drive(source: Source, part: Path, show: Show) -> None:
     import gdown
 
-    _check_room(source, part, source.size, 0)
+    show(0, source.size)
     options: dict[str, Any] = {"quiet": True, "use_cookies": False, "timeout": TIMEOUT, "progress": show}
     try:  # gdown makes PART????????.part beside its output
         gdown.download(id=source.drive, output=str(part), resume=bool(source.unpack), **options)
@@ -208,25 +212,18 @@ def _check_content(source: Source, part: Path) -> str:
     return digest
 
 
-def _check_room(source: Source, part: Path, total: int, there: int) -> None:
-    what, free = source.file, _free(part)
-    needed = total - there
-    if source.unpack:
-        needed, what = needed + total, f"{what} with what comes out of it"
-    if needed > free:
-        raise DownloadError(f"{what} needs {human(needed)} in {part.parent}; {human(free)} are free")
-
-
 def _cause(source: Source, error: Exception, part: Path) -> str:
     host, text = source.place.split("/")[2], str(error)
-    if isinstance(error, requests.Timeout):
-        return f"{host} does not answer"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return f"{host} is not let through by the proxy"
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"{host} has a certificate that is not accepted"
+    known = {
+        requests.Timeout: "does not answer",
+        requests.exceptions.ProxyError: "is not let through by the proxy",
+        requests.exceptions.SSLError: "has a certificate that is not accepted",
+    }
+    said = next((said for kind, said in known.items() if isinstance(error, kind)), "")
     if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:
-        return f"{host} is not found; is there a network?"
+        said = "is not found; is there a network?"
+    if said:
+        return f"{host} {said}"
     early = isinstance(error, requests.exceptions.ChunkedEncodingError)
     reason = "it ended early" if early else " ".join(text.rpartition(": ")[2].strip("')\">").split())[:120]
     if not (early or _size(part)):
@@ -235,16 +232,12 @@ def _cause(source: Source, error: Exception, part: Path) -> str:
 
 
 def _going_on(part: Path) -> str:
-    return f"{human(_size(part))} are in {part}, the same command goes on from there"
+    return f"{decimal(_size(part))} are in {part}, the same command goes on from there"
 
 
 def _forget(part: Path) -> None:
     for left in part.parent.glob(f"{glob.escape(part.name)}*"):  # also what gdown calls its part
         left.unlink()
-
-
-def _free(part: Path) -> int:
-    return shutil.disk_usage(part.parent).free
 
 
 def _size(path: Path) -> int:
