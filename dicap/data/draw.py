@@ -17,20 +17,19 @@ import json
 import logging
 import math
 import pickle
-import pickletools
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dicap.data.split import PARTS, DatasetError, Items, Split, by_label, digest, read_json
 from dicap.files import write_text
+from dicap.inert import check_pickle
 
 log = logging.getLogger(__name__)
 
 LARGEST = 32 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
-OPCODES = 1_000_000  # and 400,000 of these
 PATH = 4096  # characters of a path that are looked at, its last ones
 
 
@@ -162,13 +161,14 @@ def _items(entries: Any, items: Items, part: str) -> Items:
         path, label, name = (row["impath"], row["label"], row["classname"]) if isinstance(row, dict) else row
         if not (isinstance(path, str) and isinstance(label, int) and isinstance(name, str)):
             raise ValueError(f"an entry of {part} is not path, label, class name")
-        folders = path[-PATH:].replace("\\", "/").split("/")
+        path = path[-PATH:]
+        folders = path.replace("\\", "/").split("/")
         ends = ("/".join(folders[start:]) for start in range(len(folders)))  # a/b/c.jpg, b/c.jpg, c.jpg
         item = next((by_path[end] for end in ends if end in by_path), None)
         if item is None:
             raise ValueError(f"{path} is no image of the split's {part}")
         if item[1:] != (label, name):
-            raise ValueError(f"{path} is class {label} {name!r} there and {item[1]} {item[2]!r} in the split")
+            raise ValueError(f"{path} is class {label} {name!r:.99} there and {item[1]} {item[2]!r} in the split")
         drawn.append(item)
     return drawn
 
@@ -185,23 +185,10 @@ def _check_size(drawn: Items, items: Items, part: str, count: int) -> None:
 class _DrawUnpickler(pickle.Unpickler):
     """Plain values and Datum objects, these as bare objects without code; any other name in the pickle is refused."""
 
-    def __init__(self, file: BinaryIO):
-        _check_steps(file)
-        super().__init__(file)
-        self.datum = type("Datum", (), {})  # of this pickle alone, which may set its attributes
-
     def find_class(self, module: str, name: str) -> type:
         if name != "Datum":
             raise pickle.UnpicklingError(f"it names {module}.{name}, and a draw holds nothing but Datum")
-        return self.datum
-
-
-def _check_steps(file: BinaryIO) -> None:
-    """Walk a pickle without building anything: place 2^31 of its memo takes nine bytes, and 17 GB of memory."""
-    for step, (opcode, place, _) in enumerate(pickletools.genops(file)):
-        if step > OPCODES or (opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (place or 0) > OPCODES):
-            raise pickle.UnpicklingError("it asks for more memory than a draw does")
-    file.seek(0)
+        return type("Datum", (), {})  # a new one each time: a pickle may set attributes of what it gets
 
 
 def _unpickle(file: Path) -> dict[str, list[tuple]]:
@@ -209,7 +196,9 @@ def _unpickle(file: Path) -> dict[str, list[tuple]]:
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than a draw can be ({file.stat().st_size} bytes)")
     try:
-        tree = _DrawUnpickler(io.BytesIO(file.read_bytes())).load()
+        stream = io.BytesIO(file.read_bytes())
+        check_pickle(stream)
+        tree = _DrawUnpickler(stream).load()
         keys = ("_impath", "_label", "_classname")
         return {part: [tuple(vars(datum)[key] for key in keys) for datum in data] for part, data in tree.items()}
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run

@@ -11,6 +11,7 @@ import types
 
 import pytest
 
+from dicap import inert
 from dicap.data import draw
 from dicap.data.draw import few_shot
 
@@ -208,7 +209,7 @@ HUNGRY = {
 
 @pytest.mark.parametrize("name", HUNGRY)
 def test_a_small_pickle_takes_little_memory(tmp_path, caplog, monkeypatch, name):
-    monkeypatch.setattr(draw, "OPCODES", 1000)
+    monkeypatch.setattr(inert, "OPCODES", 1000)
     (tmp_path / "shot_2-seed_1.pkl").write_bytes(HUNGRY[name])
     tracemalloc.start()
     try:
