@@ -95,9 +95,8 @@ class FewShotDataset(DatasetBase):
             return split
         count = counts_of(split)[0]
         if classes != "all" and count < 4 and not self.task:
-            halves = f"its {count} classes make {count - count // 2} base and {count // 2} new"
-            problem = f"SUBSAMPLE_CLASSES is {classes!r}, but {halves}; a half needs two: one class is always right"
-            raise DatasetError(f"{type(self).__name__} in {self.dataset_dir}: {problem}")
+            halves = f"{count - count // 2} base and {count // 2} new; a half needs two, as one class is always right"
+            raise DatasetError(f"{type(self).__name__} in {self.dataset_dir}: its {count} classes make {halves}")
         if cfg.DATASET.NUM_SHOTS >= 1:
             cache = Path(self.dataset_dir) / "split_fewshot" if self.keep_draws else None
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, cache)
