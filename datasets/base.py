@@ -28,7 +28,7 @@ class FewShotDataset(DatasetBase):
             DATASET.HOLDOUT_FOLD and SEED.
 
     Raises DatasetError: missing root, folder, split file or image; a split file that breaks the rules or the counts;
-        base or new classes of a test-only set.
+        base or new classes of a test-only set; a classification of one class, whole or in a half.
     """
 
     folder = ""  # below DATASET.ROOT
@@ -93,6 +93,10 @@ class FewShotDataset(DatasetBase):
             raise DatasetError(f"DATASET.{wrong}, but {name} is a test set of all classes: dicap domain_generalization")
         if self.test_only:
             return split
+        count = counts_of(split)[0]
+        if classes != "all" and count < 4 and not self.task:
+            halves = f"{count - count // 2} base and {count // 2} new; a half needs two, as one class is always right"
+            raise DatasetError(f"{type(self).__name__} in {self.dataset_dir}: its {count} classes make {halves}")
         if cfg.DATASET.NUM_SHOTS >= 1:
             cache = Path(self.dataset_dir) / "split_fewshot" if self.keep_draws else None
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED, cache)
@@ -135,8 +139,10 @@ class FewShotDataset(DatasetBase):
         return {}
 
     def check_counts(self, split: dict[str, Items]) -> None:
-        """Compare with `counts`. Raises DatasetError."""
-        found = counts_of(split)
+        """Compare with `counts`, and ask for two classes. Raises DatasetError."""
+        found, where = counts_of(split), f"{type(self).__name__} in {self.dataset_dir}"
         if self.counts is not None and found != self.counts:
-            where = f"{type(self).__name__} in {self.dataset_dir}: classes/train/val/test"
-            raise DatasetError(f"{where} are {found}, expected {self.counts}; this is not the benchmark's split")
+            problem = f"classes/train/val/test are {found}, expected {self.counts}"
+            raise DatasetError(f"{where}: {problem}; this is not the benchmark's split")
+        if found[0] < 2 and not self.task:
+            raise DatasetError(f"{where}: {found[0]} classes, but a dataset needs two")

@@ -9,29 +9,33 @@ file that has changed is sent whole. gdown resumes by length alone, so only arch
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
 from requests import codes
-from tqdm import tqdm
+from rich.filesize import decimal
 
-from dicap.data.sources import Source, human, progress
+from dicap.data.sources import Source, progress
 from dicap.data.split import DatasetError, read_json
 from dicap.files import locked, write_text
 
 RECORD = "dicap_downloads.json"  # in a dataset's folder: what was fetched, from where, with which digest
 BLOCK = 1 << 16  # a break costs at most one
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
+ARCHIVE, FILE = 10**11, 10**8  # bytes at most of an archive, of another file, where no size is stated; SUN397 has 4e10
 BREAKS = 20  # broken connections of one download, each after new bytes
 UNSATISFIABLE = codes.requested_range_not_satisfiable
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+Show = Callable[[int, int | None], None]  # bytes there, bytes in all
 
 
 class DownloadError(DatasetError):
@@ -43,8 +47,8 @@ def fetch(source: Source, folder: Path) -> str:
 
     Returns:
         "sha256:..." of the file; it stands in the folder's RECORD too.
-    Raises DownloadError: by hand only, no connection, not there, too short, wrong digest, no room. Nothing is left but
-        a part to go on from.
+    Raises DownloadError: by hand only, no connection, not there, too short, too long, wrong digest, no room. Nothing is
+        left but a part to go on from.
     """
     if source.manual:
         raise DownloadError(f"{source.file} has to be put into {folder} by hand: {source.note}")
@@ -55,7 +59,21 @@ def fetch(source: Source, folder: Path) -> str:
         with locked(part.with_suffix(".lock")) as mine, progress(source.file, source.size) as bar:
             if not mine:
                 raise DownloadError(f"another process is at work on {target}; wait for it")
-            (_from_drive if source.drive else _from_url)(source, part, bar)
+            expected = source.size or (ARCHIVE if source.unpack else FILE)
+            room = (_size(part) + shutil.disk_usage(folder).free) // (2 if source.unpack else 1)
+
+            def show(there: int, total: int | None) -> None:
+                size = max(there, total or 0)
+                if there > min(expected, room):
+                    _forget(part)
+                if size > min(expected, room):
+                    limits = f"at most {decimal(expected)} are expected, and {decimal(room)} have room in {folder}"
+                    beside = " beside what comes out of it" if source.unpack else ""
+                    raise DownloadError(f"{source.file}: {source.place} sends {decimal(size)}; {limits}{beside}")
+                bar.total = total or bar.total
+                bar.update(there - bar.n)
+
+            (_from_drive if source.drive else _from_url)(source, part, show)
             digest = _check_content(source, part)
             os.replace(part, target)
             _forget(part)
@@ -90,12 +108,12 @@ def record(source: Source, folder: Path, digest: str) -> None:
     write_text(folder / RECORD, json.dumps(notes, indent=1, sort_keys=True) + "\n")
 
 
-def _from_url(source: Source, part: Path, bar: tqdm) -> None:
+def _from_url(source: Source, part: Path, show: Show) -> None:
     """Fetch to `part`; broken connections are taken up again as long as each attempt brings something."""
     for _ in range(BREAKS):
         before = _size(part)
         try:
-            return _attempt(source, part, bar)
+            return _attempt(source, part, show)
         except BROKEN as error:
             if _size(part) <= before:
                 raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
@@ -104,7 +122,7 @@ def _from_url(source: Source, part: Path, bar: tqdm) -> None:
     raise DownloadError(f"{source.file}: {source.url} broke off {BREAKS} times; {_going_on(part)}")
 
 
-def _attempt(source: Source, part: Path, bar: tqdm) -> None:
+def _attempt(source: Source, part: Path, show: Show) -> None:
     """One request: for the rest of what was begun, if it can be compared; what the server sends goes to `part`."""
     there, validator = _begun(source, part)
     headers = {"Accept-Encoding": "identity"}  # the bytes on disk are those that offsets and digests speak of
@@ -117,15 +135,15 @@ def _attempt(source: Source, part: Path, bar: tqdm) -> None:
         now = sent.get("ETag" if validator.startswith('"') else "Last-Modified", validator)
         if there and (status == UNSATISFIABLE or (status == codes.partial_content and now != validator)):
             _forget(part)  # it is another file now
-            return _attempt(source, part, bar)
+            return _attempt(source, part, show)
         _check_answer(source, answer)
         if status == codes.partial_content and not sent.get("Content-Range", "").startswith(f"bytes {there}-"):
             problem = f"sends {sent.get('Content-Range')!r}, not bytes from {there} on"
             raise DownloadError(f"{source.file}: {source.url} {problem}")
         start, length = there if status == codes.partial_content else 0, sent.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else 0
-        _check_room(source, part, total or source.size, start)
-        _write(source, part, answer, start, total, bar)
+        total = start + int(length[:30]) if length.isdecimal() else 0
+        show(start, total or source.size)
+        _write(source, part, answer, start, total, show)
     if total and _size(part) != total:
         raise requests.ConnectionError(f"it ended after {_size(part)} of {total} bytes")
 
@@ -148,7 +166,7 @@ def _check_answer(source: Source, answer: requests.Response) -> None:
         raise DownloadError(f"{source.file}: {source.url} leads to {plain}, which is not https")
 
 
-def _write(source: Source, part: Path, answer: requests.Response, start: int, total: int, bar: tqdm) -> None:
+def _write(source: Source, part: Path, answer: requests.Response, start: int, total: int, show: Show) -> None:
     """Append an answer to `part`, or begin `part` with it where `start` is 0."""
     if not start:
         etag = answer.headers.get("ETag", "")
@@ -158,21 +176,18 @@ def _write(source: Source, part: Path, answer: requests.Response, start: int, to
     with open(part, "ab") as file:
         for block in answer.iter_content(BLOCK):
             file.write(block)
-            _show(bar, file.tell(), total)
+            show(file.tell(), total)
 
 
-def _show(bar: tqdm, there: int, total: int | None) -> None:
-    bar.total = total or bar.total
-    bar.update(there - bar.n)
-
-
-def _from_drive(source: Source, part: Path, bar: tqdm) -> None:
+def _from_drive(source: Source, part: Path, show: Show) -> None:
     import gdown
 
-    _check_room(source, part, source.size, 0)
-    options: dict[str, Any] = {"quiet": True, "use_cookies": False, "timeout": TIMEOUT, "progress": partial(_show, bar)}
+    show(0, source.size)
+    options: dict[str, Any] = {"quiet": True, "use_cookies": False, "timeout": TIMEOUT, "progress": show}
     try:  # gdown makes PART????????.part beside its output
         gdown.download(id=source.drive, output=str(part), resume=bool(source.unpack), **options)
+    except DownloadError:
+        raise
     except BROKEN as error:
         raise DownloadError(f"{source.file} cannot be fetched: {_cause(source, error, part)}") from error
     except Exception as error:  # gdown reads Google's pages: it may stumble on anything
@@ -197,25 +212,18 @@ def _check_content(source: Source, part: Path) -> str:
     return digest
 
 
-def _check_room(source: Source, part: Path, total: int, there: int) -> None:
-    what, free = source.file, shutil.disk_usage(part.parent).free
-    needed = total - there
-    if source.unpack:
-        needed, what = needed + total, f"{what} with what comes out of it"
-    if needed > free:
-        raise DownloadError(f"{what} needs {human(needed)} in {part.parent}; {human(free)} are free")
-
-
 def _cause(source: Source, error: Exception, part: Path) -> str:
     host, text = source.place.split("/")[2], str(error)
-    if isinstance(error, requests.Timeout):
-        return f"{host} does not answer"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return f"{host} is not let through by the proxy"
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"{host} has a certificate that is not accepted"
+    known = {
+        requests.Timeout: "does not answer",
+        requests.exceptions.ProxyError: "is not let through by the proxy",
+        requests.exceptions.SSLError: "has a certificate that is not accepted",
+    }
+    said = next((said for kind, said in known.items() if isinstance(error, kind)), "")
     if "resolve" in text or "getaddrinfo" in text or "Name or service" in text:
-        return f"{host} is not found; is there a network?"
+        said = "is not found; is there a network?"
+    if said:
+        return f"{host} {said}"
     early = isinstance(error, requests.exceptions.ChunkedEncodingError)
     reason = "it ended early" if early else " ".join(text.rpartition(": ")[2].strip("')\">").split())[:120]
     if not (early or _size(part)):
@@ -224,12 +232,12 @@ def _cause(source: Source, error: Exception, part: Path) -> str:
 
 
 def _going_on(part: Path) -> str:
-    return f"{human(_size(part))} are in {part}, the same command goes on from there"
+    return f"{decimal(_size(part))} are in {part}, the same command goes on from there"
 
 
 def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    part.with_suffix(".part.json").unlink(missing_ok=True)
+    for left in part.parent.glob(f"{glob.escape(part.name)}*"):  # also what gdown calls its part
+        left.unlink()
 
 
 def _size(path: Path) -> int:

@@ -12,6 +12,7 @@ A negative seed draws anew each time and keeps nothing.
 """
 
 import contextlib
+import io
 import json
 import logging
 import math
@@ -24,10 +25,12 @@ from typing import Any
 
 from dicap.data.split import PARTS, DatasetError, Items, Split, by_label, digest, read_json
 from dicap.files import write_text
+from dicap.inert import check_pickle
 
 log = logging.getLogger(__name__)
 
-LARGEST = 256 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
+LARGEST = 32 * 2**20  # bytes of a pickle; 16 shots of ImageNet's 1,000 classes are 2 MB
+PATH = 4096  # characters of a path that are looked at, its last ones
 
 
 def few_shot(split: Split, shots: int, seed: int, cache: Path | None = None) -> Split:
@@ -156,13 +159,16 @@ def _items(entries: Any, items: Items, part: str) -> Items:
     drawn = []
     for row in entries["data"] if isinstance(entries, dict) else entries:
         path, label, name = (row["impath"], row["label"], row["classname"]) if isinstance(row, dict) else row
+        if not (isinstance(path, str) and isinstance(label, int) and isinstance(name, str)):
+            raise ValueError(f"an entry of {part} is not path, label, class name")
+        path = path[-PATH:]
         folders = path.replace("\\", "/").split("/")
         ends = ("/".join(folders[start:]) for start in range(len(folders)))  # a/b/c.jpg, b/c.jpg, c.jpg
         item = next((by_path[end] for end in ends if end in by_path), None)
         if item is None:
             raise ValueError(f"{path} is no image of the split's {part}")
         if item[1:] != (label, name):
-            raise ValueError(f"{path} is class {label} {name!r} there and {item[1]} {item[2]!r} in the split")
+            raise ValueError(f"{path} is class {label} {name!r:.99} there and {item[1]} {item[2]!r} in the split")
         drawn.append(item)
     return drawn
 
@@ -190,8 +196,9 @@ def _unpickle(file: Path) -> dict[str, list[tuple]]:
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than a draw can be ({file.stat().st_size} bytes)")
     try:
-        with open(file, "rb") as stream:
-            tree = _DrawUnpickler(stream).load()
+        stream = io.BytesIO(file.read_bytes())
+        check_pickle(stream)
+        tree = _DrawUnpickler(stream).load()
         keys = ("_impath", "_label", "_classname")
         return {part: [tuple(vars(datum)[key] for key in keys) for datum in data] for part, data in tree.items()}
     except Exception as error:  # a damaged pickle may fail in any way; nothing of it has run

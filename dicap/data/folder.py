@@ -113,8 +113,6 @@ def _read_json(path: Path, folder: Path, names: str) -> Split:
     split = read_split(path)
     check_inside((item[0] for part in PARTS for item in split[part]), folder, path)
     own = dict(sorted({label: name for part in PARTS for _, label, name in split[part]}.items()))
-    if len(own) < 2:
-        raise DatasetError(f"{path} has {len(own)} classes; a dataset needs two")
     called = class_names(list(own.values()), names, path)
     _check_parts(split, called, path)
     return {part: [(image, label, called[label]) for image, label, _ in split[part]] for part in PARTS}

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -23,7 +22,7 @@ from dicap.files import cache_folder, keep, write_text
 
 log = logging.getLogger(__name__)
 
-SHOWN = 5  # bad images in the message; a file has all
+SHOWN = 5  # bad images in the message
 EVERY = 10.0  # seconds between the lines that tell how far a long check is
 CHUNK = 32  # images that a thread takes at a time
 Stamps = dict[str, list[int]]  # path below the image folder -> size in bytes, time in nanoseconds
@@ -42,15 +41,21 @@ class BadImage(NamedTuple):
         return f"{self.path} (class {self.name}): {self.why}"
 
 
+class BadImagesError(DatasetError):
+    """Images that cannot be used, `bad`; the message names the first of them."""
+
+    def __init__(self, bad: list[BadImage], folder: str | os.PathLike):
+        self.bad = bad
+        shown = "; ".join(map(str, bad[:SHOWN])) + ("; `dicap data verify` lists all" if len(bad) > SHOWN else "")
+        way = "Restore or remove them (embedded datasets are written again when their folder is deleted)"
+        super().__init__(f"{len(bad)} images are missing or broken in {folder}: {shown}. {way}")
+
+
 def check_images(split: Split, folder: str | os.PathLike) -> None:
-    """Check every image of a split. Raises DatasetError that names the first bad ones and the file that lists all."""
+    """Check every image of a split. Raises BadImagesError."""
     bad = bad_images(split, folder)
     if bad:
-        shown = "; ".join(map(str, bad[:SHOWN])) + (f"; all of them: {_list(bad)}" if len(bad) > SHOWN else "")
-        raise DatasetError(
-            f"{len(bad)} images are missing or broken in {folder}: {shown}. Restore or remove them"
-            " (embedded datasets are written again when their folder is deleted)"
-        )
+        raise BadImagesError(bad, folder)
 
 
 def bad_images(split: Split, folder: str | os.PathLike) -> list[BadImage]:
@@ -107,6 +112,8 @@ def why_bad(path: str) -> str:
         with Image.open(path) as image:
             if image.format == "EPS":  # Pillow would hand it to Ghostscript, which runs it
                 return "a PostScript program, not a picture"
+            if image.mode[0] in "IF":  # convert makes white of all above 255
+                return "pixels of more than 8 bits, which would turn white: save it with 8"
             image.convert("RGB")
     except FileNotFoundError:
         return "missing"
@@ -127,7 +134,7 @@ def _load(folder: str) -> Stamps:
     known, record = _known.setdefault(folder, {}), _record(folder)
     try:
         if record is not None and record.exists():
-            known.update(read_json(record)["images"])
+            known.update(read_json(record)["good"])
     except (ValueError, KeyError, TypeError) as error:
         log.warning("%s is no record of checked images (%s: %s); checking again", record, type(error).__name__, error)
     return known
@@ -136,16 +143,5 @@ def _load(folder: str) -> Stamps:
 def _remember(folder: str, good: Stamps) -> None:
     known = _load(folder)  # again: other processes may have added to it
     known.update(good)
-    text = json.dumps({"folder": folder, "images": known})
+    text = json.dumps({"folder": folder, "good": known})
     keep(_record(folder), lambda path: write_text(path, text), "checks of images")
-
-
-def _list(bad: list[BadImage]) -> str:
-    """A new temporary file that lists all bad images, a line each."""
-    text = "".join(f"{row.path}\t{row.name}\t{row.why}\n" for row in bad)
-    try:
-        with tempfile.NamedTemporaryFile(prefix="dicap-bad-images-", suffix=".txt", delete=False) as file:
-            file.write(text.encode(errors="backslashreplace"))
-            return file.name
-    except OSError:
-        return "cannot be listed: the temporary folder cannot be written"

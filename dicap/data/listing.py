@@ -1,30 +1,28 @@
 """What `dicap data` prints: the table of datasets, a dataset's section (docs/datasets.md is made of them), what verify found."""
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markdown import Markdown
-from rich.table import Column, Table
+from rich.markup import escape
 
+from dicap.console import make_console, rich_grid
 from dicap.data.prepare import Finding
 from dicap.data.sources import Source, human
 from dicap.data.split import DatasetError
 from dicap.files import write_text
 
 MARK = "<!-- made by: dicap data list --markdown docs/datasets.md -->\n\n"
-WIDTH = 150  # columns where the output is no terminal
 
 
 def print_list(datasets: dict[str, Any], data: Path | None) -> None:
     """The table of datasets."""
     header = ["Dataset", "Needs", "Size", "From", "Licence and terms", *(["There"] if data else [])]
     rows = [_row(name, cls, data) for name, cls in datasets.items()]
-    _print_table("Datasets" + (f" in {data}" if data else ""), header, rows)
+    title = escape(f"Datasets in {data}") if data else "Datasets"
+    make_console().print(rich_grid(header, rows, title, left=header, fold=header))
     print("`dicap data list NAME`: all of one. `dicap data download NAME --data DIR`: have it.")
 
 
@@ -68,7 +66,7 @@ def no_source(cls: Any, data: Path | str = "DATA") -> str:
 def print_sections(text: str, rendered: bool = True) -> None:
     """Print sections: laid out on a terminal if `rendered`, else as the Markdown they are."""
     if rendered and sys.stdout.isatty():
-        _console().print(Markdown(text))
+        make_console().print(Markdown(text))
         print("The addresses in full, where this terminal does not open links: --markdown")
     else:
         print(text, end="")
@@ -91,7 +89,8 @@ def print_findings(findings: Sequence[Finding], absent: Sequence[str]) -> None:
         rows.append([finding.name, *numbers, f"{finding.images:,}", result])
         problems += [f"{finding.name}: {problem}" for problem in finding.problems]
     if rows:
-        _print_table("Verified", ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"], rows)
+        header = ["Dataset", "Classes", "Train", "Val", "Test", "Images checked", "Result"]
+        make_console().print(rich_grid(header, rows, "Verified", left=header, fold=header))
     print(*problems, sep="\n", end="\n" if problems else "")
     if absent:
         print(f"Not there: {', '.join(absent)}")
@@ -146,15 +145,3 @@ def _split(cls: Any) -> str:
         return f"the official lists, `{cls.split_file}` first"
     owner = "CoOp's " if cls.split_file.startswith("split_zhou") else ""
     return f"{owner}`{cls.split_file}`" + ("; another one is told when it is read" if cls.published else "")
-
-
-def _console() -> Console:
-    return Console(width=None if os.isatty(1) else WIDTH, highlight=False, markup=False)
-
-
-def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    columns = [Column(name, overflow="fold") for name in header]
-    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    _console().print(table)

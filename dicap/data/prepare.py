@@ -16,7 +16,6 @@ from dicap.data.split import PARTS, DatasetError, check_names, counts_of
 from dicap.data.unpack import unpack
 from dicap.files import replacing, write_text
 
-SHOWN = 10  # bad images in the list of problems
 NOT_PUBLISHED = "THIS IS NOT THE PUBLISHED SPLIT, which was shuffled: figures on it do not compare with published ones"
 
 
@@ -96,7 +95,8 @@ def verify(cls: Any, cfg: Any, name: str = "") -> Finding:
         split = dataset.read(cfg)
     except (DatasetError, OSError) as error:
         missing = lacking(cls.sources, Path(folder)) if folder else []
-        finding.problems = [str(error), *([f"not in {folder}: {', '.join(missing)}"] if missing else [])]
+        problems = map(str, getattr(error, "bad", [error]))
+        finding.problems = [*problems, *([f"not in {folder}: {', '.join(missing)}"] if missing else [])]
         return finding
     finding.counts = counts_of(split)
     for check in (lambda: dataset.check_counts(split), lambda: check_names(split, cls.duplicates, folder)):
@@ -105,10 +105,7 @@ def verify(cls: Any, cfg: Any, name: str = "") -> Finding:
         except DatasetError as error:
             finding.problems.append(str(error))
     finding.images = len({path for part in PARTS for path, _, _ in split[part]})
-    bad = bad_images(split, dataset.image_dir)
-    finding.problems += map(str, bad[:SHOWN])
-    if len(bad) > SHOWN:
-        finding.problems.append(f"... {len(bad)} bad images in all, below {dataset.image_dir}")
+    finding.problems += map(str, bad_images(split, dataset.image_dir))
     return finding
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.filesize import decimal
 from tqdm import tqdm
 
 ADDRESSES = {
@@ -91,12 +92,8 @@ def lacking(sources: Iterable[Source], folder: Path) -> list[str]:
 
 
 def human(size: int) -> str:
-    """94280567 -> "94 MB"; 0 -> "?"."""
-    factor, unit = next(
-        pair for pair in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB")) if size < 1e3 * pair[0]
-    )
-    digits = int(unit != "B" and size < 10 * factor)
-    return f"{size / factor:.{digits}f} {unit}" if size else "?"
+    """94280567 -> "94.3 MB"; 0 -> "?"."""
+    return decimal(size) if size else "?"
 
 
 def filled(path: Path) -> bool:

@@ -6,6 +6,7 @@ inside a tar becomes a copy of what it names. Permissions and owners are not tak
 """
 
 import errno
+import io
 import lzma
 import os
 import posixpath
@@ -17,18 +18,20 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from dicap.data.sources import Source, filled, progress
 from dicap.data.split import DatasetError
 from dicap.files import locked
 
 RATIO, SLACK = 20, 1 << 28  # pictures do not shrink; lists and annotations do, and are small
-ENTRIES = 2_000_000  # ImageNet has 1.3 million files
+ENTRIES = 250_000  # SUN397 has 108,754 files; ImageNet is not unpacked here
+EXTRA, EXTRAS = 1 << 16, 1 << 26  # bytes of a long name or extended header in a tar, of all of them
+LIST = 1 << 25  # bytes of a zip's list of files
 BLOCK = 1 << 20
 # what the standard library raises at broken, encrypted or unknown archives
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
-FAULTS = (*BROKEN, OSError, ValueError, KeyError, RuntimeError)
+FAULTS = (*BROKEN, OSError, ValueError, KeyError, RuntimeError, MemoryError)
 Entry = tuple[str, int, Callable[[], IO[bytes] | None] | None]  # name, bytes, opener (None: a folder)
 
 
@@ -72,7 +75,7 @@ def _extracted(archive: Path, into: Path) -> Path:
     """The new folder `into` with all of an archive. Raises UnpackError."""
     into.mkdir()
     packed, written = archive.stat().st_size, 0
-    limit = RATIO * packed + SLACK
+    limit, free = RATIO * packed + SLACK, shutil.disk_usage(into).free
     try:
         with progress(f"unpacking {archive.name}") as bar:
             for number, (name, size, opener) in enumerate(_entries(archive)):
@@ -82,6 +85,8 @@ def _extracted(archive: Path, into: Path) -> Path:
                 written += size
                 if written > limit or number >= ENTRIES:
                     raise UnpackError(f"more than {limit} bytes or {ENTRIES} files come out of {packed} bytes")
+                if written > free:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(into.parent))
                 if opener is None:
                     (into / name).mkdir(parents=True, exist_ok=True)
                 else:
@@ -101,18 +106,46 @@ def _entries(archive: Path) -> Iterator[Entry]:
     with open(archive, "rb") as file:
         is_zip = file.read(2) == b"PK"
     if is_zip:
-        with zipfile.ZipFile(archive) as zipped:
+        with _Zip(io.FileIO(archive)) as file, zipfile.ZipFile(file) as zipped:
             for info in zipped.infolist():
                 if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise UnpackError(f"{info.filename!r} is a link or device")
                 yield info.filename, info.file_size, None if info.is_dir() else partial(zipped.open, info)
     else:
-        with tarfile.open(archive) as tarred:
+        with tarfile.open(archive, tarinfo=_Member) as tarred:
             for member in tarred:
                 if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
                     raise UnpackError(f"{member.name!r} is a device or pipe")
-                size = member.size if member.isreg() or member.isdir() else _linked(tarred, member).size
+                size = 0 if member.isdir() else (member if member.isreg() else _linked(tarred, member)).size
                 yield member.name, size, None if member.isdir() else partial(tarred.extractfile, member)
+
+
+class _Zip(io.BufferedReader):
+    """A zip of which a long list of files is not read: zipfile reads it in one piece."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size and size > LIST:
+            raise UnpackError(f"its list of files has {size} bytes, more than {LIST}")
+        return super().read(size)
+
+
+class _Member(tarfile.TarInfo):
+    """A header of a tar, looked at before tarfile reads what it announces. `_proc_*` are tarfile's hooks for subclasses."""
+
+    def _proc_member(self, tar: Any) -> Any:
+        extra = self.size if self.type in b"LKxgX" else 0  # long names and extended headers, which are read whole
+        tar.extra = getattr(tar, "extra", 0) + extra
+        if self.size < 0 or extra > EXTRA or tar.extra > EXTRAS or len(tar.members) > ENTRIES:
+            limits = f"{EXTRA} bytes in a header, {EXTRAS} in all, or {ENTRIES} files"
+            raise UnpackError(f"{self.name!r:.99} asks for more than {limits}")
+        member = super()._proc_member(tar)  # type: ignore[misc]
+        member.pax_headers = {}  # else each has a copy of what stands for all
+        return member
+
+    def _refuse(self, *_: Any) -> None:
+        raise UnpackError(f"{self.name!r:.99} is a sparse file")
+
+    _proc_sparse = _proc_gnusparse_10 = _refuse
 
 
 def _linked(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInfo:

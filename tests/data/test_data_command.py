@@ -297,9 +297,15 @@ def test_a_terminal_gets_a_section_laid_out(monkeypatch, capsys):
 def test_a_path_is_verified_as_own_data(layout, tmp_path, capsys):
     pictures = layout("eurosat") / "2750"
     assert main(["data", "verify", str(pictures)]) == 0
-    next(pictures.rglob("*.jpg")).write_bytes(b"no image")
-    assert main(["data", "verify", str(pictures)]) == 1
-    assert "not an image" in capsys.readouterr().out
+    broken = sorted(pictures.rglob("*.jpg"))[:7]
+    for path in broken:
+        path.write_bytes(b"no image")
+    for _ in range(2):  # with a split that is kept, and without one
+        assert main(["data", "verify", str(pictures)]) == 1
+        out = capsys.readouterr().out
+        assert all(f"{path.name} (class " in out for path in broken) and out.count("not an image") == 7
+        for kept in pictures.glob("dicap_split*"):
+            kept.unlink()
 
 
 @pytest.mark.parametrize("stem", ["imagenetv2", "imagenet_a"])
@@ -352,7 +358,7 @@ def test_a_traceback_is_shown_when_asked(tmp_path, capsys):
 def test_list_works_offline_with_and_without_a_folder(layout, tmp_path, capsys):
     assert main(["data", "list"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in DATASETS) and "39 GB" in text and "There" not in text
+    assert all(name in text for name in DATASETS) and "39.1 GB" in text and "There" not in text
     layout("eurosat")
     assert data("list", "eurosat", root=tmp_path) == 0
     assert capsys.readouterr().out.count("| yes |") == 2

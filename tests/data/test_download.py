@@ -193,10 +193,38 @@ def test_no_network_is_said(tmp_path):
 
 def test_no_room_is_said_before_a_byte_is_written(server, source, tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(DownloadError, match="data.bin needs 300 kB .* 10 B are free"):
+    with pytest.raises(DownloadError, match="data.bin: .* sends 300.0 kB; .* 10 bytes have room in"):
         fetch(source, tmp_path / "new")
-    with pytest.raises(DownloadError, match="data.bin with what comes out of it needs 600 kB"):
+    with pytest.raises(DownloadError, match="5 bytes have room in .* beside what comes out"):
         fetch(Source("data.bin", url=source.url, unpack=("images",)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("digits", [30, 5000])  # more than 4300 are no number to Python
+@pytest.mark.parametrize("size", [0, len(DATA)])
+def test_an_absurd_length_is_refused_before_a_byte_is_written(server, source, tmp_path, digits, size):
+    server.files["data.bin"] = File(DATA, length=False, headers={"Content-Length": "9" * digits})
+    with pytest.raises(DownloadError, match="data.bin: .* sends .* at most") as caught:
+        fetch(Source("data.bin", url=source.url, size=size), tmp_path / "new")
+    assert len(str(caught.value)) < 500 and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("unpack", [(), ("images",)])
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_an_endless_answer_is_cut_off_and_leaves_nothing(server, source, tmp_path, monkeypatch, size, unpack):
+    monkeypatch.setattr(download, "FILE", 50_000)
+    monkeypatch.setattr(download, "ARCHIVE", 50_000)
+    server.files["data.bin"] = File(LARGE, length=False)
+    with pytest.raises(DownloadError, match="data.bin: http://.* sends .*at most 50.0 kB"):
+        fetch(Source("data.bin", url=source.url, size=size, unpack=unpack), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_endless_answer_does_not_fill_the_disk(server, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=70_000))
+    server.files["data.bin"] = File(LARGE, length=False)
+    with pytest.raises(DownloadError, match="sends .*70.0 kB have room in"):
+        fetch(Source("data.bin", url=source.url), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -292,6 +320,15 @@ def test_gdown_itself_leaves_nothing_of_a_small_file(google, tmp_path):
     google.files["1abc"].cuts = [200_000]
     with pytest.raises(DownloadError):
         fetch(Source("list.txt", drive="1abc", md5=MD5), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_gdown_itself_is_cut_off_at_an_endless_answer(google, tmp_path, monkeypatch, length):
+    monkeypatch.setattr(download, "ARCHIVE", 100_000)
+    google.files["1abc"].length = length
+    with pytest.raises(DownloadError, match="data.zip: https://drive.google.com/file/d/1abc sends .*at most 100.0 kB"):
+        fetch(Source("data.zip", drive="1abc", unpack=("x",)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -1,13 +1,17 @@
 """Few-shot draws of earlier runs: CoOp's pickles as that code wrote them, published index files; nothing of them runs."""
 
+import functools
 import json
 import os
 import pickle
+import pickletools
 import sys
+import tracemalloc
 import types
 
 import pytest
 
+from dicap import inert
 from dicap.data import draw
 from dicap.data.draw import few_shot
 
@@ -193,6 +197,45 @@ def test_truncated_and_huge_pickles(old, tmp_path, caplog, monkeypatch):
     caplog.clear()
     assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
     assert "larger than a draw can be" in caplog.text
+
+
+HUNGRY = {
+    "a place in the memo": b"\x80\x02Nr\x00\x00\x40\x00.",  # the table would have 2^23 entries
+    "a place in words": b"Np4194304\n.",
+    "many small things": b"\x80\x04(" + b"\x8f" * 20_000 + b"l.",
+    "a promise": b"\x80\x05\x96" + (1 << 24).to_bytes(8, "little") + b".",
+}
+
+
+@pytest.mark.parametrize("name", HUNGRY)
+def test_a_small_pickle_takes_little_memory(tmp_path, caplog, monkeypatch, name):
+    monkeypatch.setattr(inert, "OPCODES", 1000)
+    (tmp_path / "shot_2-seed_1.pkl").write_bytes(HUNGRY[name])
+    tracemalloc.start()
+    try:
+        assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert "shot_2-seed_1.pkl is not used: " in caplog.text
+
+
+@pytest.mark.parametrize("label", [functools.reduce(lambda label, _: [label, label], range(12), []), "0", None])
+def test_a_label_that_is_no_number_is_refused_unprinted(old, tmp_path, caplog, label):
+    """Lists within lists, each twice, are few bytes in a pickle and many in a message."""
+    file = old(OTHER, change=lambda item: (item[0], label, item[2]))
+    assert few_shot(SPLIT, 2, 1, tmp_path) == OURS
+    assert f"{file} is not used: " in caplog.text and len(caplog.text) < 2000
+
+
+@pytest.mark.parametrize("module", ["dicap.engine.data.datasets.base_dataset", "dassl.data.datasets"])
+def test_an_old_draw_may_name_its_datum_otherwise(old, datum, monkeypatch, tmp_path, module):
+    file = old(OTHER)
+    there, here = (b"\x8c" + bytes([len(name)]) + name.encode() for name in (datum.__module__, module))
+    assert file.read_bytes().count(there) == 1
+    tree = pickletools.optimize(file.read_bytes()).replace(there, here)
+    file.write_bytes(b"\x80\x04" + tree[tree.index(b"}") :])  # without the frame, which has a length
+    assert train_val(few_shot(SPLIT, 2, 1, tmp_path)) == OTHER
 
 
 def published(draw, **change):

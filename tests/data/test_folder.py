@@ -321,13 +321,6 @@ def test_a_split_json(pictures, tmp_path):
         read_own(file, RATIO, 1, images=str(pictures))
 
 
-@pytest.mark.parametrize("train", [[["a.jpg", 0, "cat"]], []])
-def test_a_split_json_with_too_few_classes(tmp_path, train):
-    (tmp_path / "split.json").write_text(json.dumps({"train": train, "val": [], "test": []}))
-    with pytest.raises(DatasetError, match=f"has {len(train)} classes; a dataset needs two"):
-        read_own(tmp_path / "split.json", RATIO, 1)
-
-
 # --- paths on a command line -------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
 """Unpacking: the layouts of real archives, and archives that mean harm."""
 
 import contextlib
+import gzip
 import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from types import SimpleNamespace
 
@@ -197,6 +199,86 @@ def test_a_bomb_is_stopped(tmp_path, make, monkeypatch):
         and sum(written) <= unpack_module.RATIO * archive.stat().st_size + (1 << 20)
         and below(tmp_path) == ["bomb"]
     )
+
+
+def raw(kind, body=b"", name="images/1.jpg", link=""):
+    """The blocks of a member, as tarfile would not write them."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, len(body), link
+    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+def pax(**values):
+    rows = [f" {key.replace('_', '.')}={value}\n" for key, value in values.items()]
+    return "".join(f"{next(n for n in (1, 2, 3, 4, 5) if len(str(n + len(row))) == n) + len(row)}{row}" for row in rows)
+
+
+def sparse(blocks):
+    """A member whose list of pieces goes on for that many blocks."""
+    head = bytearray(raw(tarfile.GNUTYPE_SPARSE))
+    head[482] = 1  # it goes on
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + (b"%011o\0" % 1 * 42 + b"\1" + bytes(7)) * blocks
+
+
+MUCH, MANY = 1 << 24, 20_000
+FILES = b"".join(raw(b"0", b"1", f"images/{number}") for number in range(300))
+HUNGRY_TARS = {
+    "long name": ("asks for more", raw(tarfile.GNUTYPE_LONGNAME, b"a" * MUCH)),
+    "long link": ("asks for more", raw(tarfile.GNUTYPE_LONGLINK, b"a" * MUCH)),
+    "extended header": ("asks for more", raw(tarfile.XHDTYPE, pax(comment="a" * 90).encode() * (MUCH // 100))),
+    "many headers": (
+        "asks for more",
+        raw(tarfile.SYMTYPE, link="none")
+        + b"".join(
+            raw(tarfile.XHDTYPE, pax(path=f"{n}/{'a' * 60_000}").encode()) + raw(b"0", b"1") for n in range(300)
+        ),
+    ),
+    "many files behind a link": ("asks for more", raw(tarfile.SYMTYPE, link="none") + raw(b"0") * MANY),
+    "sparse file": ("sparse", sparse(MUCH // 512)),
+    "sparse file of today": (
+        "sparse",
+        raw(tarfile.XHDTYPE, pax(GNU_sparse_major="1", GNU_sparse_minor="0").encode())
+        + raw(b"0", b"999999999\n" + b"1\n" * (MUCH // 4)),
+    ),
+    "header for all": ("", raw(tarfile.XGLTYPE, pax(**{f"key{n}": "" for n in range(2000)}).encode()) + FILES),
+}
+
+
+@pytest.mark.parametrize("name", HUNGRY_TARS)
+def test_a_small_tar_takes_little_memory(tmp_path, monkeypatch, name):
+    """A few kilobytes of an archive may be a name of gigabytes."""
+    monkeypatch.setattr(unpack_module, "EXTRAS", 1 << 20)
+    monkeypatch.setattr(unpack_module, "ENTRIES", 1000)
+    text, blocks = HUNGRY_TARS[name]
+    archive = tmp_path / "hungry"
+    archive.write_bytes(gzip.compress(blocks + raw(b"0", b"1", "images/last") + bytes(1024), 1))
+    tracemalloc.start()
+    try:
+        with (
+            pytest.raises(UnpackError, match=f"hungry was not unpacked: .*{text}") if text else contextlib.nullcontext()
+        ):
+            unpack(archive, tmp_path / "out", ["images"])
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_list_of_files_in_a_zip_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack_module, "LIST", 1000)
+    archive = make_zip(tmp_path / "long.zip", [(f"images/{number}", b"") for number in range(100)])
+    with pytest.raises(UnpackError, match="long.zip was not unpacked: its list of files has .* bytes"):
+        unpack(archive, tmp_path / "out", ["images"])
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+def test_more_than_there_is_room_for_is_said_before_the_disk_is_full(tmp_path, make, monkeypatch):
+    archive = make(tmp_path / "large", [(f"images/{number}", bytes(1000)) for number in range(3)])
+    monkeypatch.setattr(unpack_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2500))
+    with pytest.raises(UnpackError, match="large cannot be unpacked: .*No space left.* make room and try again"):
+        unpack(archive, tmp_path / "out", ["images"])
+    assert below(tmp_path) == ["large"]
 
 
 @pytest.mark.parametrize("said", [50, 6000])

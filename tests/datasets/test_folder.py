@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from PIL import Image
 
+from dicap.cli import main
 from dicap.config import build_cfg, config_path
 from dicap.data.split import DatasetError
 from dicap.datasets.folder import Folder
@@ -75,6 +77,30 @@ def test_base_and_new_and_hold_out(build, pictures, make_cfg):
     cfg = make_cfg(Folder, "", 4, 1, "new", PATH=str(pictures))
     cfg.DATASET.HOLDOUT_FOLDS, cfg.DATASET.HOLDOUT_FOLD = 2, 1
     assert set(Folder(cfg).classnames) < set(NAMES[:4])
+
+
+@pytest.mark.parametrize(
+    "count, text", [(2, "2 classes make 1 base and 1 new"), (3, "3 classes make 2 base and 1 new")]
+)
+@pytest.mark.parametrize("classes", ["base", "new"])
+def test_a_half_of_one_class_is_refused(build, pictures, classes, count, text):
+    """One class is right in every image, whatever was learned."""
+    for name in NAMES[count:]:
+        shutil.rmtree(pictures / name)
+    with pytest.raises(DatasetError, match=f"Folder in {pictures}: its {text}"):
+        build(4, 1, classes)
+    assert build(4, 1).classnames == NAMES[:count]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_dataset_of_one_class_is_refused_and_verify_says_the_same(build, tmp_path, count, capsys):
+    items = {part: [[f"{part}.png", 0, "cat"]] * count for part in ("train", "test")}
+    (tmp_path / "split.json").write_text(json.dumps({**items, "val": []}))
+    text = f"Folder in {tmp_path}: {count} classes, but a dataset needs two"
+    with pytest.raises(DatasetError, match=text):
+        build(PATH=str(tmp_path / "split.json"))
+    assert main(["data", "verify", str(tmp_path / "split.json")]) == 1
+    assert text in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_options_decide(build, pictures, tmp_path):

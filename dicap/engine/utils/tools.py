@@ -94,6 +94,8 @@ def read_image(path: str) -> Image.Image:
     """The image file as RGB; raises FileNotFoundError, or OSError for a damaged image, both with the file's name."""
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError("pixels of more than 8 bits, which convert would turn white: save it with 8")
             return image.convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {path}: is DATASET.ROOT right and the dataset complete?") from None

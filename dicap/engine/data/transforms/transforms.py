@@ -36,7 +36,6 @@ _TRAIN: dict[str, Callable[[Any], Any]] = {
     "gaussian_blur": lambda i: T.RandomApply([T.GaussianBlur(i.GB_K)], p=i.GB_P),
 }
 AVAI_CHOICES = [*_TRAIN, "center_crop", "normalize"]  # a centre crop is always part of the test transform
-_DASSL_ONLY = "cutout gaussian_noise instance_norm random_translation randaugment2 randaugment_fixmatch".split()
 
 
 def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
@@ -49,7 +48,10 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
         _log.info("No transform is applied (INPUT.NO_TRANSFORM)")
         return None
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
-    _check_choices(choices)
+    unknown = next((choice for choice in choices if choice not in AVAI_CHOICES), None)
+    if unknown is not None:
+        way = "for another, give DataManager a custom_tfm_train, or use Dassl itself"
+        raise ValueError(f"INPUT.TRANSFORMS {unknown}: the built-in engine has {AVAI_CHOICES}; {way}")
     resize = partial(T.Resize, interpolation=_mode(cfg.INPUT))
     if is_train:
         cropped = "random_crop" in choices or "random_resized_crop" in choices
@@ -62,17 +64,6 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
         steps.append(T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
     _log.info("Transform for %s: %s", "training" if is_train else "test", ", ".join(map(str, steps)))
     return T.Compose(steps)
-
-
-def _check_choices(choices: Sequence[str]) -> None:
-    for choice in choices:
-        if choice in _DASSL_ONLY:
-            raise ValueError(
-                f"INPUT.TRANSFORMS {choice}: torchvision has no such transform and the built-in engine "
-                f"carries only {AVAI_CHOICES}; give DataManager a custom_tfm_train, or use Dassl itself"
-            )
-        if choice not in AVAI_CHOICES:
-            raise ValueError(f"INPUT.TRANSFORMS {choice}: there are {AVAI_CHOICES}")
 
 
 def _mode(options: Any) -> InterpolationMode:
