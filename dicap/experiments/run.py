@@ -28,6 +28,7 @@ from typing import Any
 from dicap import results as store
 from dicap.config import facts_of, method_of
 from dicap.console import StdoutHandler, show_log
+from dicap.files import FULL, named
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -297,15 +298,19 @@ def _logged(folder: str) -> Iterator[None]:
     logger: Any = sys.stdout
     try:
         yield
-    except BaseException:
-        if logger is not before:
-            traceback.print_exc(file=logger.file)
-        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the disk is full
+            if logger is not before:
+                traceback.print_exc(file=logger.file)
+        nameless = isinstance(error, OSError) and error.errno in FULL and not error.filename
+        with named(folder) if nameless else contextlib.nullcontext():  # the log, TensorBoard
+            raise
     finally:
         library.handlers, sys.stdout = handlers, before
         if logger is not before:  # Dassl's own Logger closes the console too, even when collected
-            logger.flush()
-            logger.file.close()
+            with contextlib.suppress(OSError):
+                logger.flush()
+                logger.file.close()
             logger.file, logger.console = None, io.StringIO()
 
 

@@ -68,6 +68,11 @@ class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self.stream = sys.stdout
         super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if isinstance(sys.exc_info()[1], OSError):  # a full disk ends the run
+            raise
+        super().handleError(record)
+
 
 _handler = _StdoutHandler()
 _active: Logger | None = None
