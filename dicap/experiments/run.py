@@ -27,8 +27,8 @@ from typing import Any
 
 from dicap import results as store
 from dicap.config import facts_of, method_of
-from dicap.console import StdoutHandler, show_log
-from dicap.files import FULL, named
+from dicap.console import show_log
+from dicap.files import FULL
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -293,8 +293,6 @@ def _logged(folder: str) -> Iterator[None]:
     library, before = logging.getLogger("dicap"), sys.stdout
     handlers = list(library.handlers)
     setup_logger(folder or None)
-    if library.handlers != handlers:  # the built-in engine shows the library's log itself: each line once
-        library.handlers = [handler for handler in library.handlers if not isinstance(handler, StdoutHandler)]
     logger: Any = sys.stdout
     try:
         yield
@@ -302,9 +300,11 @@ def _logged(folder: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # the disk is full
             if logger is not before:
                 traceback.print_exc(file=logger.file)
-        nameless = isinstance(error, OSError) and error.errno in FULL and not error.filename
-        with named(folder) if nameless else contextlib.nullcontext():  # the log, TensorBoard
-            raise
+        if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # of the log or TensorBoard
+            raise OSError(
+                error.errno, f"{error.strerror}; make room there, or choose another folder", folder
+            ) from error
+        raise
     finally:
         library.handlers, sys.stdout = handlers, before
         if logger is not before:  # Dassl's own Logger closes the console too, even when collected
