@@ -62,20 +62,16 @@ def replacing(path: str | os.PathLike, lasting: bool = True) -> Iterator[Path]:
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
-        folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        folder.mkdir()
-        try:
-            with _lock(folder / "lock", os.O_CREAT):  # in use: see `_sweep`
-                new = folder / "new"
-                yield new
-                if lasting:
-                    _to_disk(new)
-                if new.is_file():  # safetensors makes files that only their owner can read
-                    mode = path.lstat().st_mode if os.path.lexists(path) else 0
-                    new.chmod(stat.S_IMODE(mode) if stat.S_ISREG(mode) else folder.stat().st_mode & 0o666)
-                os.replace(new, path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.ExitStack() as held:
+            folder = _private_folder(path, held)
+            new = folder / "new"
+            yield new
+            if lasting:
+                _to_disk(new)
+            if new.is_file():  # safetensors makes files that only their owner can read
+                mode = path.lstat().st_mode if os.path.lexists(path) else 0
+                new.chmod(stat.S_IMODE(mode) if stat.S_ISREG(mode) else folder.stat().st_mode & 0o666)
+            os.replace(new, path)
         if lasting:
             _to_disk(path.parent, names=True)
 
@@ -106,15 +102,27 @@ def _to_disk(path: Path, names: bool = False) -> None:
             os.close(handle)
 
 
+def _private_folder(path: Path, held: contextlib.ExitStack) -> Path:
+    """A new folder beside `path`, locked while it is in use and then removed."""
+    while True:
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        folder.mkdir()
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+            if held.enter_context(_lock(folder / "lock", os.O_CREAT)) is not False:
+                return folder
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what killed writers left there: their locks are free or, where there are no locks, a day old."""
-    for lock in folder.glob(f".*.{'[0-9a-f]' * 16}.tmp/lock"):
+    """Remove what killed writers left there: what nobody has locked or, where there are no locks, what is a day old."""
+    for left in folder.glob(f".*.{'[0-9a-f]' * 16}.tmp"):
+        if left.is_symlink():
+            continue
         with contextlib.suppress(OSError):
-            old, was_held = time.time() - lock.stat().st_mtime > DAY, lock.stat().st_size > 0
-            if old or was_held:
-                with _lock(lock) as mine:
-                    if mine or (old and mine is None):
-                        shutil.rmtree(lock.parent)
+            left.rmdir()  # of one that was killed before it had a lock
+        with contextlib.suppress(OSError), _lock(left / "lock") as mine:
+            if mine or (mine is None and time.time() - left.stat().st_mtime > DAY):
+                shutil.rmtree(left)
 
 
 # -- locks

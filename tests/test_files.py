@@ -93,6 +93,8 @@ def test_no_link_is_written_through(tmp_path, monkeypatch):
     (place / f".model.{os.getpid()}.tmp").symlink_to(victim)
     (place / "model").symlink_to(victim)
     (place / ".model.lock").symlink_to(victim)
+    (place / ".other.0123456789abcdef.tmp").symlink_to(tmp_path)
+    (tmp_path / "lock").write_text("mine")
     write_tensors({"x": torch.zeros(1)}, place / "model")
     assert not (place / "model").is_symlink() and torch.load(place / "model", weights_only=True)
     with pytest.raises(OSError, match="model.lock"), locked(place / ".model.lock"):
@@ -101,7 +103,7 @@ def test_no_link_is_written_through(tmp_path, monkeypatch):
     (place / ".model.0000000000000000.tmp").symlink_to(tmp_path)
     with pytest.raises(FileExistsError, match="model"):
         write_text(place / "model", "other")
-    assert victim.read_text() == "mine" and not (tmp_path / "new").exists()
+    assert victim.read_text() == (tmp_path / "lock").read_text() == "mine" and not (tmp_path / "new").exists()
 
 
 def bytes_of(path):
@@ -210,6 +212,23 @@ def test_what_a_killed_writer_left_goes_and_what_others_are_at_stays(tmp_path, p
 
 
 @posix
+def test_a_writer_whose_folder_was_taken_for_a_leftover_makes_another(tmp_path, monkeypatch):
+    real, called = os.open, []
+
+    def slow(path, *args, **options):
+        if str(path).endswith("lock") and not called:
+            called.append(path)
+            write_text(tmp_path / "b", "b")  # another process writes meanwhile
+            assert not Path(path).parent.exists()
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", slow)
+    with replacing(tmp_path / "a", lasting=False) as temporary:
+        temporary.write_text("a")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "a", "b": "b"}
+
+
+@posix
 def test_where_there_are_no_locks_a_leftover_goes_when_it_is_a_day_old(tmp_path, monkeypatch):
     def refuse(file, how):
         raise OSError("no locks available")
@@ -219,7 +238,7 @@ def test_where_there_are_no_locks_a_leftover_goes_when_it_is_a_day_old(tmp_path,
     for lock in (young, old):
         lock.parent.mkdir()
         lock.write_text("")
-    os.utime(old, (time.time() - 2 * files.DAY,) * 2)
+    os.utime(old.parent, (time.time() - 2 * files.DAY,) * 2)
     write_text(tmp_path / "c", "x")
     assert young.exists() and not old.parent.exists()
 
