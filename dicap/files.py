@@ -19,18 +19,13 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-POLL, REMIND, WAIT = (
-    0.2,
-    60,
-    7200,
-)  # seconds: between looks at a lock, between lines about it, before going on without it
-DAY = 86400
+POLL, REMIND, WAIT, DAY = 0.2, 60, 7200, 86400  # seconds
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def named(path: str | os.PathLike) -> Iterator[None]:
-    """Let the errors of writing `path`, also those out of torch and safetensors, be an OSError that names it and a way out."""
+    """Make what fails in writing `path`, also torch's and safetensors' errors, an OSError with its name and a way out."""
     try:
         yield
     except Exception as error:
@@ -39,10 +34,9 @@ def named(path: str | os.PathLike) -> Iterator[None]:
         number = cause.errno if isinstance(cause, OSError) else int(told[1]) if told else 0
         if not number:
             raise
-        names = [str(name) for name in (getattr(cause, key, None) for key in ("filename", "filename2")) if name]
-        ours = not names or any(f".{Path(path).name}." in name for name in names)  # a temporary name, or none
-        place = str(path) if ours else names[0]
-        if not str(path).startswith(place):  # of a file that is read meanwhile
+        place = str(getattr(cause, "filename2", None) or getattr(cause, "filename", None) or path)
+        place = str(path) if f".{Path(path).name}." in place else place  # a temporary name
+        if not str(path).startswith(place):  # a file that is read meanwhile
             raise
         way = "make room there" if number in FULL else "see that it can be written"
         raise OSError(number, f"{os.strerror(number)}; {way}, or choose another folder", place) from error
@@ -50,7 +44,7 @@ def named(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | os.PathLike, lasting: bool = True) -> Iterator[Path]:
-    """A temporary path: the file or folder written there replaces `path` when the block ends; an error leaves all as it was.
+    """A temporary path: the file or folder written there replaces `path` at the end, unless there is an error.
 
     Folders are made. What is replaced keeps its mode, a new file gets that of the umask. Leftovers of killed writers go.
 
@@ -114,7 +108,7 @@ def _private_folder(path: Path, held: contextlib.ExitStack) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed writers left there: what nobody has locked or, where there are no locks, what is a day old."""
+    """Remove what killed writers left there: what nobody has locked, or is a day old where there are no locks."""
     for left in folder.glob(f".*.{'[0-9a-f]' * 16}.tmp"):
         if left.is_symlink():
             continue
@@ -174,7 +168,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _lock(path: Path, flags: int = 0) -> Iterator[bool | None]:
-    """Lock a file, never through a link, while the block runs: False where another process has it, None: there are no locks."""
+    """Lock a file, not through a link, while the block runs: False: another process has it, None: there are no locks."""
     with named(path):
         handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | flags, 0o666)
     _held.add(handle)
@@ -225,8 +219,8 @@ def one_at_a_time(path: Path | None, what: str) -> Iterator[None]:
     """Hold the lock beside a cached file while it is made: others that want it wait here until it is there.
 
     The lock ends with its holder: one that is killed leaves nobody waiting, and the next makes the file. Nothing is held
-    where there is no cache, or its folder cannot be written, or has no locks, or the holder is stopped, or takes longer
-    than WAIT: then each makes its own, which is as right.
+    where there is no cache, or its folder cannot be written or has no locks, where the holder is stopped, and after WAIT:
+    then each makes its own, which is as right.
     """
     with contextlib.ExitStack() as held:
         if path is not None:

@@ -301,9 +301,7 @@ def _logged(folder: str) -> Iterator[None]:
             if logger is not before:
                 traceback.print_exc(file=logger.file)
         if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # of the log or TensorBoard
-            raise OSError(
-                error.errno, f"{error.strerror}; make room there, or choose another folder", folder
-            ) from error
+            raise OSError(error.errno, f"{error.strerror}; make room there", folder) from error
         raise
     finally:
         library.handlers, sys.stdout = handlers, before
