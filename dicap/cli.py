@@ -259,6 +259,7 @@ def _train(args: argparse.Namespace) -> None:
     _start(args)
     from dicap import results as store
     from dicap.config import FLAGS, build_cfg, method_of, recipe_of
+    from dicap.experiments.executor import at_work
     from dicap.experiments.protocols import protocol_of
     from dicap.experiments.run import run
 
@@ -267,17 +268,18 @@ def _train(args: argparse.Namespace) -> None:
     trained_on = ""  # as the result says of the run whose prompt is tested
     with contextlib.suppress(store.ResultError):
         trained_on = store.read_result(args.model_dir)["dataset"] if args.model_dir else ""
-    run(
-        cfg,
-        eval_only=args.eval_only,
-        model_dir=args.model_dir,
-        load_epoch=args.load_epoch,
-        no_train=args.no_train,
-        protocol=protocol_of(cfg.OUTPUT_DIR),
-        dataset=Path(args.dataset_config_file).stem,
-        recipe=recipe_of(method_of(cfg), args.config_file),
-        trained_on=trained_on,
-    )
+    with at_work(cfg.OUTPUT_DIR):
+        run(
+            cfg,
+            eval_only=args.eval_only,
+            model_dir=args.model_dir,
+            load_epoch=args.load_epoch,
+            no_train=args.no_train,
+            protocol=protocol_of(cfg.OUTPUT_DIR),
+            dataset=Path(args.dataset_config_file).stem,
+            recipe=recipe_of(method_of(cfg), args.config_file),
+            trained_on=trained_on,
+        )
 
 
 def _protocol(args: argparse.Namespace) -> None:

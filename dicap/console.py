@@ -15,7 +15,7 @@ class StdoutHandler(logging.StreamHandler):
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        if isinstance(sys.exc_info()[1], BrokenPipeError):  # `dicap base2new --dry-run | head`
+        if isinstance(sys.exc_info()[1], OSError):  # `dicap base2new --dry-run | head`, a log on a full disk
             raise
         super().handleError(record)
 

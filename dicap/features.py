@@ -250,7 +250,7 @@ def _read(path: Path | None) -> Tensor | None:
 
 
 def _save(features: Tensor, path: Path) -> None:
-    with replacing(path) as temporary:
+    with replacing(path, lasting=False) as temporary:
         save_file({"features": features.contiguous()}, temporary, {"sha256": _digest(features, path)})
 
 

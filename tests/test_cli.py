@@ -13,6 +13,7 @@ import pytest
 from dicap import cli
 from dicap import results as store
 from dicap.experiments.protocols import PROTOCOLS
+from dicap.files import locked
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS, TINY = str(ROOT / "configs/datasets/digits.yaml"), str(ROOT / "configs/trainers/CoOp/tiny.yaml")
@@ -92,6 +93,16 @@ def test_a_run_by_its_flags(tmp_path, embedded_data, capsys):
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path)]) == 0
     assert "digits" in capsys.readouterr().out and json.loads((tmp_path / "base2new.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--eval-only",), ("--no-train",)])
+def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path, capsys, flags):
+    pytest.importorskip("fcntl")
+    with locked(tmp_path / ".o.lock"):
+        assert train("--trainer", "CoOp", "--output-dir", str(tmp_path / "o"), *flags, *QUICK) == cli.FAILURE
+    said = capsys.readouterr().err
+    assert f"another process is at work on it (process {os.getpid()} on" in said and str(tmp_path / ".o.lock") in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_a_trainer_and_a_learner_is_stored_as_the_pair(tmp_path, embedded_data):

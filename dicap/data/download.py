@@ -12,7 +12,6 @@ import contextlib
 import glob
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from datetime import date
@@ -25,7 +24,7 @@ from rich.filesize import decimal
 
 from dicap.data.sources import Source, progress
 from dicap.data.split import DatasetError, read_json
-from dicap.files import locked, write_text
+from dicap.files import holder, locked, move, named, write_text
 
 RECORD = "dicap_downloads.json"  # in a dataset's folder: what was fetched, from where, with which digest
 BLOCK = 1 << 16  # a break costs at most one
@@ -56,9 +55,10 @@ def fetch(source: Source, folder: Path) -> str:
     part = target.with_name(f".{target.name}.part")
     absent = [path for path in target.parents if not path.exists()]
     try:
-        with locked(part.with_suffix(".lock")) as mine, progress(source.file, source.size) as bar:
+        lock = part.with_suffix(".lock")
+        with locked(lock) as mine, progress(source.file, source.size) as bar:
             if not mine:
-                raise DownloadError(f"another process is at work on {target}; wait for it")
+                raise DownloadError(f"another process is at work on {target} ({holder(lock)[0]}); wait for it")
             expected = source.size or (ARCHIVE if source.unpack else FILE)
             room = (_size(part) + shutil.disk_usage(folder).free) // (2 if source.unpack else 1)
 
@@ -75,7 +75,7 @@ def fetch(source: Source, folder: Path) -> str:
 
             (_from_drive if source.drive else _from_url)(source, part, show)
             digest = _check_content(source, part)
-            os.replace(part, target)
+            move(part, target)
             _forget(part)
             record(source, folder, digest)
             return digest
@@ -173,7 +173,7 @@ def _write(source: Source, part: Path, answer: requests.Response, start: int, to
         validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
         _forget(part)
         write_text(part.with_suffix(".part.json"), json.dumps({"url": source.url, "validator": validator}))
-    with open(part, "ab") as file:
+    with named(part), open(part, "ab") as file:
         for block in answer.iter_content(BLOCK):
             file.write(block)
             show(file.tell(), total)

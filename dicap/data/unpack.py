@@ -8,7 +8,6 @@ inside a tar becomes a copy of what it names. Permissions and owners are not tak
 import errno
 import io
 import lzma
-import os
 import posixpath
 import shutil
 import stat
@@ -22,7 +21,7 @@ from typing import IO, Any
 
 from dicap.data.sources import Source, filled, progress
 from dicap.data.split import DatasetError
-from dicap.files import locked
+from dicap.files import holder, locked, move
 
 RATIO, SLACK = 20, 1 << 28  # pictures do not shrink; lists and annotations do, and are small
 ENTRIES = 250_000  # SUN397 has 108,754 files; ImageNet is not unpacked here
@@ -51,9 +50,10 @@ def unpack(archive: Path, folder: Path, source: Source) -> list[str]:
     """
     theirs = {ours: name for name, ours in source.rename.items()}
     temporary = folder / f".{archive.name}.unpack"
-    with locked(folder / f".{archive.name}.lock") as mine:
+    lock = folder / f".{archive.name}.lock"
+    with locked(lock) as mine:
         if not mine:
-            raise UnpackError(f"another process is at work on {archive}; wait for it")
+            raise UnpackError(f"another process is at work on {archive} ({holder(lock)[0]}); wait for it")
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
         temporary.mkdir(parents=True)
         try:
@@ -65,7 +65,7 @@ def unpack(archive: Path, folder: Path, source: Source) -> list[str]:
             new = [name for name, place in places.items() if place.exists() and not filled(folder / name)]
             for name in new:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                os.rename(places[name], folder / name)
+                move(places[name], folder / name)
             return new
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -29,7 +29,7 @@ from dicap import discover
 from dicap import results as store
 from dicap.experiments.finished import NOT_FINISHED, make_way, planned_digests, why_run
 from dicap.experiments.protocols import Job, learns
-from dicap.files import locked
+from dicap.files import holder, locked
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -170,16 +170,26 @@ def finish(job: Job, planned: dict[str, str], verbose: bool = False) -> tuple[di
     """
     if not why_run(job, planned):
         return store.read_result(job.folder), ""
-    lock = job.folder.parent / f".{job.folder.name}.lock"
-    with locked(lock) as mine:
-        if not mine:
-            held = f"another process is at work on it (it holds {lock})"
-            raise RunError(f"{held}; wait for that one, then run the same command again")
+    with at_work(job.folder):
         why = why_run(job, planned)  # another process may have finished it meanwhile
         if not why:
             return store.read_result(job.folder), ""
         make_way(job, planned, why)
         return _run(job, verbose), why
+
+
+@contextlib.contextmanager
+def at_work(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold the lock of a run's folder, beside it. Raises RunError where another process is at work on that run."""
+    path = Path(os.path.realpath(folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent if os.access(path.parent, os.W_OK) else path  # a folder that is mounted alone
+    lock = beside / f".{path.name}.lock"
+    with locked(lock) as mine:
+        if not mine:
+            held = f"another process is at work on it ({holder(lock)[0]})"
+            raise RunError(f"{held}; wait for that one, then run the same command again")
+        yield
 
 
 def _run(job: Job, verbose: bool) -> dict:

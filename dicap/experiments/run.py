@@ -27,8 +27,9 @@ from typing import Any
 
 from dicap import results as store
 from dicap.config import facts_of, method_of
-from dicap.console import StdoutHandler, show_log
+from dicap.console import show_log
 from dicap.experiments.finished import changed_settings
+from dicap.files import FULL
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -320,20 +321,22 @@ def _logged(folder: str) -> Iterator[None]:
     library, before = logging.getLogger("dicap"), sys.stdout
     handlers = list(library.handlers)
     setup_logger(folder or None)
-    if library.handlers != handlers:  # the built-in engine shows the library's log itself: each line once
-        library.handlers = [handler for handler in library.handlers if not isinstance(handler, StdoutHandler)]
     logger: Any = sys.stdout
     try:
         yield
-    except BaseException:
-        if logger is not before:
-            traceback.print_exc(file=logger.file)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the disk is full
+            if logger is not before:
+                traceback.print_exc(file=logger.file)
+        if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # of the log or TensorBoard
+            raise OSError(error.errno, f"{error.strerror}; make room there", folder) from error
         raise
     finally:
         library.handlers, sys.stdout = handlers, before
         if logger is not before:  # Dassl's own Logger closes the console too, even when collected
-            logger.flush()
-            logger.file.close()
+            with contextlib.suppress(OSError):
+                logger.flush()
+                logger.file.close()
             logger.file, logger.console = None, io.StringIO()
 
 

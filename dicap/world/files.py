@@ -8,15 +8,12 @@
 processes write at once, the second uses the first one's folder.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dicap.files import replacing
 from dicap.world.captions import DIGITS
 from dicap.world.causal import CLASSES, LATENTS, TIED_SCENE, VALUES, VARIABLES, confound, sample, shift
 from dicap.world.render import DOWNSTREAM, Domain, counterfactual, render
@@ -190,21 +188,15 @@ def _write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     """Let `write` fill `folder`, under a temporary name until it is complete; do nothing where `folder` exists."""
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for old in folder.parent.glob(f".{folder.name}.*"):  # left behind by killed processes
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > 86400:
-                shutil.rmtree(old, ignore_errors=True)
     log.info("writing %s", folder)
-    prefix, began = f".{folder.name}.", time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as temporary:
-        os.chmod(temporary, 0o755)
-        write(Path(temporary))
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first
-                raise
+    began = time.monotonic()
+    try:
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            write(temporary)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
     log.info("wrote %s in %.1f s", folder, time.monotonic() - began)
     return folder
 

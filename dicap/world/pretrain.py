@@ -214,7 +214,7 @@ class _Run:
         """Save the state, write the weights, evaluate the written file, add a line to log.jsonl."""
         finished = self.step == self.recipe.steps
         state = {"model": self.model.state_dict(), "average": self.average, "optim": self.optim.state_dict()}
-        with replacing(self.work / "state.pt") as file:
+        with replacing(self.work / "state.pt") as temporary, open(temporary, "wb") as file:
             torch.save({**state, "step": self.step, "seconds": self.seconds}, file)
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
         metadata = {

@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(caltech, small, make_cfg, m
     def refuse(*args, **kwargs):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     small(make_cfg(small, caltech, 2, 1))
     assert "not cached" in caplog.text
 

@@ -12,7 +12,6 @@ from dassl.utils import load_checkpoint, load_pretrained_weights, resume_from_ch
 from torch import nn
 
 from dicap import inert
-from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import write_tensors
 from dicap.inert import Placeholder, read_checkpoint
 from dicap.options import ConfigError
@@ -209,19 +208,6 @@ def test_tensors_of_every_kind_survive(tmp_path, dtype):
     for name, value in plain.items():
         assert loaded[name].dtype == value.dtype and loaded[name].shape == value.shape
         assert loaded[name].tolist() == value.tolist() == loaded[name].clone().tolist()
-
-
-def test_writes_are_atomic_and_leave_nothing_behind(tmp_path):
-    path = tmp_path / "folder" / "file"
-    with atomic_open(path) as file:
-        file.write(b"old")
-    with pytest.raises(RuntimeError), atomic_open(path) as file:
-        file.write(b"half of the new one")
-        raise RuntimeError
-    assert path.read_bytes() == b"old" and [p.name for p in path.parent.iterdir()] == ["file"]
-    mask = os.umask(0)
-    os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~mask  # as an ordinary file, not a private temporary one
 
 
 def test_resuming_from_a_dassl_checkpoint_steers_the_new_optimiser(tmp_path):

@@ -120,10 +120,10 @@ def modules(*patterns):
     return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
 
 
-def test_the_engine_imports_of_dicap_only_its_reader_of_tensors_and_its_error():
+def test_the_engine_imports_of_dicap_only_its_reader_of_tensors_its_writer_its_error_and_its_log():
     for name, file in modules("engine/**/*.py").items():
         for module in imports(file, name):
-            allowed = "dicap.engine", "dicap.inert", "dicap.options"
+            allowed = "dicap.engine", "dicap.inert", "dicap.files", "dicap.options", "dicap.console"
             assert module == "dicap" or module.startswith(allowed), f"{name} imports {module}"
 
 

@@ -189,6 +189,16 @@ def test_a_run_that_another_process_is_at_is_left_to_it(finished, ran):
     assert not list(place.parent.glob(".*.lock"))
 
 
+def test_the_folder_of_a_run_that_is_mounted_alone_holds_its_lock_itself(tmp_path, monkeypatch):
+    with executor.at_work(tmp_path / "beside"):
+        assert [path.name for path in tmp_path.iterdir()] == [".beside.lock"]
+    monkeypatch.setattr("os.access", lambda *_: False)  # the folder above it is not ours
+    with executor.at_work(tmp_path / "alone"), pytest.raises(RunError, match="another process is at work on it"):
+        assert [path.name for path in (tmp_path / "alone").iterdir()] == [".alone.lock"]
+        with executor.at_work(tmp_path / "alone"):
+            pass
+
+
 def test_what_another_process_finished_meanwhile_is_not_made_again(finished, ran, monkeypatch):
     job = plan(BASE2NEW, make_request(finished))[0]
     told = iter([digests.NOT_FINISHED, ""])

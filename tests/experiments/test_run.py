@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +121,16 @@ def test_a_failing_run_leaves_its_traceback_in_the_log_and_no_result(tmp_path, m
         run(make_cfg(tmp_path))
     assert sys.stdout is before and "Traceback" not in capsys.readouterr().out
     assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text() and not (tmp_path / "result.json").exists()
+
+
+def test_a_log_on_a_full_disk_ends_the_run_with_the_name_of_its_folder(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    before = sys.stdout
+    with pytest.raises(OSError, match="No space left on device; make room there") as caught:
+        run(make_cfg(tmp_path))
+    assert caught.value.filename == str(tmp_path) and sys.stdout is before
 
 
 def test_nothing_tested_is_no_result(tmp_path):

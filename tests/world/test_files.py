@@ -95,7 +95,7 @@ def test_the_second_writer_uses_the_firsts(tmp_path, monkeypatch):
 
     def slow(temporary, knobs):
         write(temporary, knobs)
-        final = temporary.parent / temporary.name.split(".")[1]
+        final = temporary.parents[1] / temporary.parent.name.split(".")[1]
         write(final, knobs) if not final.exists() and not final.mkdir() else None
 
     monkeypatch.setattr(files, "_write_shapes", slow)

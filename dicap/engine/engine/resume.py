@@ -48,13 +48,13 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_resume(folder: str | os.PathLike[str], state: dict[str, Any], epochs: int) -> None:
-    """Writes the state after that many epochs; keeps it and the one before, and removes the rest and half-written files."""
+    """Writes the state after that many epochs; keeps it and the one before, and removes the rest."""
     folder = Path(folder)
     write_tensors(state, _file(folder, epochs))
     before = [number for number in _epochs(folder) if number < epochs][:1]
-    rest = [_file(folder, number) for number in _epochs(folder) if number not in (epochs, *before)]
-    for path in [*rest, *folder.glob(".epoch-*.tmp")]:
-        path.unlink(missing_ok=True)
+    for number in _epochs(folder):
+        if number not in (epochs, *before):
+            _file(folder, number).unlink(missing_ok=True)
 
 
 def load_resume(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], Path] | None:

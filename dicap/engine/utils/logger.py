@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from dicap.console import StdoutHandler
 from dicap.engine.utils.tools import mkdir_if_missing
 
 __all__ = ["Logger", "setup_logger"]
@@ -61,15 +62,6 @@ class Logger:
         return getattr(self.console, name)
 
 
-class _StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Plain lines on whatever sys.stdout is at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stdout
-        super().emit(record)
-
-
-_handler = _StdoutHandler()
 _active: Logger | None = None
 
 
@@ -87,8 +79,8 @@ def setup_logger(output: str | os.PathLike[str] | None = None) -> Logger | None:
         _active.close()
     _active = Logger(path if path.suffix in (".txt", ".log") else path / "log.txt")
     sys.stdout = _active  # type: ignore[assignment]
-    if _handler not in _library.handlers:
-        _library.addHandler(_handler)
+    if not any(isinstance(handler, StdoutHandler) for handler in _library.handlers):
+        _library.addHandler(StdoutHandler())
     if _library.level == logging.NOTSET:
         _library.setLevel(logging.INFO)
     return _active

@@ -1,6 +1,5 @@
 """Files, seeds, names: the small functions that datasets and trainers share."""
 
-import contextlib
 import difflib
 import json
 import os
@@ -8,14 +7,16 @@ import platform
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import PIL
 import torch
 from PIL import Image
+
+from dicap.files import write_text
 
 __all__ = [
     "check_availability",
@@ -45,25 +46,6 @@ def check_isfile(fpath: str) -> bool:
     return is_file
 
 
-@contextlib.contextmanager
-def atomic_open(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file to write that appears under its name only when it is complete and on the disk.
-
-    Written beside it under a temporary name; a process that dies meanwhile leaves an older file of that name as it was.
-    """
-    path = Path(path)
-    mkdir_if_missing(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_json(fpath: str | os.PathLike[str]) -> Any:
     """The content of a JSON file; raises ValueError, with its name, where it is not JSON."""
     try:
@@ -74,8 +56,7 @@ def read_json(fpath: str | os.PathLike[str]) -> Any:
 
 def write_json(obj: Any, fpath: str | os.PathLike[str]) -> None:
     """Writes obj as indented JSON, atomically; creates the folder."""
-    with atomic_open(fpath, "w") as file:
-        json.dump(obj, file, indent=4, separators=(",", ": "))
+    write_text(fpath, json.dumps(obj, indent=4, separators=(",", ": ")))
 
 
 def set_random_seed(seed: int) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from dicap.engine.utils.meters import read_numbers
-from dicap.engine.utils.tools import atomic_open
+from dicap.files import replacing, write_text
 from dicap.inert import Placeholder, named_tensors, read_checkpoint
 from dicap.options import ConfigError
 
@@ -50,20 +50,17 @@ def save_checkpoint(
     path = Path(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
     write_tensors(state, path)
     print(f"Checkpoint saved to {path}")
-    with atomic_open(path.with_name("checkpoint"), "w") as file:
-        file.write(f"{path.name}\n")
+    write_text(path.with_name("checkpoint"), f"{path.name}\n")
     if is_best:
         best = path.with_name("model-best.pth.tar")
-        with atomic_open(best) as file, open(path, "rb") as source:
-            shutil.copyfileobj(source, file)
+        with replacing(best) as temporary:
+            shutil.copyfile(path, temporary)
         print(f'Best checkpoint saved to "{best}"')
-    for left in path.parent.glob(".*.tmp"):  # of a process that was killed inside a save
-        left.unlink(missing_ok=True)
 
 
 def write_tensors(state: Any, path: str | os.PathLike[str]) -> None:
     """torch.save of what is plain in state, atomically: the file loads with weights_only=True."""
-    with atomic_open(path) as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(_plain(state, str(path)), file)
 
 
