@@ -8,6 +8,7 @@ inside a tar becomes a copy of what it names. Permissions and owners are not tak
 import errno
 import io
 import lzma
+import os
 import posixpath
 import shutil
 import stat

@@ -37,8 +37,8 @@ from dicap.engine.engine.resume import epochs_done, load_resume, random_state, s
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
-from dicap.engine.utils.tools import atomic_open
 from dicap.engine.utils.torchtools import check_finite, last_checkpoint, load_state, resume_from_checkpoint
+from dicap.files import replacing
 from dicap.inert import named_tensors
 from dicap.options import PLACES, ConfigError, flatten, plain
 
@@ -277,8 +277,8 @@ class TrainerBase:
             best = folder / name / _BEST
             if state["best_result"] > float("-inf") and not self._is_own(folder):
                 load_checkpoint(best)  # raises where it is damaged
-                with open(best, "rb") as source, atomic_open(Path(self.output_dir, name, _BEST)) as file:
-                    shutil.copyfileobj(source, file)
+                with replacing(Path(self.output_dir, name, _BEST)) as temporary:
+                    shutil.copyfile(best, temporary)
         self.best_result = state["best_result"]
         self.load_resume_state(state["extra"])
         self._resumed_random_state = state["random"]
