@@ -26,7 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def named(path: str | os.PathLike) -> Iterator[None]:
-    """Make what fails in writing `path`, also torch's and safetensors' errors, an OSError with its name and a way out."""
+    """Make what fails in writing `path`, in torch and safetensors too, an OSError with its name and a way out."""
     try:
         yield
     except Exception as error:
@@ -47,7 +47,7 @@ def named(path: str | os.PathLike) -> Iterator[None]:
 def replacing(path: str | os.PathLike, lasting: bool = True) -> Iterator[Path]:
     """A temporary path: the file or folder written there replaces `path` at the end, unless there is an error.
 
-    Folders are made. What is replaced keeps its mode, a new file gets that of the umask. Leftovers of killed writers go.
+    Folders are made. A replaced file keeps its mode, a new one gets the umask's. What killed writers left is removed.
 
     Args:
         lasting: after a power cut the old file is there or the new one, whole. What can be made again need not last.
@@ -179,7 +179,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _lock(path: Path, flags: int = 0) -> Iterator[bool | None]:
-    """Lock a file, not through a link, while the block runs: False: another process has it, None: there are no locks."""
+    """Lock a file, not through a link: False where another process has it, None where there are no locks."""
     with named(path):
         handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | flags, 0o666)
     _held.add(handle)
@@ -229,9 +229,9 @@ def keep(path: Path | None, write: Callable[[Path], None], what: str) -> None:
 def one_at_a_time(path: Path | None, what: str) -> Iterator[None]:
     """Hold the lock beside a cached file while it is made: others that want it wait here until it is there.
 
-    The lock ends with its holder: one that is killed leaves nobody waiting, and the next makes the file. Nothing is held
-    where there is no cache, or its folder cannot be written or has no locks, where the holder is stopped, and after WAIT:
-    then each makes its own, which is as right.
+    The lock ends with its holder: one that is killed leaves nobody waiting, and the next makes the file. Nothing is
+    held where there is no cache, or its folder cannot be written or has no locks, where the holder is stopped, and
+    after WAIT: then each makes its own, which is as right.
     """
     with contextlib.ExitStack() as held:
         if path is not None:

@@ -63,7 +63,7 @@ def run(
 
     dataset = dataset or cfg.DATASET.NAME
     names = {"protocol": protocol, "dataset": dataset, "recipe": recipe, "trained_on": trained_on or dataset}
-    if not eval_only:
+    if cfg.OUTPUT_DIR and not eval_only and not no_train:
         _check_folder(cfg)
     with _logged(cfg.OUTPUT_DIR):
         _prepare(cfg)

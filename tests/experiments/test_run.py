@@ -107,6 +107,19 @@ def test_a_trained_model_is_tested_from_its_folder(probe_result, tmp_path):
     assert tested["seconds"]["train"] == 0
 
 
+def test_only_a_training_asks_whose_folder_it_is(probe_result, tmp_path, monkeypatch):
+    folder, other = probe_result[0], ("OPTIM.LR", "0.5")
+    with pytest.raises(
+        ConfigError, match="holds a finished run .settings changed, OPTIM.LR .* -> 0.5.: choose another"
+    ):
+        run(make_cfg(folder, *other))
+    assert run(make_cfg(folder, *other), no_train=True) is None
+    monkeypatch.chdir(folder)  # a run without a folder of its own
+    monkeypatch.setattr(LinearProbe, "forward_backward", lambda self, batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(make_cfg("", "OUTPUT_DIR", "", *other))
+
+
 def test_stdout_and_log_handlers_are_as_they_were(probe_result, tmp_path):
     before, handlers = sys.stdout, list(logging.getLogger("dicap").handlers)
     run(make_cfg(tmp_path), eval_only=True, model_dir=str(probe_result[0]))

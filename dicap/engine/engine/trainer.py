@@ -424,7 +424,7 @@ class SimpleTrainer(TrainerBase):
             directory = self.cfg.RESUME
             if not Path(directory).is_dir():
                 raise FileNotFoundError(f"RESUME {directory} is no folder: give the OUTPUT_DIR of the run to continue")
-        self.start_epoch = self.resume_model_if_exist(directory)
+        self.start_epoch = self.resume_model_if_exist(directory) if directory else 0
         self.init_writer(str(Path(self.output_dir, "tensorboard")))
         self.time_start = time.time()
 
