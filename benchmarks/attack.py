@@ -552,7 +552,7 @@ def _own_folder(place: Path, mode: str, out: Path, log: Path, classes: int = 4) 
                 kind = {"L": np.uint8, "I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
                 Image.fromarray(values.astype(kind)).save(file)
     shutil.rmtree(out, ignore_errors=True)
-    line = f"base2new --methods ZeroshotCLIP --recipe tiny --backbone tiny --datasets {place} --seeds 1 --shots 2 --out {out}"
+    line = f"base2new --methods ZeroshotCLIP --config tiny --backbone tiny --datasets {place} --seeds 1 --shots 2 --out {out}"
     code = done(partial(dicap, line.split()), log)
     try:
         seen = np.asarray(read_image(str(next(place.rglob("a0.*")))).convert("L"), float)
