@@ -101,19 +101,23 @@ def folders(embedded_data, monkeypatch, tmp_path):
 SGD = ["OPTIM.NAME", "sgd"]  # Adam reads a counter of its own in each step, which lives on the CPU whatever the device
 
 
-def trainer_of(name, *opts):
+def built(name, *opts, out="out"):
     quick = ["TRAINER.DICAP.TRAIN_STEPS", "20", "TRAINER.DICAP.STEPS", "8"] if name.startswith("DiCap") else []
     torch.manual_seed(1)
-    trainer = build_trainer(
+    return build_trainer(
         build_cfg(
             config_path("datasets", "digits"),
             recipes(name)["tiny"],
             name,
-            output_dir="out",
+            output_dir=out,
             seed=1,
             opts=[*QUICK, "DATASET.SUBSAMPLE_CLASSES", "base", *quick, *opts],
         )
     )
+
+
+def trainer_of(name, *opts):
+    trainer = built(name, *opts)
     trainer.before_train()
     trainer.close_writer()
     trainer.set_model_mode("train")
@@ -292,26 +296,8 @@ def test_what_items_draw_does_not_shift_what_training_draws(workers):
 
 def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monkeypatch):
     def go(out, workers):
-        cfg = build_cfg(
-            config_path("datasets", "digits"),
-            config_path("trainers/CoOp", "tiny"),
-            "CoOp",
-            output_dir=out,
-            seed=1,
-            opts=[
-                *QUICK,
-                "INPUT.VIEWS",
-                "0",
-                "DATALOADER.TRAIN_X.BATCH_SIZE",
-                "8",
-                "DATALOADER.NUM_WORKERS",
-                str(workers),
-                "DATASET.SUBSAMPLE_CLASSES",
-                "base",
-            ],
-        )
-        torch.manual_seed(1)
-        trainer = build_trainer(cfg)
+        opts = "INPUT.VIEWS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "8", "DATALOADER.NUM_WORKERS", str(workers)
+        trainer = built("CoOp", *opts, out=out)
         given = trainer.train_loader_x
         try:
             trainer.train()
@@ -328,3 +314,20 @@ def test_fresh_augmentations_resume_exactly_whatever_the_number_of_workers(monke
         go("cut", 0)
     monkeypatch.setattr(cls, "forward_backward", step)
     assert go("cut", 2) == whole
+
+
+def test_one_and_two_threads_train_the_same_to_rounding(monkeypatch, tmp_path):
+    """Features, counterfactuals and two epochs, the second at the full rate: later ones may magnify a difference."""
+    threads, ends = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            monkeypatch.setenv("DICAP_CACHE", str(tmp_path / f"cache{count}"))
+            torch.set_num_threads(count)
+            for name in ("CoOp", "CoCoOp", "DiCap:CoOp"):
+                trainer = built(name, "DATALOADER.TRAIN_X.BATCH_SIZE", "8", out=f"{name}{count}")
+                trainer.train()
+                ends.append((torch.cat([p.detach().flatten() for p in trainer.learner.parameters()]), trainer.test()))
+    finally:
+        torch.set_num_threads(threads)
+    for (one, accuracy), (two, accuracy_of_two) in zip(ends[:3], ends[3:]):
+        assert (one - two).abs().max() < 1e-6 and accuracy == accuracy_of_two
