@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import datetime
 import gc
-import importlib
 import itertools
 import json
 import math
@@ -67,7 +66,7 @@ def make_clip(quick: bool = False, device: str | torch.device = "cpu") -> nn.Mod
 
 def synthetic_names(count: int) -> list[str]:
     """count different names of common words, as long as ImageNet's are: 2.2 tokens in the mean, up to 11 in 1,000."""
-    encoder = importlib.import_module("clip.simple_tokenizer").SimpleTokenizer().encoder
+    encoder = clip_package().clip._tokenizer.encoder
     whole = (token.removesuffix("</w>") for token in encoder if token.endswith("</w>"))
     words = (word for word in whole if word.isascii() and word.isalpha() and len(word) >= 4)
     lengths = [length for length, times in IMAGENET_LENGTHS.items() for _ in range(times)]

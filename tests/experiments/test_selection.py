@@ -220,7 +220,7 @@ def test_it_selects_without_a_test_image_or_a_new_class(tmp_path, embedded_data,
         point, fold = r["protocol"].split("/")[3:]
         assert values[(3, int(fold[4])), point][r["split"]] == store.primary(r)
 
-    with pytest.raises(store.ResultError, match="no result.json of the protocols base2new"):
+    with pytest.raises(store.ResultError, match="no result.json of base2new"):
         write_report(tmp_path)  # no base-to-new table takes them
     assert cli.main(args) == 0 and "0 of 8 runs to make, 8 finished before" in caplog.text
     assert cli.main([*args, "--dry-run"]) == 0 and "0 to run, 8 finished" in caplog.text
