@@ -164,7 +164,7 @@ BLOWS_UP = [
 def test_a_last_step_that_blows_up_is_seen_before_the_model_is_saved(method):
     with pytest.raises(FloatingPointError, match="(NaN|Inf).*lower OPTIM.LR|lower OPTIM.LR.*NaN"):
         run(config(method, opts=BLOWS_UP))
-    assert not [*Path("out").rglob("model*"), *Path("out").rglob("result.json"), *Path("out").rglob("epoch-*")]
+    assert not [*Path("out").rglob("model*"), *Path("out").rglob("result.json"), *Path("out").rglob("epoch-[1-9]*")]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
