@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import io
 import json
-import logging
 import os
 import pickle
 import random
@@ -44,6 +43,7 @@ from dicap.data.download import fetch
 from dicap.data.sources import Source
 from dicap.data.unpack import unpack
 from dicap.engine.utils import load_checkpoint, read_image
+from tests.bad_results import BAD
 from tests.file_server import File, FileServer
 
 EPOCHS = 12
@@ -562,29 +562,19 @@ def _own_folder(place: Path, mode: str, out: Path, log: Path, classes: int = 4) 
 
 
 def _bad_results(good: str) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    result = json.loads(good)
-
-    def text(value: str | bytes) -> Callable[[Path], object]:
-        return lambda path: path.write_bytes(
-            value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        )
-
-    yield "deep nesting", text("[" * 100_000)
-    yield "deep objects", text('{"a":' * 50_000)
-    for bad in (None, float("nan"), float("inf"), "x", [1], {}, True):
-        yield f"an accuracy of {bad}", text(json.dumps({**result, "metrics": {**result["metrics"], "accuracy": bad}}))
-    for key in sorted(result):
-        yield (
-            f"{key} of another type",
-            text(json.dumps({**result, key: [[3]] if not isinstance(result[key], list) else 3})),
-        )
-    yield "a lone surrogate", text(json.dumps({**result, "dataset": "\ud800"}))
-    yield "an escape sequence", text(json.dumps({**result, "schema": "\x1b]0;x\x07"}))
-    yield "noise", text(bytes(range(256)))
-    yield "a pipe", os.mkfifo
-    yield "a link to itself", lambda path: path.symlink_to(path)
+    """The tests' bad files, made of a good result, and what only a folder can hold."""
+    for name, (write, _) in BAD.items():
+        result = json.loads(good)
+        result["metrics"]["accuracy"] = 60.0  # which some of them look for
+        yield name, partial(_written, write, result)
+    escape = json.dumps({**json.loads(good), "schema": "\x1b]0;x\x07"})
+    yield "an escape sequence", lambda path: path.write_text(escape)
+    yield "noise", lambda path: path.write_bytes(bytes(range(256)))
     yield "folders in a circle", lambda path: (path.parent / "again").symlink_to(path.parent)
-    yield "a folder", os.mkdir
+
+
+def _written(write: Callable[[Path, dict], object], result: dict, path: Path) -> None:
+    write(path, result)
 
 
 # ---- the command
@@ -600,7 +590,6 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     choose_engine()
     torch.set_num_threads(1)
-    logging.disable(logging.NOTSET)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="dicap-attack-") as folder:
         os.environ["DICAP_CACHE"] = str(Path(folder, "shared-cache"))
