@@ -1,4 +1,4 @@
-"""The terminal: the library's log, and tables."""
+"""The terminal: the library's log, progress, and tables."""
 
 import logging
 import os
@@ -31,6 +31,18 @@ def show_log() -> None:
         logger.addHandler(StdoutHandler())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+def progress_bar(items: Any, text: str | None = None, delay: float = 0) -> Any:
+    """The items, and how many are done: on the terminal past a run's log; nothing where there is no terminal.
+
+    delay: seconds before it shows.
+    """
+    from tqdm import tqdm
+
+    terminal = getattr(sys.stdout, "console", sys.stdout)
+    is_terminal = getattr(terminal, "isatty", bool)()  # a log of a fork's own may lack it, or have no console
+    return tqdm(items, text, file=terminal, disable=not is_terminal, leave=False, delay=delay)
 
 
 def make_console() -> Any:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
+from dicap.console import progress_bar
 from dicap.files import cache_folder, keep, one_at_a_time, replacing
 
 log = logging.getLogger(__name__)
@@ -215,9 +214,7 @@ def machine(device: torch.device) -> dict:
 @torch.no_grad()
 def _encode(encode_image: Callable[[Tensor], Tensor], loader: DataLoader, device: torch.device) -> Tensor:
     log.info("encoding the features of %d images", len(loader.dataset))  # type: ignore[arg-type]
-    terminal = getattr(sys.stdout, "console", sys.stdout)  # past a run's log
-    hidden = not getattr(terminal, "isatty", bool)()  # a log of a fork's own may lack it, or have no console
-    batches = tqdm(loader, "encoding images", file=terminal, disable=hidden, leave=False, delay=1)
+    batches = progress_bar(loader, "encoding images", delay=1)
     with torch.random.fork_rng(devices=[]):  # a loader draws a seed: no run may depend on the cache
         parts = [encode_image(batch["img"].to(device, non_blocking=True)).float().cpu() for batch in batches]
     features = torch.cat(parts)

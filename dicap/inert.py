@@ -26,11 +26,12 @@ from torch import Tensor
 
 from dicap.options import ConfigError
 
-__all__ = ["Placeholder", "check_pickle", "named_tensors", "read_checkpoint", "read_weights"]
+__all__ = ["AGAIN", "Placeholder", "check_finite", "check_pickle", "named_tensors", "read_checkpoint", "read_weights"]
 
 OPCODES = 1_000_000  # of one pickle: a CLIP with its optimiser has 50,000, ImageNet's draw of 16 shots 400,000
 NAMES = 10_000  # of classes and functions in a pickle; each takes a kilobyte
 STRUCTURE = 64 * 2**20  # bytes of a zip archive's pickle, which holds no tensor's values
+AGAIN = "; fetch or make that file again"
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a stream-format file
 
 
@@ -189,6 +190,13 @@ def named_tensors(checkpoint: Any, path: str | os.PathLike[str]) -> dict[str, Te
         way = "name a model's checkpoint, or save its state_dict()"
         raise ConfigError(f"{path} holds no state dict of tensors ({what}): {way}")
     return state
+
+
+def check_finite(tensors: dict[str, Tensor], what: str, way: str = "") -> None:
+    """Raises FloatingPointError, with the name of the tensor, where one holds NaN or Inf."""
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise FloatingPointError(f"{what}: {name} holds NaN or Inf{way}")
 
 
 def _module_tensors(root: Placeholder) -> dict[str, Tensor]:

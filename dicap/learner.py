@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dicap.backbones import check_finite
+from dicap.inert import AGAIN, check_finite
 from dicap.options import ConfigError, Option
 from dicap.text_tower import MEMORY, TextTower, embed
 from dicap.wording import check_template, readable
@@ -210,7 +210,7 @@ class Learner(nn.Module):
                 f"{source} does not fit ({'; '.join(sizes)}). Method, its settings (such as N_CTX, CTX_INIT, CSC) and backbone"
                 " must be those of the training"
             )
-        check_finite(state, source)
+        check_finite(state, source, AGAIN)
         self.load_state_dict(state)  # in the types of this module's tensors
 
     def _take_fitted(self, state: dict[str, Tensor], prefix: str) -> None:

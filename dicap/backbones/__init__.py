@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dicap.backbones import tiny
 from dicap.backbones.package import clip_package
-from dicap.inert import read_weights
+from dicap.inert import AGAIN, check_finite, read_weights
 from dicap.options import ConfigError
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def load_clip(name: str, device: str | torch.device = "cpu", precision: str = "f
         log.info("PREC fp16 on a CPU: the towers stay in fp32")
     elif precision == "fp16":
         clip_package().model.convert_weights(model)
-    check_finite(model.state_dict(), name)
+    check_finite(model.state_dict(), name, AGAIN)
     return model.requires_grad_(False).eval().to(device)
 
 
@@ -79,13 +79,6 @@ def tokenize(texts: list[str]) -> Tensor:
         return clip_package().tokenize(texts)
     except RuntimeError as error:
         raise ConfigError(f"{error}; shorten the class name or the context") from None
-
-
-def check_finite(state: dict[str, Tensor], source: str) -> None:
-    """Raises FloatingPointError, with the source and the tensor's name, where a tensor holds NaN or Inf."""
-    for key, value in state.items():
-        if not value.isfinite().all():
-            raise FloatingPointError(f"{source}: {key} holds NaN or Inf; fetch or make that file again")
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -18,7 +18,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -30,16 +29,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from dicap.console import progress_bar
 from dicap.engine.data import DataManager
 from dicap.engine.engine.resume import epochs_done, load_resume, random_state, save_resume, set_random_state
 from dicap.engine.evaluation import build_evaluator
 from dicap.engine.utils import load_checkpoint, save_checkpoint, tolist_if_not
 from dicap.engine.utils.meters import AverageMeter, MetricMeter, detached, read_numbers
-from dicap.engine.utils.torchtools import check_finite, last_checkpoint, load_state, resume_from_checkpoint
+from dicap.engine.utils.torchtools import last_checkpoint, load_state, resume_from_checkpoint
 from dicap.files import replacing
-from dicap.inert import named_tensors
+from dicap.inert import check_finite, named_tensors
 from dicap.options import PLACES, ConfigError, flatten, plain
 
 try:
@@ -155,7 +154,8 @@ class TrainerBase:
             save_checkpoint(state, str(Path(directory, name)), is_best=is_best, model_name=model_name)
 
     def _state(self, name: str) -> dict[str, Any]:
-        check_finite(self._models[name], f"{name} after epoch {self.epoch + 1} (lower OPTIM.LR, or use PREC fp32)")
+        what = f"{name} after epoch {self.epoch + 1} (lower OPTIM.LR, or use PREC fp32)"
+        check_finite(dict(self._models[name].named_parameters()), what)
         optim, sched = self._optims[name], self._scheds[name]
         return {
             "state_dict": self._models[name].state_dict(),
@@ -460,9 +460,7 @@ class SimpleTrainer(TrainerBase):
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None else "test"
         loader = self.val_loader if split == "val" else self.test_loader
         print(f"Evaluate on the *{split}* set")
-        terminal = getattr(sys.stdout, "console", sys.stdout)  # past the log
-        is_terminal = getattr(terminal, "isatty", bool)()  # a log of a repository's own may lack it, or have no console
-        for batch in tqdm(loader, file=terminal, disable=not is_terminal, leave=False):
+        for batch in progress_bar(loader):
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()

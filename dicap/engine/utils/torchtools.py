@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dicap.engine.utils.meters import read_numbers
 from dicap.files import replacing, write_text
-from dicap.inert import Placeholder, named_tensors, read_checkpoint
+from dicap.inert import Placeholder, check_finite, named_tensors, read_checkpoint
 from dicap.options import ConfigError
 
 __all__ = ["count_num_param", "load_checkpoint", "load_pretrained_weights", "resume_from_checkpoint", "save_checkpoint"]
@@ -142,15 +141,7 @@ def load_state(model: nn.Module, state_dict: dict[str, Any], path: str | os.Path
             f"{path} does not fit the model ({error}): it was written with another configuration "
             "(backbone, number of context tokens, classes); use that one, or another folder"
         ) from error
-    check_finite(model, f"{path} (restore it, or train again)")
-
-
-def check_finite(model: nn.Module, what: str) -> None:
-    """Raises FloatingPointError, with the parameter's name, where one holds NaN or Inf."""
-    parameters = dict(model.named_parameters())
-    finite = read_numbers([value.detach().isfinite().all() for value in parameters.values()])  # one wait for a device
-    if not all(finite):
-        raise FloatingPointError(f"{what}: {list(parameters)[finite.index(False)]} holds NaN or Inf")
+    check_finite(dict(model.named_parameters()), f"{path} (restore it, or train again)")
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
